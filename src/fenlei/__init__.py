@@ -1,0 +1,57 @@
+"""The public names of fenlei. Importing it imports neither torch nor transformers: names that need them come on first use."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fenlei.errors import ArtifactError, ConfigError, DataError, FenleiError, ModelError, RequestError
+
+if TYPE_CHECKING:
+    from fenlei.config import RunConfig
+    from fenlei.data.examples import Example
+    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.labels import LabelSet
+    from fenlei.training.fit import TrainResult, train
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ArtifactError",
+    "Classifier",
+    "ConfigError",
+    "DataError",
+    "Example",
+    "FenleiError",
+    "LabelSet",
+    "ModelError",
+    "Prediction",
+    "RequestError",
+    "RunConfig",
+    "TrainResult",
+    "__version__",
+    "train",
+]
+
+_HOMES = {
+    "Classifier": "fenlei.inference.classifier",
+    "Example": "fenlei.data.examples",
+    "LabelSet": "fenlei.labels",
+    "Prediction": "fenlei.inference.classifier",
+    "RunConfig": "fenlei.config",
+    "TrainResult": "fenlei.training.fit",
+    "train": "fenlei.training.fit",
+}
+"""The module of each name that is imported on first use."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fenlei' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

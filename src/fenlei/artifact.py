@@ -1,0 +1,125 @@
+"""A run's folder: written so that it is whole or not there, read strictly.
+
+DIR/fenlei.json    written last; its presence says that the run is complete
+    config.yaml    every option of the run
+    model/         weights, config and tokenizer
+    checkpoints/   of an unfinished training
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from fenlei.errors import ArtifactError
+
+FORMAT_VERSION = 1
+MANIFEST = "fenlei.json"
+
+REQUIRED = ("format_version", "labels", "method", "tuning", "head", "prompt", "max_length", "base_model", "layers", "temperature")
+
+
+def read_manifest(run: str | Path) -> dict[str, Any]:
+    """fenlei.json of a complete run; ArtifactError where there is none, or one this version cannot read."""
+    folder = Path(run)
+    path = folder / MANIFEST
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder; give the folder that `fenlei train --out` wrote")
+    if not path.exists():
+        unfinished = has_checkpoints(folder)
+        cure = "training did not end; continue it with --resume" if unfinished else "give the folder that `fenlei train --out` wrote"
+        raise ArtifactError(f"{folder}: holds no complete run (no {MANIFEST}): {cure}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: damaged ({error}); train again or restore the file") from error
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path}: format version {manifest.get('format_version')!r}, this fenlei reads {FORMAT_VERSION}; "
+            "install the fenlei that wrote it"
+        )
+    missing = [key for key in REQUIRED if key not in manifest]
+    if missing:
+        raise ArtifactError(f"{path}: lacks {', '.join(missing)}; the file was changed or cut off")
+    return dict(manifest)
+
+
+def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+    """Writes fenlei.json, whole: with it the run is complete."""
+    write_text(run / MANIFEST, json.dumps({"format_version": FORMAT_VERSION, **manifest}, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all: to a temporary name, then renamed."""
+    with saving(path):
+        temporary = path.with_name(path.name + ".tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder beside `target` that takes its place on success and is removed on failure."""
+    temporary = target.with_name(target.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with saving(target):
+            temporary.mkdir(parents=True)
+            yield temporary
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Turns a failed write (disk full, no permission) into an ArtifactError that says what to do."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path}: could not be saved ({error}); free some space or choose another folder, then run again") from error
+
+
+def has_checkpoints(run: Path) -> bool:
+    """Whether a training was begun in `run` that can be gone on with."""
+    return any((run / "checkpoints").glob("checkpoint-*"))
+
+
+def claim_folder(out: Path, *, resume: bool) -> None:
+    """Makes `out` ready for a run; ArtifactError where it holds one already (resume: where it holds none to go on with)."""
+    if (out / MANIFEST).exists():
+        raise ArtifactError(f"{out}: already holds a complete run; choose another --out, or remove the folder")
+    if resume and not has_checkpoints(out):
+        raise ArtifactError(f"{out}: holds no checkpoint to resume from; start without --resume")
+    if not resume and has_checkpoints(out):
+        raise ArtifactError(f"{out}: holds an unfinished run; continue it with --resume, or choose another --out")
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"{out}: is a file; --out names a folder")
+    with saving(out):
+        out.mkdir(parents=True, exist_ok=True)
+
+
+def library_versions() -> dict[str, str]:
+    """Python and the libraries that a run depends on, by name."""
+    names = ("fenlei", "torch", "transformers", "peft", "tokenizers", "scikit-learn", "numpy")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,1 @@
+"""The command line: each command a thin translation of arguments into a library call."""

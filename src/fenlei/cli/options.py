@@ -1,0 +1,103 @@
+"""Every field of a run's configuration as an option of the command line.
+
+The fields, their kinds and their defaults are those of fenlei.config; here are only the words and the short names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Optional, get_type_hints
+
+import typer
+
+from fenlei.config import DataConfig, ModelConfig, OptimizationConfig
+
+PANELS: dict[str, Any] = {"Data options": DataConfig, "Model options": ModelConfig, "Training options": OptimizationConfig}
+
+HELP = {
+    "text_column": "Column of the text; 'title,body' joins two.",
+    "label_column": "Column of the label.",
+    "class_file": "File of class names, one a line: their order, and names for ids in the data.",
+    "dev": "Labelled file to select the checkpoint on and to calibrate with.",
+    "dev_ratio": "Share of the training rows set aside for dev where no --dev is given (default: 0.15).",
+    "test": "Labelled file kept for `fenlei evaluate`; its labels are checked.",
+    "test_ratio": "Share of the training rows set aside for test.",
+    "model": "A local folder, `nano` (built in), or a Hugging Face or ModelScope id.",
+    "revision": "Branch, tag or commit of a model on a hub.",
+    "source": "The hub to look on.",
+    "method": "How the model answers.",
+    "tuning": "What learns: everything, adapters, or the head alone (default: by the model's size).",
+    "head": "Network on top of the backbone.",
+    "layers": "Keep the lower N blocks only: faster, less exact.",
+    "prompt": "`zh`, `en` or a template with {text}; without it the model reads the bare text.",
+    "max_length": "Tokens of an input; longer texts are cut at their end, and counted (default: 1024, or what the model takes).",
+    "lora_rank": "Rank of the adapters.",
+    "lora_alpha": "Scale of the adapters.",
+    "lora_dropout": "Dropout before the adapters.",
+    "lora_targets": "Modules that get adapters: `all-linear`, or names joined by commas.",
+    "epochs": "Passes over the training rows (default: by tuning and their number).",
+    "max_steps": "Optimiser steps; wins over --epochs.",
+    "learning_rate": "Peak learning rate (default: by tuning and size).",
+    "batch_size": "Rows an optimiser step.",
+    "batch_tokens": "Tokens through the network at once: memory and speed, not the result.",
+    "warmup_ratio": "Share of the steps in which the learning rate rises.",
+    "weight_decay": "Weight decay of AdamW.",
+    "max_grad_norm": "Gradients are clipped to this norm.",
+    "label_smoothing": "Share of each label given to all classes.",
+    "gradient_checkpointing": "Less memory, more time.",
+    "evals_per_epoch": "Evaluations an epoch.",
+    "early_stopping_patience": "Stop after N evaluations without a better macro F1; 0: never.",
+    "seed": "Two runs with one seed are equal.",
+    "device": "Where to compute.",
+    "report_to": "Experiment trackers joined by commas: tensorboard, wandb, swanlab, mlflow.",
+    "baseline": "Fit a TF-IDF baseline on the same rows, to compare with.",
+}
+"""What each option is for. `data` is an argument, not an option."""
+
+SHORT_NAMES = {"learning_rate": ["--lr"], "model": ["--model-name-or-path"]}
+"""Other names that people expect."""
+
+NEVER_BY_ZERO = frozenset({"early_stopping_patience"})
+"""Where None means never, and the command line says it with 0."""
+
+
+def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with an option for every field of RunConfig; those that the user gave reach it as the dictionary `options`."""
+
+    def call(**given: Any) -> None:
+        values = {name: given.pop(name) for name in HELP}
+        options = {name: None if name in NEVER_BY_ZERO and value == 0 else value for name, value in values.items() if value is not None}
+        command(**given, options=options)
+
+    own = inspect.signature(command, eval_str=True).parameters
+    parameters = [*(one for one in own.values() if one.name != "options"), *_parameters()]
+    call.__name__, call.__doc__, call.__module__ = command.__name__, command.__doc__, command.__module__
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in parameters}
+    return call
+
+
+def _parameters() -> list[inspect.Parameter]:
+    """One option a field; None, which the user cannot say, stands for 'not given'."""
+    parameters = []
+    for panel, part in PANELS.items():
+        kinds = get_type_hints(part)
+        parameters += [_parameter(one.name, kinds[one.name], one.default, panel) for one in dataclasses.fields(part) if one.name in HELP]
+    return parameters
+
+
+def _parameter(name: str, kind: Any, default: Any, panel: str) -> inspect.Parameter:
+    dashed = name.replace("_", "-")
+    flag = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
+    words = HELP[name] + _default(default)
+    option = typer.Option(flag, *SHORT_NAMES.get(name, []), help=words, show_default=False, rich_help_panel=panel)
+    annotation = Annotated[Optional[kind], option]  # noqa: UP045 - `kind` is a value, no name
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return ""
+    return f" (default: {('yes' if value else 'no') if isinstance(value, bool) else value})"

@@ -1,0 +1,104 @@
+"""`fenlei predict`: labels for one text or for a file of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fenlei.config import Device
+
+if TYPE_CHECKING:
+    from fenlei.inference.bulk import BulkResult
+    from fenlei.inference.classifier import Classifier
+
+
+EXAMPLES = (
+    "fenlei predict runs/news --text 央行宣布下调存款准备金率",
+    "fenlei predict runs/news new.csv --out predicted.csv --probabilities",
+    "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
+)
+
+
+def predict(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    source: Annotated[str | None, typer.Argument(metavar="INPUT", help="File of rows; `-` reads JSON lines from stdin.")] = None,
+    *,
+    text: Annotated[list[str] | None, typer.Option("--text", help="A text to classify instead of a file; may be given again.")] = None,
+    out: Annotated[str, typer.Option("--out", "--output", help="File to write, .jsonl or .csv; `-` is stdout.")] = "-",
+    text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
+    prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
+) -> None:
+    """Classify a text, or every row of a file.
+
+    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added.
+    """
+    if (source is None) == (not text):
+        raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
+
+    if source is None:
+        _predict_texts(_load(run, device), text or [], probabilities, json)
+        return
+
+    from dataclasses import asdict
+
+    from fenlei.cli.display import counting_rows, notes, print_json
+    from fenlei.data.readers import file_layout
+    from fenlei.inference.bulk import checked_target, predict_file
+
+    # What can be wrong with the files shows before the model is loaded, which may take minutes.
+    checked_target(out)
+    columns = text_column or _trained_column(run)
+    if source != "-":
+        notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
+    classifier = _load(run, device)
+    with counting_rows("predicting", source, hidden=out == "-") as progress:
+        result = predict_file(classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, progress=progress)
+    if json and out != "-":
+        print_json({"out": out, **asdict(result)})
+    else:
+        _note_summary(result)
+
+
+def _load(run: str, device: Device) -> Classifier:
+    from fenlei.inference.classifier import Classifier
+
+    return Classifier.load(run, device=device)
+
+
+def _predict_texts(classifier: Classifier, texts: list[str], with_probabilities: bool, as_json: bool) -> None:
+    from fenlei.cli.display import notes, probability_bars, tables
+    from fenlei.inference.bulk import predicted_row, to_json
+
+    for text, prediction in zip(texts, classifier.predict(texts), strict=True):
+        if as_json:
+            typer.echo(to_json(predicted_row({"text": text}, prediction, probabilities=with_probabilities)))
+            continue
+        if len(texts) > 1:
+            typer.echo(text)
+        typer.echo(f"{prediction.label}\t{prediction.confidence:.4f}")
+        tables().print(probability_bars(prediction.probabilities))
+        if prediction.tokens_cut:
+            notes().print(f"{prediction.tokens_cut:,} tokens at the end of the text were too many for the model and were not read")
+        if not prediction.calibrated:
+            notes().print("The confidence is not calibrated: the run had too few dev rows for it.")
+
+
+def _trained_column(run: str) -> str | None:
+    """The column that the run was told to read; None where it was to find one by itself."""
+    from fenlei.config import RunConfig
+
+    path = Path(run) / "config.yaml"
+    return RunConfig.from_yaml(path).data.text_column if path.is_file() else None
+
+
+def _note_summary(result: BulkResult) -> None:
+    from fenlei.cli.display import notes
+
+    rate = result.rows / max(result.seconds, 1e-9)
+    cut = f"; {result.rows_cut:,} texts were too long, {result.tokens_cut:,} tokens were not read" if result.rows_cut else ""
+    notes().print(f"{result.rows:,} rows in {result.seconds:,.1f} s, {rate:,.1f} rows/s{cut}")

@@ -1,0 +1,90 @@
+"""`fenlei train`: a labelled file and a model to a run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fenlei.cli.options import with_run_options
+
+if TYPE_CHECKING:
+    from fenlei.training.fit import TrainResult
+
+
+EXAMPLES = (
+    "fenlei train news.jsonl --model nano --out runs/news",
+    "fenlei train news.csv --model Qwen/Qwen3-0.6B --text-column title,body --out runs/qwen",
+    "fenlei train --config run.yaml --lr 1e-4 --out runs/again",
+)
+
+
+@with_run_options
+def train(
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Labelled file, or a folder of train, dev and test.")] = None,
+    *,
+    out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder for the run; it must not hold one already.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="YAML file of options; the command line wins.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained on what, and stop.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    options: dict[str, Any],
+) -> None:
+    """Train a classifier on a labelled file."""
+    from fenlei.config import RunConfig
+
+    if data is not None:
+        options["data"] = data
+    run_config = RunConfig.from_options(options) if config is None else RunConfig.from_yaml(config, options)
+    if dry_run:
+        _show_plan(run_config, json)
+        return
+    if out is None:
+        raise typer.BadParameter("name the folder that the run goes to", param_hint="'--out'")
+
+    from fenlei.cli.display import TrainingDisplay
+    from fenlei.training.fit import train as fit
+
+    with TrainingDisplay() as display:
+        result = fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce)
+    _show_result(result, json)
+
+
+def _show_plan(run_config: Any, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from fenlei.cli.display import print_json
+    from fenlei.training.dry_run import dry_run
+
+    plan = dry_run(config=run_config)
+    if as_json:
+        print_json(asdict(plan))
+    else:
+        typer.echo(str(plan))
+
+
+def _show_result(result: TrainResult, as_json: bool) -> None:
+    from fenlei.cli.display import notes, print_json, tables
+    from fenlei.report.tables import metrics_tables
+
+    if as_json:
+        print_json(_plain(result))
+        return
+    tables().print(metrics_tables(result.metrics, result.baseline))
+    console = notes()
+    console.print(f"Trained in {result.seconds:,.0f} s. The run is in {result.out}", markup=False)
+    console.print(f"Next: fenlei predict {result.out} --text ...    fenlei evaluate {result.out} TEST_FILE", markup=False)
+
+
+def _plain(result: TrainResult) -> dict[str, Any]:
+    return {
+        "out": str(result.out),
+        "labels": list(result.labels),
+        "metrics": result.metrics.to_json(),
+        "baseline": result.baseline.to_json() if result.baseline else None,
+        "trainable": result.trainable,
+        "parameters": result.parameters,
+        "seconds": round(result.seconds, 1),
+        "notes": list(result.notes),
+    }

@@ -1,0 +1,254 @@
+"""What a training run can be told, and every default. YAML in and out.
+
+The YAML file is flat: its keys are the command's options with underscores. None means "chosen by fenlei"; the choice and its
+reason are printed and stored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from fenlei.errors import ConfigError
+
+Method = Literal["head"]
+Tuning = Literal["full", "lora", "frozen"]
+HeadKind = Literal["linear", "mlp"]
+Device = Literal["auto", "cpu", "cuda", "mps", "npu"]
+Source = Literal["auto", "huggingface", "modelscope"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which rows, which columns, which split."""
+
+    data: str | None = None
+    """The labelled file or folder to train on."""
+    text_column: str | None = None
+    """Column of the text; several joined by commas are joined by a line break. None: found by name."""
+    label_column: str | None = None
+    """Column of the label. None: found by name."""
+    class_file: str | None = None
+    """A file of class names, one a line: gives their order, and names to ids in the data."""
+    dev: str | None = None
+    dev_ratio: float | None = None
+    """Share of the rows set aside for dev where no dev file is given. None: 0.15."""
+    test: str | None = None
+    test_ratio: float | None = None
+    """Share of the rows set aside for test. None: none."""
+
+    def problems(self) -> list[str]:
+        found = []
+        for name, ratio in (("dev_ratio", self.dev_ratio), ("test_ratio", self.test_ratio)):
+            if ratio is not None and not 0 < ratio < 1:
+                found.append(f"{name} must lie between 0 and 1, was {ratio}")
+        if self.dev is not None and self.dev_ratio is not None:
+            found.append("dev and dev_ratio exclude each other: give a dev file or a share of the training rows")
+        if self.test is not None and self.test_ratio is not None:
+            found.append("test and test_ratio exclude each other: give a test file or a share of the training rows")
+        if not found and (self.dev_ratio or 0) + (self.test_ratio or 0) >= 1:
+            found.append("dev_ratio and test_ratio together leave no rows to train on")
+        return found
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network, and which part of it learns."""
+
+    model: str | None = None
+    """A local folder, `nano`, or a Hugging Face or ModelScope id."""
+    revision: str | None = None
+    source: Source = "auto"
+    method: Method = "head"
+    tuning: Tuning | None = None
+    """None: full below 100 million parameters, else lora."""
+    head: HeadKind = "linear"
+    layers: int | None = None
+    """Keep the lower N blocks of the backbone. None: all."""
+    prompt: str | None = None
+    """`zh`, `en`, or a template with {text}. None: the bare text."""
+    max_length: int | None = None
+    """Tokens an input may have, prompt and special tokens included. None: 1024, or what the model takes if that is less."""
+    lora_rank: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.05
+    lora_targets: str = "all-linear"
+    """`all-linear`, or module names joined by commas."""
+
+    def problems(self) -> list[str]:
+        found = []
+        for name in ("layers", "max_length", "lora_rank", "lora_alpha"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                found.append(f"{name} must be at least 1, was {value}")
+        if self.prompt is not None and self.prompt not in ("zh", "en") and "{text}" not in self.prompt:
+            found.append(f"prompt must be 'zh', 'en' or a template that contains {{text}}, was {self.prompt!r}")
+        if not 0 <= self.lora_dropout < 1:
+            found.append(f"lora_dropout must be at least 0 and below 1, was {self.lora_dropout}")
+        return found
+
+
+@dataclass(frozen=True)
+class OptimizationConfig:
+    """How the network learns."""
+
+    epochs: float | None = None
+    """None: 3 for lora and full, 10 for frozen; more for few rows (see training/defaults.py)."""
+    max_steps: int | None = None
+    """Optimiser steps; overrides epochs."""
+    learning_rate: float | None = None
+    """None: by tuning and model size (see training/defaults.py)."""
+    batch_size: int = 32
+    """Rows an optimiser step (the loss is their mean)."""
+    batch_tokens: int = 4096
+    """Tokens that go through the network at once; only memory and speed depend on it."""
+    warmup_ratio: float = 0.06
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    label_smoothing: float = 0.0
+    gradient_checkpointing: bool = False
+    evals_per_epoch: int = 1
+    early_stopping_patience: int | None = 3
+    """Evaluations without a better macro F1 on the selecting rows before training ends. None: never."""
+    seed: int = 42
+    device: Device = "auto"
+    report_to: str = "none"
+    """Experiment trackers joined by commas: tensorboard, wandb, swanlab, mlflow, ..."""
+    baseline: bool = True
+    """Fit the TF-IDF baseline on the same rows and show it beside the model."""
+
+    def problems(self) -> list[str]:
+        found = []
+        for name in ("epochs", "max_steps", "learning_rate", "batch_size", "batch_tokens", "evals_per_epoch", "early_stopping_patience"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                found.append(f"{name} must be above 0, was {value}")
+        for name in ("max_grad_norm", "seed"):
+            if getattr(self, name) < 0:
+                found.append(f"{name} must be at least 0, was {getattr(self, name)}")
+        for name in ("warmup_ratio", "weight_decay", "label_smoothing"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                found.append(f"{name} must be at least 0 and below 1, was {value}")
+        return found
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole training run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+
+    def __post_init__(self) -> None:
+        found = [*self.data.problems(), *self.model.problems(), *self.optimization.problems()]
+        if found:
+            raise ConfigError("\n".join(found))
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], where: str = "options") -> RunConfig:
+        """From flat option names to values; ConfigError names every unknown key and every value of the wrong kind at once."""
+        problems: list[str] = []
+        parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+        for key, value in options.items():
+            part = _part_of(key)
+            if part is None:
+                near = difflib.get_close_matches(key, _all_keys(), n=1)
+                problems.append(f"{where}: unknown option {key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+                continue
+            kind = get_type_hints(_PARTS[part])[key]
+            value = _as_float(value) if float in _kinds(kind) else value
+            if not _fits(value, kind):
+                problems.append(f"{where}: {key} must be {_describe(kind)}, was {value!r}")
+                continue
+            parts[part][key] = value
+        if problems:
+            raise ConfigError("\n".join(problems))
+        return cls(**{part: _PARTS[part](**values) for part, values in parts.items()})
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+        """From a flat YAML file, with `overrides` (from the command line) on top."""
+        import yaml
+
+        try:
+            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such configuration file") from None
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
+        if not isinstance(loaded, dict):
+            raise ConfigError(f"{path}: expected 'option: value' lines, found {type(loaded).__name__}")
+        named = {str(key).replace("-", "_"): value for key, value in loaded.items()}
+        return cls.from_options({**cls.from_options(named, where=str(path)).to_options(), **(overrides or {})})
+
+    def to_options(self) -> dict[str, Any]:
+        """Flat: every option with its value."""
+        return {key: value for part in _PARTS for key, value in dataclasses.asdict(getattr(self, part)).items()}
+
+    def to_yaml(self) -> str:
+        import yaml
+
+        return str(yaml.safe_dump(self.to_options(), allow_unicode=True, sort_keys=False))
+
+    def replace(self, **options: Any) -> RunConfig:
+        """A copy with these flat options changed."""
+        return RunConfig.from_options({**self.to_options(), **options})
+
+
+_PARTS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "optimization": OptimizationConfig}
+
+
+def _all_keys() -> list[str]:
+    return [f.name for part in _PARTS.values() for f in dataclasses.fields(part)]
+
+
+def _part_of(key: str) -> str | None:
+    return next((name for name, part in _PARTS.items() if key in {f.name for f in dataclasses.fields(part)}), None)
+
+
+def _kinds(kind: Any) -> tuple[Any, ...]:
+    """The alternatives of an optional or literal annotation."""
+    return (kind,) if get_origin(kind) is Literal or not get_args(kind) else get_args(kind)
+
+
+def _as_float(value: Any) -> Any:
+    """A number as float. YAML 1.1 reads 3e-4, without a dot, as a text."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    for one in _kinds(kind):
+        if get_origin(one) is Literal:
+            if isinstance(value, str) and value in get_args(one):
+                return True
+        elif one is float:
+            if isinstance(value, float) and math.isfinite(value):
+                return True
+        elif one is int:
+            if isinstance(value, int) and not isinstance(value, bool):
+                return True
+        elif isinstance(value, one):
+            return True
+    return False
+
+
+def _describe(kind: Any) -> str:
+    words = []
+    for one in _kinds(kind):
+        if get_origin(one) is Literal:
+            words.append("one of " + ", ".join(get_args(one)))
+        else:
+            words.append({int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}[one])
+    return " or ".join(words)

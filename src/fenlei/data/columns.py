@@ -1,0 +1,164 @@
+"""Which column of a row is the text and which the label, and what their values mean.
+
+Columns are chosen once a file, on its first row: by the names that the user gave, else by the names that data sets use.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fenlei.errors import DataError
+from fenlei.labels import LabelSet
+
+TEXT_NAMES = (
+    *("text", "content", "sentence", "input", "document", "doc", "body", "article", "utterance", "query", "review", "comment"),
+    *("文本", "正文", "内容", "句子", "新闻", "title", "headline", "标题", "instruction"),
+)
+"""Column names taken for the text, the first of them that a file has."""
+
+TITLE_NAMES = ("title", "headline", "标题")
+"""Of these, columns that stand beside the text and are worth joining to it."""
+
+LABEL_NAMES = (
+    *("label", "labels", "target", "output", "class", "label_name", "class_name", "category", "intent", "topic"),
+    *("标签", "类别", "分类", "类"),
+)
+"""Column names taken for the label. `output` stands before `category`: in the Fudan files `category` lists the candidates."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns that make the text, joined by a line break where they are several, and the one that is the label."""
+
+    text: tuple[str, ...]
+    label: str | None
+
+    def text_of(self, row: Mapping[str, Any], where: str) -> str:
+        """The text of a row; DataError if it has none."""
+        parts = [part for name in self.text if (part := _text_part(row, name, where))]
+        if not parts:
+            named = " and ".join(repr(name) for name in self.text)
+            absent = "" if any(name in row for name in self.text) else f", found {_listed(row)}"
+            raise DataError(f"{where}: expected a text in column {named}, found none{absent}; fill it in or remove the row")
+        return "\n".join(parts)
+
+    def label_of(self, row: Mapping[str, Any], where: str, known: LabelSet | None = None) -> str:
+        """The label of a row as a name (an id where no names are known); DataError if it has none or not one of `known`."""
+        assert self.label is not None, "label_of needs columns chosen with labelled=True"
+        value = row.get(self.label)
+        if _is_missing(value):
+            absent = "" if self.label in row else f", found {_listed(row)}"
+            raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; fill it in or remove the row")
+        name = _label_text(value, self.label, where)
+        return name if known is None else known_label(name, known, where)
+
+
+def choose_columns(row: Mapping[str, Any], *, text_column: str | None, label_column: str | None, labelled: bool, where: str) -> Columns:
+    """The columns to read, judged by a file's first row; DataError lists what was looked for and what is there."""
+    named = _named(text_column, row) if text_column is not None else None
+    for name in (*(named or ()), *([label_column] if labelled and label_column is not None else [])):
+        if name not in row:
+            near = difflib.get_close_matches(name, list(row), n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            raise DataError(f"{where}: no column {name!r}, found {_listed(row)}{hint}")
+    text = named if named is not None else _found_text(row, label_column, where)
+    if not labelled:
+        return Columns(text, None)
+    label = label_column if label_column is not None else find_name(row, LABEL_NAMES, excluded=text)
+    if label is None:
+        raise DataError(_none_found("label", LABEL_NAMES, row, where))
+    return Columns(text, label)
+
+
+def known_label(name: str, known: LabelSet, where: str) -> str:
+    """`name` itself if it is known, the name it is the id of if it is a number; else DataError."""
+    if name in known:
+        return name
+    if name.removeprefix("-").isdecimal() and name.isascii() and len(name) < 10:
+        label_id = int(name)
+        if 0 <= label_id < len(known) and name == str(label_id):
+            return known.name(label_id)
+        raise DataError(f"{where}: label {name!r} is neither a class name nor an id from 0 to {len(known) - 1}")
+    raise DataError(f"{where}: {known.unknown(name)}; correct it, or add the class")
+
+
+def find_name(names: Mapping[str, Any] | Sequence[str], wanted: Sequence[str], excluded: Sequence[str] = ()) -> str | None:
+    """The name among `names` that comes first in `wanted`, whatever its case and blanks around it."""
+    plain = {name.strip().lower(): name for name in reversed(list(names)) if name not in excluded}
+    return next((plain[one] for one in wanted if one in plain), None)
+
+
+def is_known_name(name: str) -> bool:
+    """Whether data sets call a column of texts or labels so."""
+    return name.strip().lower() in TEXT_NAMES + LABEL_NAMES
+
+
+def _named(text_column: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """`title,body` is two columns, unless one column is called just that."""
+    if text_column in row:
+        return (text_column,)
+    return tuple(name for part in text_column.split(",") if (name := part.strip())) or (text_column,)
+
+
+def _found_text(row: Mapping[str, Any], label_column: str | None, where: str) -> tuple[str, ...]:
+    excluded = () if label_column is None else (label_column,)
+    found = find_name(row, TEXT_NAMES, excluded)
+    if found is None:
+        raise DataError(_none_found("text", TEXT_NAMES, row, where))
+    instruction = find_name(row, ("instruction",), excluded)
+    if found.strip().lower() == "input" and instruction is not None and _is_missing(row[found]):
+        # Alpaca rows without `input` hold the text in `instruction`; with it, `instruction` is the same task on every row.
+        return (instruction, found)
+    return (found,)
+
+
+def _none_found(role: str, names: Sequence[str], row: Mapping[str, Any], where: str) -> str:
+    looked_for = ", ".join(repr(name) for name in names[:8])
+    return f"{where}: no {role} column found: looked for {looked_for}, ..., found {_listed(row)}; name it with --{role}-column"
+
+
+def _listed(row: Mapping[str, Any]) -> str:
+    shown = ", ".join(repr(name) for name in list(row)[:12]) + (", ..." if len(row) > 12 else "")
+    return f"columns {shown}" if row else "no columns"
+
+
+def _text_part(row: Mapping[str, Any], name: str, where: str) -> str:
+    value = row.get(name)
+    if _is_missing(value):
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise DataError(f"{where}: expected a text in column {name!r}, found {_short(value)} ({type(value).__name__}); is it another column?")
+
+
+def _label_text(value: Any, column: str, where: str) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # pandas writes a column of ids as 3.0 where one of them was missing
+    if isinstance(value, (list, tuple)):
+        raise DataError(
+            f"{where}: expected one label in column {column!r}, found a list, {_short(value)}; "
+            "several labels a row (multi-label) are not supported yet: keep one, as a text"
+        )
+    found = f"{_short(value)} ({type(value).__name__})"
+    raise DataError(f"{where}: expected a label, a text or a whole number, in column {column!r}, found {found}; is it another column?")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

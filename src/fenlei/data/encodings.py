@@ -1,0 +1,182 @@
+"""Bytes of a file to its lines of text: gzip or not, UTF-8 with or without BOM, else GB18030.
+
+The encoding is decided on the first mebibyte and the rest is decoded as it is read, so that a file of any size, a pipe and a
+terminal take the same way. Latin-1 is never tried: it reads any bytes at all and would turn Chinese into noise unseen.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from fenlei.errors import DataError
+
+STDIN = "-"
+HEAD_BYTES = 1 << 20
+LONGEST_LINE = 1 << 28
+"""Bytes. A line beyond it is no row of a table; without a limit one file without line ends would fill the memory."""
+
+_UTF8_BOM = b"\xef\xbb\xbf"
+_GZIP = b"\x1f\x8b"
+_OTHER_FILES = (
+    (b"PK\x03\x04", "a zip or Excel file", "save the sheet as CSV (UTF-8)"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel or Word file", "save the sheet as CSV (UTF-8)"),
+    (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "save it as UTF-8"),
+    (b"PAR1", "Parquet", "name the file .parquet"),
+    (b"%PDF", "a PDF", "export the rows as CSV or JSON lines"),
+    (b"BZh", "a bzip2 file", "unpack it, or pack it with gzip"),
+    (b"\xfd7zXZ", "an xz file", "unpack it, or pack it with gzip"),
+    (b"\x28\xb5\x2f\xfd", "a zstd file", "unpack it, or pack it with gzip"),
+)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of one file, line ends kept: those of the head, which formats may look at, then the rest. Iterates once."""
+
+    source: str
+    """The file, as the user named it."""
+    encoding: str
+    head: tuple[str, ...]
+    rest: Iterator[str]
+
+    def __iter__(self) -> Iterator[tuple[int, str]]:
+        """Line numbers, from 1, with the lines."""
+        yield from enumerate(self.head, start=1)
+        yield from enumerate(self.rest, start=len(self.head) + 1)
+
+
+@contextmanager
+def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
+    """The unpacked bytes of a file, gzip recognised by its first bytes; `-` is stdin. DataError where there is no file."""
+    if str(path) == STDIN:
+        yield sys.stdin.buffer
+        return
+    with _open(path) as stream:
+        if stream.peek(2)[:2] == _GZIP:
+            with gzip.GzipFile(fileobj=stream) as unpacked:
+                yield io.BufferedReader(unpacked)  # GzipFile.readline alone is several times slower
+        else:
+            yield stream
+
+
+def source_name(path: str | Path) -> str:
+    """How messages call the file."""
+    return "stdin" if str(path) == STDIN else str(path)
+
+
+def read_lines(stream: BinaryIO, source: str) -> Lines:
+    """The decoded lines of a stream; DataError names the line that is neither UTF-8 nor GB18030, or no text at all."""
+    raw_lines = _raw_lines(stream, source)
+    head: list[bytes] = []
+    size = 0
+    while size < HEAD_BYTES and (line := next(raw_lines, None)) is not None:
+        if not head:
+            line = line.removeprefix(_UTF8_BOM)
+        head.append(line)
+        size += len(line)
+    encoding = _decide(head, source, first=1)
+    decoded = tuple(line.decode(encoding) for line in head)
+    # A head of plain ASCII leaves the question open: it is put again at the first line that is more.
+    ascii_so_far = all(line.isascii() for line in decoded)
+    return Lines(source, encoding, decoded, _decode_rest(raw_lines, source, None if ascii_so_far else encoding, len(head) + 1))
+
+
+def _open(path: str | Path) -> io.BufferedReader:
+    file = Path(path)
+    if file.is_dir():
+        raise DataError(f"{path}: expected a file, found a folder; name the file inside it")
+    try:
+        return file.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file{_nearest_sibling(file)}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        raise DataError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _nearest_sibling(file: Path) -> str:
+    if not file.parent.is_dir():
+        return f" (and no folder {str(file.parent)!r})"
+    near = difflib.get_close_matches(file.name, [other.name for other in file.parent.iterdir()], n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _raw_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
+    """Lines of bytes; 0x0A is a line end in UTF-8 and never part of a GB18030 character, so lines can be cut before decoding."""
+    number = 0
+    while True:
+        number += 1
+        try:
+            line = stream.readline(LONGEST_LINE + 1)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{source}:{number}: the file breaks off or is damaged ({error}); copy or pack it again") from error
+        if not line:
+            return
+        if number == 1:
+            _refuse_other_files(line, source)
+        if b"\0" in line:
+            raise DataError(f"{source}:{number}: expected text, found binary data (a zero byte); give a text file or Parquet")
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"{source}:{number}: a line of more than {LONGEST_LINE >> 20} MiB; expected one row a line (JSON lines, CSV)")
+        yield line
+
+
+def _refuse_other_files(start: bytes, source: str) -> None:
+    for magic, what, cure in _OTHER_FILES:
+        if start.startswith(magic):
+            raise DataError(f"{source}: expected text or Parquet, found {what}; {cure}")
+
+
+def _decode_rest(raw_lines: Iterator[bytes], source: str, encoding: str | None, first: int) -> Iterator[str]:
+    for number, line in enumerate(raw_lines, start=first):
+        if encoding is None and not line.isascii():
+            encoding = _decide([line], source, number)
+        try:
+            yield line.decode(encoding or "ascii")
+        except UnicodeDecodeError as error:
+            raise DataError(_undecodable(source, number, error, f"not {_shown(encoding)} as the lines before")) from None
+
+
+def _decide(lines: Sequence[bytes], source: str, first: int) -> str:
+    """utf-8 or gb18030.
+
+    UTF-8 Chinese with one broken byte often decodes as GB18030, to other characters. So GB18030 is taken only where most lines
+    beyond ASCII are no UTF-8, as in a real GB18030 file.
+    """
+    beyond_ascii = [(number, line) for number, line in enumerate(lines, start=first) if not line.isascii()]
+    failures = [(number, error) for number, line in beyond_ascii if (error := _decode_error(line, "utf-8")) is not None]
+    if not failures:
+        return "utf-8"
+    number, error = failures[0]
+    if 2 * len(failures) <= len(beyond_ascii):
+        raise DataError(_undecodable(source, number, error, "not UTF-8 as the other lines"))
+    for number, line in beyond_ascii:
+        if (other := _decode_error(line, "gb18030")) is not None:
+            raise DataError(_undecodable(source, number, other, "neither UTF-8 nor GB18030"))
+    return "gb18030"
+
+
+def _decode_error(line: bytes, encoding: str) -> UnicodeDecodeError | None:
+    try:
+        line.decode(encoding)
+    except UnicodeDecodeError as error:
+        return error
+    return None
+
+
+def _undecodable(source: str, number: int, error: UnicodeDecodeError, what: str) -> str:
+    byte = error.object[error.start]
+    return f"{source}:{number}: {what} (byte 0x{byte:02x} at place {error.start + 1} of the line); mend the line or save the file as UTF-8"
+
+
+def _shown(encoding: str | None) -> str:
+    return (encoding or "ascii").upper()

@@ -1,0 +1,62 @@
+"""A folder of data to its train, dev and test files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from fenlei.data.formats import SUFFIXES, suffix_of
+from fenlei.errors import DataError
+
+_ROLES = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The files of each split; several only where one table is cut into numbered shards."""
+
+    train: tuple[Path, ...]
+    dev: tuple[Path, ...]
+    test: tuple[Path, ...]
+
+
+def find_split_files(folder: str | Path) -> SplitFiles:
+    """The files called train, dev (val, valid, validation) and test in a folder, or in its subfolder `data`.
+
+    `train.jsonl` goes before names that only contain the word, like `cnews.train.txt`. DataError where there is no train file, or
+    more than one that could be meant.
+    """
+    found = {role: _files_of(Path(folder), role) for role in ("train", "dev", "test")}
+    if not found["train"] and (Path(folder) / "data").is_dir():
+        return find_split_files(Path(folder) / "data")
+    if not found["train"]:
+        there = ", ".join(sorted(file.name for file in Path(folder).iterdir())[:12]) or "nothing"
+        raise DataError(f"{folder}: expected a train file in the folder (train.jsonl, train.csv, train.txt, ...), found {there}")
+    return SplitFiles(found["train"], found["dev"], found["test"])
+
+
+def _files_of(folder: Path, role: str) -> tuple[Path, ...]:
+    exact, loose = [], []
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or not file.is_file() or suffix_of(file) not in SUFFIXES:
+            continue
+        stem = file.name.lower().removesuffix(".gz").rsplit(".", 1)[0]
+        if _ROLES.get(stem) == role:
+            exact.append(file)
+        elif {_ROLES[word] for word in re.split(r"[._-]", stem) if word in _ROLES} == {role}:
+            loose.append(file)
+    files = exact or loose
+    if len(files) > 1 and not _are_shards(files):
+        names = ", ".join(file.name for file in files)
+        raise DataError(f"{folder}: more than one file could be {role}: {names}; keep one, or name the file itself")
+    return tuple(files)
+
+
+def _are_shards(files: list[Path]) -> bool:
+    """Whether the files are NAME-00000-of-N to NAME-(N-1)-of-N, all of them."""
+    parts = [_SHARD.fullmatch(file.name.split(".")[0]) for file in files]
+    numbers = [int(part[2]) for part in parts if part]
+    one_table = len({(part[1], part[3]) for part in parts if part}) == 1
+    return one_table and numbers == list(range(len(files))) and all(part and int(part[3]) == len(files) for part in parts)

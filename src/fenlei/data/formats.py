@@ -1,0 +1,135 @@
+"""Every format to rows: a line number and the columns of one row, in order.
+
+The format is told by the file's name and, for .txt and unknown endings, by its first line. Text formats are streamed line by
+line, Parquet batch by batch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fenlei.data.delimited import Row, looks_tabbed, read_csv, read_tabbed, read_tsv
+from fenlei.data.encodings import STDIN, Lines, open_bytes, read_lines, source_name
+from fenlei.data.jsonarray import read_json_array
+from fenlei.data.parquet import read_parquet
+from fenlei.errors import DataError
+
+TextReader = Callable[[Lines, Sequence[str]], Iterator[Row]]
+
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".txt")
+"""File name endings that are known to hold rows, each also with .gz behind it."""
+_FASTTEXT_LABEL = re.compile(r"__label__(\S*)(?:\s+|$)")
+_SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_EXPECTED_OBJECT = 'expected one object a line, like {"text": "...", "label": "..."}'
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of an opened file, and what it turned out to be."""
+
+    source: str
+    format: str
+    encoding: str | None
+    """None for Parquet."""
+    rows: Iterator[Row]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """For columns of ids, the names that the file itself gives them (Parquet written by Hugging Face datasets)."""
+
+
+@contextmanager
+def open_table(path: str | Path, *, named: Sequence[str] = (), labelled: bool = True) -> Iterator[Table]:
+    """The rows of a file; `named` are the columns that the user named, which says that a CSV has a header."""
+    source = source_name(path)
+    with open_bytes(path) as stream:
+        if suffix_of(path) in (".parquet", ".pq"):
+            rows, class_names = read_parquet(stream, source)
+            yield Table(source, "Parquet", None, rows, class_names)
+            return
+        lines = read_lines(stream, source)
+        name, reader = _text_format(path, lines, labelled)
+        yield Table(source, name, lines.encoding, reader(lines, named))
+
+
+def suffix_of(path: str | Path) -> str:
+    """The ending that says the format: that before .gz, .jsonl for stdin."""
+    if str(path) == STDIN:
+        return ".jsonl"
+    name = Path(path).name.lower().removesuffix(".gz")
+    return Path(name).suffix
+
+
+def _text_format(path: str | Path, lines: Lines, labelled: bool) -> tuple[str, TextReader]:
+    suffix = suffix_of(path)
+    number, first = next(((place, line) for place, line in enumerate(lines.head, start=1) if line.strip()), (1, ""))
+    if suffix in (".jsonl", ".ndjson", ".json"):
+        return ("JSON array", _json_array) if first.lstrip().startswith("[") else ("JSON lines", _json_lines)
+    if suffix == ".csv":
+        return "CSV", read_csv
+    if suffix == ".tsv":
+        return "TSV", read_tsv
+    if first.startswith("__label__"):
+        return "fastText", _fasttext
+    if first.startswith("{") and suffix != ".txt":
+        return "JSON lines", _json_lines
+    if looks_tabbed(lines, labelled):
+        return "text and label with a tab between", read_tabbed
+    if labelled and first:
+        raise DataError(
+            f"{lines.source}:{number}: expected text<TAB>label or `__label__NAME text`, found {first.strip()[:60]!r}; "
+            f"other formats go by the file's ending: {', '.join(SUFFIXES)}"
+        )
+    return "one text a line", _plain
+
+
+def _json_lines(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
+    for number, line in lines:
+        if not line.strip():
+            continue
+        where = f"{lines.source}:{number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: broken JSON at place {error.colno}: {error.msg}; {_EXPECTED_OBJECT}") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
+            raise DataError(f"{where}: JSON that cannot be read: {error}; {_EXPECTED_OBJECT}") from None
+        yield number, _checked_object(row, line, where)
+
+
+def _json_array(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
+    for number, value, written in read_json_array(lines):
+        yield number, _checked_object(value, written, f"{lines.source}:{number}")
+
+
+def _checked_object(value: Any, written: str, where: str) -> dict[str, Any]:
+    """`value` if it is an object of whole characters; `written` is its JSON text."""
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: {_EXPECTED_OBJECT}, found {written.strip()[:60]}")
+    if _SURROGATE_ESCAPE.search(written) and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
+        # Such a string cannot be written to a file again, and tokenizers refuse it.
+        raise DataError(f"{where}: half a character: an escape from \\ud800 to \\udfff without its partner; remove it from the row")
+    return value
+
+
+def _fasttext(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
+    for number, line in lines:
+        rest = line.strip()
+        if not rest:
+            continue
+        labels = []
+        while match := _FASTTEXT_LABEL.match(rest):
+            labels.append(match[1])
+            rest = rest[match.end() :]
+        yield number, {"label": labels if len(labels) > 1 else "".join(labels), "text": rest}
+
+
+def _plain(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
+    for number, line in lines:
+        if line.strip():
+            yield number, {"text": line.rstrip("\r\n")}

@@ -1,0 +1,102 @@
+"""A JSON array to its elements, one at a time, without holding the whole file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from fenlei.data.encodings import Lines
+from fenlei.errors import DataError
+
+CHUNK = 1 << 16
+"""Characters read at a time."""
+
+_BLANKS = " \t\r\n"
+
+
+def read_json_array(lines: Lines) -> Iterator[tuple[int, Any, str]]:
+    """For each element the line it starts on, its value and its JSON text; DataError names the line where the array breaks."""
+    text = _Text(lines)
+    text.expect("[")
+    if text.peek() == "]":
+        text.expect("]")
+    else:
+        yield text.value()
+        while text.peek() != "]":
+            text.expect(",", or_else="]")
+            yield text.value()
+        text.expect("]")
+    if text.peek():
+        raise text.error(f"the array ends, but {text.peek()!r} follows")
+
+
+class _Text:
+    """A window on the file that slides forward; it is cut at line ends only, so no word of JSON is ever halved."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._source = lines.source
+        self._lines = iter(lines)
+        self._buffer = ""
+        self._place = 0
+        self._line, self._counted = 1, 0  # the line number at the place up to which line ends have been counted
+        self._decoder = json.JSONDecoder()
+
+    def peek(self) -> str:
+        """The next character that is no blank, "" at the end; it stays the next."""
+        while True:
+            while self._place < len(self._buffer) and self._buffer[self._place] in _BLANKS:
+                self._place += 1
+            if self._place < len(self._buffer):
+                return self._buffer[self._place]
+            if not self._extend():
+                return ""
+
+    def expect(self, mark: str, or_else: str = "") -> None:
+        found = self.peek()
+        if found != mark:
+            wanted = f"{mark!r} or {or_else!r}" if or_else else repr(mark)
+            raise self.error(f"expected {wanted}, found {found!r}" if found else f"expected {wanted}, found the end of the file")
+        self._place += 1
+
+    def value(self) -> tuple[int, Any, str]:
+        """The line, value and JSON text of the next element."""
+        self.peek()
+        line = self._count_lines()
+        while True:
+            try:
+                element, end = self._decoder.raw_decode(self._buffer, self._place)
+            except json.JSONDecodeError as error:
+                # Broken where text is still to come: only cut off, if anything follows. Broken before that: broken.
+                if self._buffer[error.pos :].strip(_BLANKS) or not self._extend():
+                    raise self.error(error.msg, at=error.pos) from None
+            except (ValueError, RecursionError) as error:
+                raise self.error(str(error)) from None
+            else:
+                written = self._buffer[self._place : end]
+                self._place = end
+                return line, element, written
+
+    def error(self, what: str, at: int | None = None) -> DataError:
+        line = self._count_lines()
+        if at is not None:
+            line += self._buffer.count("\n", self._place, at)
+        return DataError(f'{self._source}:{line}: broken JSON: {what}; expected an array of objects, [{{"text": ...}}, ...]')
+
+    def _count_lines(self) -> int:
+        """The line number at the place reached."""
+        self._line += self._buffer.count("\n", self._counted, self._place)
+        self._counted = self._place
+        return self._line
+
+    def _extend(self) -> bool:
+        """Read on, at least as much as is still unread, so that a long element costs no quadratic time; False at the end."""
+        wanted = max(CHUNK, len(self._buffer) - self._place)
+        pieces: list[str] = []
+        while wanted > 0 and (numbered := next(self._lines, None)) is not None:
+            pieces.append(numbered[1])
+            wanted -= len(numbered[1])
+        self._count_lines()
+        self._buffer = self._buffer[self._place :] + "".join(pieces)
+        self._place = self._counted = 0
+        return bool(pieces)

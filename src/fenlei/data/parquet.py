@@ -1,0 +1,55 @@
+"""Parquet to rows, batch by batch, and the class names that Hugging Face datasets writes into it."""
+
+from __future__ import annotations
+
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, BinaryIO
+
+from fenlei.data.delimited import Row
+from fenlei.errors import DataError
+
+BATCH = 1024
+"""Rows held at a time."""
+
+
+def read_parquet(stream: BinaryIO, source: str) -> tuple[Iterator[Row], Mapping[str, tuple[str, ...]]]:
+    """Rows numbered from 1, and the names of the ids in columns of classes; DataError where it is no Parquet."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise DataError(f"{source}: Parquet needs pyarrow: pip install pyarrow, or save the rows as JSON lines") from None
+
+    def unreadable(error: Exception, row: int) -> DataError:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return DataError(f"{source}:{row}: not readable as Parquet: {reason}; write the file again")
+
+    def rows() -> Iterator[Row]:
+        number = 0
+        try:
+            for batch in file.iter_batches(batch_size=BATCH):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise unreadable(error, number + 1) from error
+
+    try:
+        # Parquet keeps its table of contents at the end, so a packed file has to be unpacked as a whole.
+        plain_file = isinstance(getattr(stream, "raw", None), io.FileIO)
+        file = pq.ParquetFile(stream if plain_file else io.BytesIO(stream.read()))
+    except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:
+        raise unreadable(error, 1) from error
+    return rows(), _class_names(file.schema_arrow.metadata or {})
+
+
+def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """From {"info": {"features": {COLUMN: {"names": [...], "_type": "ClassLabel"}}}} under the key `huggingface`."""
+    try:
+        features: Any = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {column: tuple(kind["names"]) for column, kind in features.items() if kind.get("_type") == "ClassLabel"}
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return {}  # no such note in the file, or one of another version: the ids stay ids

@@ -1,0 +1,124 @@
+"""Any labelled file to Examples, one at a time: the entrance of the house.
+
+A file is opened (encodings), told apart and cut into rows (formats), and its columns are chosen on the first row (columns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name, known_label
+from fenlei.data.delimited import Row
+from fenlei.data.encodings import STDIN, open_bytes, read_lines, source_name
+from fenlei.data.examples import Example
+from fenlei.data.formats import open_table
+from fenlei.errors import DataError
+from fenlei.labels import LabelSet
+
+CLASS_FILES = ("class.txt", "classes.txt", "label.txt", "labels.txt")
+"""Names of class files that are taken without being asked for, from the folder of the data."""
+
+
+@dataclass(frozen=True)
+class FileLayout:
+    """How a file is read: what was recognised and what was chosen."""
+
+    source: str
+    format: str
+    encoding: str | None
+    columns: Columns
+    unread_title: str | None
+    """A column with a title beside the text that was found, for the user to know of."""
+
+    def __str__(self) -> str:
+        encoding = f", {self.encoding.upper()}" if self.encoding not in (None, "utf-8") else ""
+        text = " + ".join(repr(name) for name in self.columns.text)
+        label = f", label from {self.columns.label!r}" if self.columns.label is not None else ""
+        joined = f"{self.unread_title},{','.join(self.columns.text)}"
+        hint = f" (not from {self.unread_title!r}; --text-column {joined} joins them)" if self.unread_title is not None else ""
+        return f"{self.source}: {self.format}{encoding}, text from {text}{label}{hint}"
+
+
+def read_examples(
+    path: str | Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    class_names: Sequence[str] | None = None,
+    labelled: bool = True,
+) -> Iterator[Example]:
+    """The rows of a file (`-`: JSON lines from stdin), streamed; DataError at the first row that does not fit.
+
+    text_column: one name, or several joined by commas, whose texts are joined by line breaks. None: found by name.
+    class_names: the only labels allowed; an id in the file becomes its name.
+    labelled: False leaves labels unread, so that no label column is needed.
+    """
+    known = None if class_names is None else LabelSet(tuple(class_names))
+    with _opened(path, text_column, label_column, labelled) as (layout, rows, own_names):
+        for line, row in rows:
+            where = f"{layout.source}:{line}"
+            text = layout.columns.text_of(row, where)
+            label = None
+            if labelled:
+                label = layout.columns.label_of(row, where, own_names)
+                label = label if known is None else known_label(label, known, where)
+            yield Example(text, label, layout.source, line, row)
+
+
+def file_layout(path: str | Path, *, text_column: str | None = None, label_column: str | None = None, labelled: bool = True) -> FileLayout:
+    """How `read_examples` would read a file, judged by its head; DataError where it cannot."""
+    with _opened(path, text_column, label_column, labelled) as (layout, _, _):
+        return layout
+
+
+def read_class_file(path: str | Path) -> tuple[str, ...]:
+    """The class names of a file, one a line: the first is id 0. DataError for blank lines, names that come twice, too few."""
+    source = source_name(path)
+    with open_bytes(path) as stream:
+        lines = [line.strip() for _, line in read_lines(stream, source)]
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) < 2:
+        raise DataError(f"{source}: expected at least two class names, one a line, found {len(lines)}")
+    first_line: dict[str, int] = {}
+    for number, name in enumerate(lines, start=1):
+        if not name:
+            raise DataError(f"{source}:{number}: expected a class name, found a blank line, which would shift the ids below; remove it")
+        if name in first_line:
+            raise DataError(f"{source}:{number}: class {name!r} stands on line {first_line[name]} already; remove one of them")
+        first_line[name] = number
+    return tuple(lines)
+
+
+def find_class_file(data: str | Path) -> Path | None:
+    """The class file beside a data file, or None."""
+    if str(data) == STDIN:
+        return None
+    candidates = (Path(data).parent / name for name in CLASS_FILES)
+    return next((file for file in candidates if file.is_file() and file.name != Path(data).name), None)
+
+
+@contextmanager
+def _opened(
+    path: str | Path, text_column: str | None, label_column: str | None, labelled: bool
+) -> Iterator[tuple[FileLayout, Iterator[Row], LabelSet | None]]:
+    """The layout of a file, its rows, and the names that the file itself gives to label ids."""
+    named = [name.strip() for name in (text_column or "").split(",") if name.strip()]
+    if labelled and label_column is not None:
+        named.append(label_column)
+    with open_table(path, named=named, labelled=labelled) as table:
+        rows = iter(table.rows)
+        first = next(rows, None)
+        if first is None:
+            raise DataError(f"{table.source}: expected at least one row, found none; the file is empty, or has only a header")
+        line, row = first
+        where = f"{table.source}:{line}"
+        columns = choose_columns(row, text_column=text_column, label_column=label_column, labelled=labelled, where=where)
+        names = table.class_names.get(columns.label) if columns.label is not None else None
+        own_names = None if names is None else LabelSet(names)
+        title = find_name(row, TITLE_NAMES, excluded=(*columns.text, columns.label or "")) if text_column is None else None
+        yield FileLayout(table.source, table.format, table.encoding, columns, title), chain([first], rows), own_names

@@ -1,0 +1,245 @@
+"""The rows of a run: which train, which select the checkpoint, which calibrate and which test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fenlei.config import DataConfig
+from fenlei.data.columns import known_label
+from fenlei.data.encodings import STDIN
+from fenlei.data.examples import Example
+from fenlei.data.folders import SplitFiles, find_split_files
+from fenlei.data.readers import file_layout, find_class_file, read_class_file, read_examples
+from fenlei.data.stratify import fewest_rows, halves, set_aside
+from fenlei.errors import ConfigError, DataError
+from fenlei.labels import LabelSet
+
+DEV_RATIO = 0.15
+"""The share of dev where neither a dev file nor a ratio is given: that of the first requirements (S1)."""
+
+Rows = tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The rows of a run, each part in the order of its file."""
+
+    train: Rows
+    selecting: Rows
+    """The dev rows that choose the checkpoint."""
+    calibrating: Rows
+    """The other dev rows, which fit the temperature."""
+    test: Rows
+    """Empty where there is none."""
+    labels: LabelSet
+    notes: tuple[str, ...]
+    """Lines to print: what was read, what was split and how, what is unusual."""
+
+
+@dataclass(frozen=True)
+class _ClassFile:
+    """Class names and where they stand; `found` beside the data, or named by the user."""
+
+    path: Path
+    names: tuple[str, ...]
+    found: bool
+
+
+def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
+    """The rows that a configuration names, split; DataError for rows and ConfigError for options that do not fit."""
+    notes: list[str] = []
+    files = _choose_files(config, notes)
+    rows, class_names = _read_train(files.train, config, notes)
+    labels = _label_set(rows, class_names, notes)
+    dev_file_rows = _read_part("dev", files.dev, config, labels, class_names, notes)
+    test_file_rows = _read_part("test", files.test, config, labels, class_names, notes)
+    ratios = {
+        "dev": 0.0 if files.dev else (DEV_RATIO if config.dev_ratio is None else config.dev_ratio),
+        "test": 0.0 if files.test else (config.test_ratio or 0.0),
+    }
+    train, dev, test = _set_aside(rows, labels, ratios, seed, notes)
+    dev, test = dev_file_rows or dev, test_file_rows or test
+    selecting, calibrating = _split_dev(dev, labels, seed)
+    notes.append(
+        f"train {len(train):,}, dev {len(dev):,} ({len(selecting):,} select, {len(calibrating):,} calibrate), test {len(test):,} rows"
+    )
+    return Dataset(train, selecting, calibrating, test, labels, tuple(notes))
+
+
+def _choose_files(config: DataConfig, notes: list[str]) -> SplitFiles:
+    """The files to read; an option goes before what the folder holds."""
+    if config.data is None:
+        raise ConfigError("data: no labelled file or folder given to train on")
+    if config.data == STDIN:
+        raise ConfigError("data: training needs a file or a folder, found '-'; rows from stdin cannot be read again for a resumed run")
+    data = Path(config.data)
+    found = find_split_files(data) if data.is_dir() else SplitFiles((data,), (), ())
+    dev = _choose("dev", config.dev, config.dev_ratio, found.dev, notes)
+    test = _choose("test", config.test, config.test_ratio, found.test, notes)
+    if config.test is None:
+        test = _with_labels(test, config, notes)
+    for role, part, others in (("dev", dev, found.train), ("test", test, found.train + dev)):
+        _refuse_seen(role, part, others)
+    return SplitFiles(found.train, dev, test)
+
+
+def _choose(role: str, named: str | None, ratio: float | None, found: tuple[Path, ...], notes: list[str]) -> tuple[Path, ...]:
+    if found and ratio is not None:
+        notes.append(f"{_listed(found)} is not used, since {role}_ratio is given")
+    if named is not None:
+        return (Path(named),)
+    return found if ratio is None else ()
+
+
+def _with_labels(test: tuple[Path, ...], config: DataConfig, notes: list[str]) -> tuple[Path, ...]:
+    """A test file that only lies in the folder is left out where it has no labels, as in competitions."""
+    if test:
+        try:
+            file_layout(test[0], text_column=config.text_column, label_column=config.label_column)
+        except DataError as error:
+            notes.append(f"{_listed(test)} is not used: {error}")
+            return ()
+    return test
+
+
+def _refuse_seen(role: str, part: tuple[Path, ...], others: tuple[Path, ...]) -> None:
+    for file in part:
+        if any(file.exists() and other.exists() and file.samefile(other) for other in others):
+            raise ConfigError(f"{role}: {file} is used for training or dev as well, so a result on it would say nothing; give another file")
+
+
+def _read_train(files: tuple[Path, ...], config: DataConfig, notes: list[str]) -> tuple[Rows, tuple[str, ...] | None]:
+    """The rows to train on, and the class names where a class file gives them."""
+    class_file = _class_file(config, files[0], notes)
+    layout = file_layout(files[0], text_column=config.text_column, label_column=config.label_column)
+    if class_file is None or class_file.found:
+        rows = _read(files, config)
+    else:
+        rows = _read(files, config, class_file.names)
+    notes.append(f"{layout}; {len(rows):,} rows" + (f" in {len(files)} files" if len(files) > 1 else ""))
+    if class_file is None:
+        return rows, None
+    if class_file.found:
+        return _with_found_names(rows, class_file, notes)
+    notes.append(f"{class_file.path}: {len(class_file.names)} class names, in this order")
+    return rows, class_file.names
+
+
+def _class_file(config: DataConfig, train: Path, notes: list[str]) -> _ClassFile | None:
+    """The class file that the user named, else one lying beside the data."""
+    if config.class_file is not None:
+        return _ClassFile(Path(config.class_file), read_class_file(config.class_file), found=False)
+    path = find_class_file(train)
+    if path is None:
+        return None
+    try:
+        return _ClassFile(path, read_class_file(path), found=True)
+    except DataError as error:
+        notes.append(f"{path}, found beside the data, is not used as class file: {error}")
+        return None
+
+
+def _with_found_names(rows: Rows, class_file: _ClassFile, notes: list[str]) -> tuple[Rows, tuple[str, ...] | None]:
+    """Rows with names for their ids. A file that nobody named may be about something else: where it fits no row, it is left alone."""
+    known = LabelSet(class_file.names)
+    named: list[Example] = []
+    misfit: DataError | None = None
+    for row in rows:
+        try:
+            named.append(replace(row, label=known_label(_label(row), known, row.where)))
+        except DataError as error:
+            misfit = misfit or error
+    if misfit is None:
+        notes.append(f"{class_file.path}, found beside the data: {len(known)} class names, in this order")
+        return tuple(named), class_file.names
+    if named:
+        raise DataError(f"{misfit}. The class names are those of {class_file.path}, found beside the data: complete it, or move it away")
+    notes.append(f"{class_file.path}, found beside the data, is not used as class file: it has none of the labels of the data")
+    return rows, None
+
+
+def _label_set(rows: Rows, class_names: tuple[str, ...] | None, notes: list[str]) -> LabelSet:
+    """The labels of a run; DataError where there is nothing to learn: one class, or a class with one row."""
+    counts = Counter(_label(row) for row in rows)
+    if len(counts) == 1:
+        found = f"{rows[0].label!r} on all {len(rows):,} rows"
+        raise DataError(f"{rows[0].source}: expected at least two classes, found only {found}; is it the right label column?")
+    lonely = [f"{row.label!r} ({row.where})" for row in rows if counts[_label(row)] == 1]
+    if lonely:
+        shown = ", ".join(lonely[:5]) + (", ..." if len(lonely) > 5 else "")
+        cure = "add rows, correct the label if it is misspelt, or remove the row"
+        raise DataError(f"expected at least two rows of every class, found only one of {len(lonely)}: {shown}; {cure}")
+    labels = LabelSet.in_order_of_appearance(counts) if class_names is None else LabelSet(class_names)
+    unused = [name for name in labels if name not in counts]
+    if unused:
+        notes.append(f"no training row is of class {_quoted(unused)}, so it cannot be learned")
+    return labels
+
+
+def _read_part(
+    role: str, files: tuple[Path, ...], config: DataConfig, labels: LabelSet, class_names: tuple[str, ...] | None, notes: list[str]
+) -> Rows:
+    """The rows of a dev or test file; every label has to be one of train."""
+    if not files:
+        return ()
+    rows = _read(files, config, class_names)
+    strange = [row for row in rows if _label(row) not in labels]
+    if strange:
+        found = f"{labels.unknown(_label(strange[0]))}, as {len(strange):,} of the {len(rows):,} {role} rows"
+        raise DataError(f"{strange[0].where}: {found}; correct or remove them, or add rows of that class to train")
+    notes.append(f"{role}: {len(rows):,} rows of {_listed(files)}")
+    present = {row.label for row in rows}
+    absent = [name for name in labels if name not in present]
+    if absent:
+        notes.append(f"{role} has no row of {len(absent)} of the {len(labels)} classes: {_quoted(absent)}")
+    return rows
+
+
+def _read(files: Sequence[Path], config: DataConfig, class_names: Sequence[str] | None = None) -> Rows:
+    return tuple(
+        row
+        for file in files
+        for row in read_examples(file, text_column=config.text_column, label_column=config.label_column, class_names=class_names)
+    )
+
+
+def _set_aside(rows: Rows, labels: LabelSet, ratios: Mapping[str, float], seed: int, notes: list[str]) -> tuple[Rows, Rows, Rows]:
+    """train, dev and test, the latter two empty where their ratio is 0."""
+    parts = set_aside(labels.ids([_label(row) for row in rows]), dev_ratio=ratios["dev"], test_ratio=ratios["test"], seed=seed)
+    if parts.unsplit:
+        fewest = fewest_rows(ratios["dev"], ratios["test"])
+        if not parts.dev + parts.test:
+            raise DataError(
+                f"{rows[0].source}: no class has the {fewest} rows it takes to set some aside; add rows, or give a file for dev"
+            )
+        small = _quoted([labels.name(label_id) for label_id in parts.unsplit])
+        notes.append(f"all rows of {small} stay in train: fewer than {fewest}, too few for every part")
+    for role, places in (("dev", parts.dev), ("test", parts.test)):
+        if ratios[role]:
+            notes.append(f"{role}: {len(places):,} rows set aside ({len(places) / len(rows):.1%}), stratified, seed {seed}")
+    train, dev, test = (tuple(rows[place] for place in places) for places in (parts.train, parts.dev, parts.test))
+    return train, dev, test
+
+
+def _split_dev(dev: Rows, labels: LabelSet, seed: int) -> tuple[Rows, Rows]:
+    """The selecting and the calibrating rows of dev."""
+    if len(dev) < 2:
+        raise DataError(f"{dev[0].source}: expected at least two dev rows, one to select and one to calibrate, found {len(dev)}")
+    selecting, calibrating = halves(labels.ids([_label(row) for row in dev]), seed=seed)
+    return tuple(dev[place] for place in selecting), tuple(dev[place] for place in calibrating)
+
+
+def _label(row: Example) -> str:
+    assert row.label is not None, "rows read with labelled=True have labels"
+    return row.label
+
+
+def _listed(files: Sequence[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0]} and {len(files) - 1} more"
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")

@@ -1,0 +1,36 @@
+"""Every error that fenlei raises on purpose.
+
+FenleiError
+├── ConfigError      an option or a combination of options that cannot work
+├── DataError        a file or a row that cannot be read or does not fit
+├── ModelError       a model that cannot be found, loaded or used this way
+├── ArtifactError    a run's folder that is incomplete, damaged or in the way
+└── RequestError     a prediction request that cannot be answered
+
+The message says what was expected, what was found (file, line, value) and what to do. The command line prints it without a
+traceback and ends with 1; the service maps it to a 4xx answer.
+"""
+
+
+class FenleiError(Exception):
+    """Root of the hierarchy: catch it to catch all of them."""
+
+
+class ConfigError(FenleiError):
+    """An option or a combination of options that cannot work."""
+
+
+class DataError(FenleiError):
+    """A file or a row that cannot be read or does not fit."""
+
+
+class ModelError(FenleiError):
+    """A model that cannot be found, loaded or used this way."""
+
+
+class ArtifactError(FenleiError):
+    """A run's folder that is incomplete, damaged or in the way."""
+
+
+class RequestError(FenleiError):
+    """A prediction request that cannot be answered."""

@@ -1,0 +1,124 @@
+"""A run as one stock Hugging Face folder, for transformers.pipeline, AutoModelForSequenceClassification and vLLM.
+
+LoRA is folded in float32; the temperature is folded into `score.weight`, so that the stock softmax gives calibrated answers too. Then
+both are asked the same texts, and the export stands only if they agree.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from fenlei.artifact import whole_folder
+from fenlei.errors import ArtifactError, ConfigError
+from fenlei.evaluation.calibration import probabilities
+from fenlei.export.sample_texts import sample_texts
+from fenlei.inference.classifier import Classifier
+from fenlei.inference.loading import load_run
+from fenlei.models.backbone import fold_lora, head_modules, quiet_transformers
+from fenlei.models.devices import pick_precision
+
+logger = logging.getLogger(__name__)
+
+LEAST_AGREEMENT = 0.995
+PARITY_TEXTS = 2000
+PARITY_BATCH = 32
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A stock folder and the proof that it answers as the run does."""
+
+    out: Path
+    rows: int
+    """Texts that both were asked."""
+    agreement: float
+    """Share of them with the same label."""
+    largest_difference: float
+    """Largest absolute difference of two calibrated logits."""
+
+
+def export_merged(run: str | Path, out: str | Path, *, force: bool = False, texts: Sequence[str] | None = None) -> ExportResult:
+    """Writes the folder and proves parity on `texts` (else on texts made up from the tokenizer's vocabulary).
+
+    ConfigError where the stock layout cannot express the run (`force` exports nonetheless, where a stock layout exists at all);
+    ArtifactError where `out` is taken, or where the folder's labels agree with the run's on less than 99.5 % of the texts.
+    """
+    target = Path(out)
+    if target.exists() and any(target.iterdir()):
+        raise ArtifactError(f"{target}: already there; choose another --out, or remove it")
+    loaded = load_run(run, device="cpu", fold=True)
+    _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, force)
+    network = loaded.method.network
+    stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock.float()
+    _fold_temperature(stock, float(loaded.manifest["temperature"]))
+    tokenizer = AutoTokenizer.from_pretrained(Path(run) / "model")
+    dtype = pick_precision(torch.device("cpu"), loaded.manifest["parameters"]["all"]).weights
+    stock.base_model.to(dtype)
+    stock.config.dtype = dtype
+    tokenizer.model_max_length = loaded.encoder.max_length
+    with whole_folder(target) as folder, quiet_transformers():
+        stock.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        asked = list(texts) if texts is not None else sample_texts(tokenizer, PARITY_TEXTS)
+        agreement, difference = _parity(run, folder, asked[:PARITY_TEXTS])
+        if agreement < LEAST_AGREEMENT and not force:
+            raise ArtifactError(
+                f"{target}: the exported model gives the run's label on only {agreement:.2%} of {len(asked):,} texts "
+                f"(needed: {LEAST_AGREEMENT:.1%}; largest logit difference {difference:.3g}); nothing was written"
+            )
+    return ExportResult(target, min(len(asked), PARITY_TEXTS), agreement, difference)
+
+
+def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, force: bool) -> None:
+    if manifest["head"] != "linear":
+        raise ConfigError(
+            f"a {manifest['head']} head has no place in the stock layout (one linear named score); train with --head linear to export"
+        )
+    if template != "{text}" and not force:
+        raise ConfigError(
+            f"the run reads texts inside a prompt ({template!r}) which a stock pipeline does not add; with --force the folder is written, "
+            "and you add the prompt to every text yourself"
+        )
+
+
+def _fold_temperature(stock: PreTrainedModel, temperature: float) -> None:
+    """Divides the last linear of the head, so that the model's logits are the calibrated ones."""
+    linears = [m for head in head_modules(stock).values() for m in head.modules() if isinstance(m, torch.nn.Linear)]
+    if not linears:
+        raise ConfigError("the head ends in no linear layer; its temperature cannot be folded in")
+    with torch.no_grad():
+        linears[-1].weight.div_(temperature)
+        if linears[-1].bias is not None:
+            linears[-1].bias.div_(temperature)
+
+
+def _parity(run: str | Path, folder: Path, texts: list[str]) -> tuple[float, float]:
+    """Share of equal labels, and the largest difference of calibrated logits, run against plain transformers."""
+    classifier = Classifier.load(run, device="cpu")
+    template = classifier.describe()["prompt"]
+    ours = classifier.logits(texts).logits / classifier.temperature
+    theirs = _stock_logits(folder, [template.replace("{text}", text) for text in texts])
+    assert np.isfinite(probabilities(theirs)).all()
+    return float((ours.argmax(1) == theirs.argmax(1)).mean()), float(np.abs(ours - theirs).max())
+
+
+@torch.inference_mode()
+def _stock_logits(folder: Path, texts: list[str]) -> np.ndarray:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
+    logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
+    for first in range(0, len(order), PARITY_BATCH):
+        rows = order[first : first + PARITY_BATCH]
+        batch = tokenizer([texts[at] for at in rows], padding=True, truncation=True, return_tensors="pt")
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        logits[rows] = model(**inputs).logits.float().numpy()
+    return logits

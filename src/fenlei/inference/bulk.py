@@ -1,0 +1,201 @@
+"""A file of rows to a file of predicted rows: every column kept, in order, and the answer's columns added.
+
+Rows are read, classified and written in windows, so that a file of any size takes the memory of one window and the same rows
+always share their batches. A target file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fenlei.data.examples import Example
+from fenlei.data.readers import read_examples
+from fenlei.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from fenlei.inference.classifier import Classifier, Prediction
+
+WINDOW_ROWS = 2048
+STDIO = "-"
+TARGET_SUFFIXES = (".jsonl", ".ndjson", ".csv")
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """What was predicted."""
+
+    rows: int
+    seconds: float
+    tokens_cut: int
+    """Tokens of all texts together that did not fit the length limit and were not read."""
+    rows_cut: int
+    """Texts that lost at least one token."""
+
+
+def predict_file(
+    classifier: Classifier,
+    source: str | Path,
+    target: str | Path,
+    *,
+    text_column: str | None = None,
+    probabilities: bool = False,
+    prefix: str = "",
+    progress: Callable[[int], None] | None = None,
+) -> BulkResult:
+    """Classifies every row of `source` into `target` (JSONL, or CSV if it ends so); `-` is standard input or output.
+
+    `prefix` goes before the name of each added column; `progress` is told the number of rows done after each window. DataError
+    where a row has no text or a column that would be written twice, ConfigError for a target of another format; a failure leaves
+    nothing behind.
+    """
+    began = time.monotonic()
+    rows = rows_cut = tokens_cut = 0
+    target = checked_target(target)
+    examples = read_examples(source, text_column=text_column, labelled=False)
+    to_text = _CommaSeparated() if str(target).lower().endswith(".csv") else _json_lines
+    with _sink(target) as write:
+        while window := list(itertools.islice(examples, WINDOW_ROWS)):
+            for example in window:
+                _refuse_clash(example, prefix, probabilities)
+            predictions = classifier.predict([example.text for example in window])
+            answered = zip(window, predictions, strict=True)
+            write(to_text(window, [predicted_row(e.columns, p, probabilities=probabilities, prefix=prefix) for e, p in answered]))
+            rows += len(window)
+            rows_cut += sum(prediction.tokens_cut > 0 for prediction in predictions)
+            tokens_cut += sum(prediction.tokens_cut for prediction in predictions)
+            if progress:
+                progress(rows)
+    return BulkResult(rows, time.monotonic() - began, tokens_cut, rows_cut)
+
+
+def checked_target(target: str | Path) -> str | Path:
+    """`-` as it is, any other as a Path; ConfigError where it is no file that predictions are written to."""
+    if str(target) == STDIO:
+        return STDIO
+    path = Path(target)
+    if path.suffix.lower() not in TARGET_SUFFIXES:
+        raise ConfigError(f"{path}: predictions are written as {', '.join(TARGET_SUFFIXES)} or to '-'; found the ending {path.suffix!r}")
+    if path.is_dir():
+        raise ConfigError(f"{path}: is a folder; give the file to write")
+    return path
+
+
+def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "") -> Row:
+    """`columns`, then the answer's own, each name after `prefix`."""
+    values: Row = {"prediction": prediction.label, "confidence": _rounded(prediction.confidence)}
+    if probabilities:
+        values["probabilities"] = {name: _rounded(value) for name, value in prediction.probabilities.items()}
+    values |= {"calibrated": prediction.calibrated, "tokens_cut": prediction.tokens_cut}
+    return {**columns, **{prefix + name: value for name, value in values.items()}}
+
+
+def to_json(row: Any) -> str:
+    """`row` as one line of JSON. Dates and the like become their text; NaN, which JSON has not, becomes null."""
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        return json.dumps(_without_nan(row), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
+    added = ("prediction", "confidence", *(("probabilities",) if probabilities else ()), "calibrated", "tokens_cut")
+    clash = [prefix + name for name in added if prefix + name in example.columns]
+    if clash:
+        raise DataError(
+            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
+            f"name the new columns apart, for example --prefix {prefix}fenlei_"
+        )
+
+
+@contextmanager
+def _sink(target: str | Path) -> Iterator[Callable[[str], None]]:
+    """A function that appends text; the file takes its name when the block ends without an error."""
+    if isinstance(target, str):
+        yield _to_stdout
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+
+    def append(text: str) -> None:
+        # Opened for each window, so that a full disk shows here, not when something else closes the file.
+        with _saving(target), temporary.open("a", encoding="utf-8", newline="") as file:
+            file.write(text)
+
+    try:
+        with _saving(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        append("")
+        yield append
+        with _saving(target):
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _to_stdout(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+@contextmanager
+def _saving(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{target}: could not be written ({error}); free some space or choose another place") from error
+
+
+def _json_lines(examples: Sequence[Example], rows: Sequence[Row]) -> str:
+    return "".join(to_json(row) + "\n" for row in rows)
+
+
+class _CommaSeparated:
+    """Rows to CSV under the columns of the first row; what is no plain value becomes JSON."""
+
+    def __init__(self) -> None:
+        self._header: tuple[str, ...] | None = None
+
+    def __call__(self, examples: Sequence[Example], rows: Sequence[Row]) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for example, row in zip(examples, rows, strict=True):
+            if self._header is None:
+                self._header = tuple(row)
+                writer.writerow(self._header)
+            unknown = [name for name in row if name not in self._header]
+            if unknown:
+                raise DataError(f"{example.where}: the first row has no column {unknown[0]!r}, so CSV has no place for it; write .jsonl")
+            writer.writerow([_cell(row.get(name)) for name in self._header])
+        return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    return to_json(value) if isinstance(value, (dict, list, tuple, bool)) else value
+
+
+def _rounded(value: float) -> float:
+    """Six places: what float32 holds, without the digits that it does not."""
+    return round(float(value), 6)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,51 @@
+"""Encoded texts to logits: length-sorted batches under a token budget, answers back in the order of the question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fenlei.models.method import Method
+from fenlei.text.batches import by_token_budget, collate
+from fenlei.text.prompts import EncodedTexts
+
+BATCH_TOKENS = 8192
+"""Tokens a forward pass: beyond a few thousand the matrix products gain nothing more."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a classifier says of some texts, before calibration."""
+
+    logits: np.ndarray
+    """float32 (rows, labels)"""
+    tokens_cut: np.ndarray
+    """int32 (rows,): tokens of each text that did not fit."""
+
+
+@torch.inference_mode()
+def score(
+    method: Method,
+    encoded: EncodedTexts,
+    n_labels: int,
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    autocast: torch.dtype | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
+    """Logits of every text. `progress` is told the number of rows done after each batch."""
+    logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
+    lengths = encoded.lengths.tolist()
+    done = 0
+    for rows in by_token_budget(lengths, range(len(encoded)), batch_tokens):
+        with torch.autocast(method.device.type, autocast) if autocast else nullcontext():
+            output = method(collate(encoded, rows, method.pad_id))
+        logits[rows] = output.logits.cpu().numpy()
+        done += len(rows)
+        if progress:
+            progress(done)
+    return Scores(logits, encoded.tokens_cut)

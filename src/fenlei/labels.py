@@ -1,0 +1,67 @@
+"""The label set: ordered names and their ids. The only owner of label order."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fenlei.errors import DataError
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """Distinct label names; the id of a name is its place."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        duplicates = sorted({name for name in self.names if self.names.count(name) > 1}) if self._has_duplicates() else []
+        if duplicates:
+            raise DataError(f"label names must be distinct, but these come twice: {', '.join(duplicates)}")
+        if any(not name for name in self.names):
+            raise DataError("a label name is empty; give every class a name")
+
+    @classmethod
+    def in_order_of_appearance(cls, labels: Iterable[str]) -> LabelSet:
+        return cls(tuple(dict.fromkeys(labels)))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._ids
+
+    def name(self, label_id: int) -> str:
+        return self.names[label_id]
+
+    def id(self, name: str) -> int:
+        """The id of `name`; DataError with the nearest known name where there is none."""
+        try:
+            return self._ids[name]
+        except KeyError:
+            raise DataError(self.unknown(name)) from None
+
+    def ids(self, names: Sequence[str]) -> list[int]:
+        return [self.id(name) for name in names]
+
+    def unknown(self, name: str) -> str:
+        """The message for a name outside the set: what is known, and what may have been meant."""
+        shown = ", ".join(repr(known) for known in self.names[:8]) + (", ..." if len(self.names) > 8 else "")
+        near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.6)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        return f"label {name!r} is not one of {shown}{hint}"
+
+    def _has_duplicates(self) -> bool:
+        return len(set(self.names)) < len(self.names)
+
+    @property
+    def _ids(self) -> dict[str, int]:
+        ids: dict[str, int] | None = self.__dict__.get("_ids_by_name")
+        if ids is None:
+            ids = {name: place for place, name in enumerate(self.names)}
+            object.__setattr__(self, "_ids_by_name", ids)
+        return ids

@@ -1,0 +1,169 @@
+"""The bar a language model has to clear: TF-IDF of short character or word sequences, and a linear support vector machine."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.svm import LinearSVC
+
+from fenlei.errors import ArtifactError, DataError
+
+Recipe = tuple[tuple[str, tuple[int, int]], ...]
+"""Analyzers with their shortest and longest n-gram, side by side."""
+
+CHARACTERS: Recipe = (("char", (1, 3)),)
+"""For scripts written without spaces."""
+WORDS: Recipe = (("word", (1, 2)), ("char_wb", (2, 4)))
+"""For scripts with spaces: words, and pieces of words for inflections and typing errors (clinc150_en: 0.913, words alone 0.888)."""
+
+MOSTLY = 0.3
+"""Share of letters from which a data set counts as Chinese, Japanese or Korean: names and numbers in it are often Latin."""
+LONGEST_TEXT, ALL_TEXTS = 2_000, 10_000_000
+"""Characters read of one text, and of all training texts together: keeps the fit below a minute and 1 GB."""
+MOST_FEATURES, MOST_WEIGHTS = 200_000, 20_000_000
+"""Features kept, the commonest first; fewer where features times labels would be more than this many weights."""
+WINDOW = 8_192
+"""Texts turned into features at once."""
+
+FORMAT_VERSION = 1
+SETTINGS, ARRAYS = "baseline.json", "baseline.safetensors"
+
+_LETTER = re.compile(r"[^\W\d_]")
+_CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """A fitted baseline. `fit` or `load` makes one."""
+
+    vectorizers: tuple[TfidfVectorizer, ...]
+    weights: np.ndarray
+    """float32 (labels, features)"""
+    bias: np.ndarray
+    """float32 (labels,)"""
+    characters: int
+    """How much of the beginning of each text is read."""
+    temperature: float = 1.0
+    """Margins are no logits: fitted on calibrating rows and set with dataclasses.replace, it makes them comparable. `logits` ignores it."""
+
+    @classmethod
+    def fit(cls, texts: Sequence[str], label_ids: Sequence[int] | np.ndarray, n_labels: int, *, seed: int = 0) -> Baseline:
+        """Fitted to texts and their label ids. DataError where there are no rows, or no text has a character to learn from."""
+        gold = np.asarray(label_ids, dtype=np.int64)
+        if len(texts) != len(gold) or len(gold) == 0:
+            raise DataError(f"expected as many label ids as texts, and at least one; found {len(gold)} ids for {len(texts)} texts")
+        characters = max(50, min(LONGEST_TEXT, ALL_TEXTS // len(texts)))
+        recipe = CHARACTERS if _is_mostly_cjk(texts) else WORDS
+        vectorizers, features = _fit_vectorizers([text[:characters] for text in texts], recipe, n_labels)
+        return cls(vectorizers, *_fit_weights(features, gold, n_labels, seed), characters)
+
+    @property
+    def n_labels(self) -> int:
+        return len(self.bias)
+
+    @property
+    def description(self) -> str:
+        """What the features are, in words."""
+        kinds = {"char": "characters", "word": "words", "char_wb": "characters within words"}
+        parts = [f"{one.ngram_range[0]} to {one.ngram_range[1]} {kinds[one.analyzer]}" for one in self.vectorizers]
+        return f"TF-IDF of {' and '.join(parts)}, linear SVM"
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Margins, float32 (rows, labels). A row does not depend on the rows beside it."""
+        scores = np.empty((len(texts), self.n_labels), dtype=np.float32)
+        for start in range(0, len(texts), WINDOW):
+            cut = [text[: self.characters] for text in texts[start : start + WINDOW]]
+            features = sparse.hstack([one.transform(cut) for one in self.vectorizers], format="csr")
+            scores[start : start + WINDOW] = features @ self.weights.T + self.bias
+        return scores
+
+    def save(self, folder: str | Path) -> None:
+        """Writes baseline.json and baseline.safetensors; the folder is made if need be."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        arrays = {"weights": np.ascontiguousarray(self.weights), "bias": self.bias}
+        parts = []
+        for at, one in enumerate(self.vectorizers):
+            arrays[f"idf.{at}"] = one.idf_
+            parts.append({"analyzer": one.analyzer, "ngrams": list(one.ngram_range), "vocabulary": one.get_feature_names_out().tolist()})
+        settings = {"format_version": FORMAT_VERSION, "characters": self.characters, "temperature": self.temperature, "parts": parts}
+        save_file(arrays, target / ARRAYS)
+        (target / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")  # ASCII: half a surrogate pair is a legal n-gram
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Baseline:
+        """From a folder that `save` wrote: the same answers to the bit. ArtifactError where it is incomplete, damaged or newer."""
+        source = Path(folder)
+        try:
+            settings = json.loads((source / SETTINGS).read_text(encoding="utf-8"))
+            if settings["format_version"] != FORMAT_VERSION:
+                raise ArtifactError(f"{source}: a baseline of format {settings['format_version']}, this fenlei reads {FORMAT_VERSION}")
+            arrays = load_file(source / ARRAYS)
+            vectorizers = tuple(_restored(part, arrays[f"idf.{at}"]) for at, part in enumerate(settings["parts"]))
+            return cls(vectorizers, arrays["weights"], arrays["bias"], settings["characters"], settings["temperature"])
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise ArtifactError(f"{source}: not a readable baseline ({error}); restore the folder or train again") from error
+
+
+def _is_mostly_cjk(texts: Sequence[str]) -> bool:
+    sample = "".join(text[:200] for text in texts[:: max(1, len(texts) // 1_000)])
+    return len(_CJK.findall(sample)) > MOSTLY * len(_LETTER.findall(sample))
+
+
+def _vectorizer(analyzer: str, ngrams: tuple[int, int], **options: Any) -> TfidfVectorizer:
+    return TfidfVectorizer(
+        analyzer=analyzer,
+        ngram_range=ngrams,
+        token_pattern=r"(?u)\b\w+\b" if analyzer == "word" else None,  # scikit-learn's own drops words of one character
+        sublinear_tf=True,
+        dtype=np.float32,
+        **options,
+    )
+
+
+def _fit_vectorizers(texts: list[str], recipe: Recipe, n_labels: int) -> tuple[tuple[TfidfVectorizer, ...], Any]:
+    """The vectorizers that found something to count, and the features of the texts, sparse (rows, features)."""
+    most = min(MOST_FEATURES, max(MOST_FEATURES // 10, MOST_WEIGHTS // n_labels)) // len(recipe)
+    fitted, features = [], []
+    for analyzer, ngrams in recipe:
+        one = _vectorizer(analyzer, ngrams, max_features=most)
+        if not any(map(one.build_analyzer(), texts)):
+            continue  # texts of nothing but emoji have no words
+        features.append(one.fit_transform(texts))
+        fitted.append(one)
+    if not fitted:
+        raise DataError(f"expected texts with something to read, but all {len(texts)} of them are blank")
+    return tuple(fitted), sparse.hstack(features, format="csr")
+
+
+def _fit_weights(features: Any, gold: np.ndarray, n_labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """One-against-the-rest weights (labels, features) and bias (labels,). A label without rows scores -1, what its machine would say."""
+    weights = np.zeros((n_labels, features.shape[1]), dtype=np.float32)
+    bias = np.full(n_labels, -1.0, dtype=np.float32)
+    seen = np.unique(gold)
+    if len(seen) == 1:
+        bias[seen] = 1.0
+        return weights, bias
+    machine = LinearSVC(dual=True, tol=1e-3, random_state=seed).fit(features, gold)
+    if len(seen) == 2:  # a single machine answers for both: its margin is for the second label and against the first
+        weights[seen] = np.concatenate([-machine.coef_, machine.coef_])
+        bias[seen] = np.concatenate([-machine.intercept_, machine.intercept_])
+    else:
+        weights[seen], bias[seen] = machine.coef_, machine.intercept_
+    return weights, bias
+
+
+def _restored(part: dict[str, Any], idf: np.ndarray) -> TfidfVectorizer:
+    one = _vectorizer(part["analyzer"], tuple(part["ngrams"]), vocabulary=part["vocabulary"])
+    one.idf_ = idf
+    return one

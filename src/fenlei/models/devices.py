@@ -1,0 +1,59 @@
+"""Where the network runs and in which number format, each choice with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fenlei.config import Device
+from fenlei.errors import ConfigError
+
+SMALL_MODEL_PARAMETERS = 20_000_000
+"""Below this a forward pass is bound by call overhead, not by matrix products: bfloat16 would cost accuracy and win nothing."""
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Number formats of the frozen weights and of the matrix products."""
+
+    weights: torch.dtype
+    """Of weights that do not learn. Weights that learn are always float32: bfloat16 ones lose small updates."""
+    autocast: torch.dtype | None
+    """What float32 matrix products are computed in while training; None: as they are."""
+    reason: str
+
+
+def pick_device(device: Device) -> tuple[torch.device, str]:
+    """The device and why; ConfigError where the one asked for is not there."""
+    there = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "npu": hasattr(torch, "npu") and torch.npu.is_available(),
+    }
+    if device == "auto":
+        found = next((name for name in ("cuda", "npu", "mps") if there[name]), "cpu")
+        return torch.device(found), f"device {found}: " + ("the fastest one here" if found != "cpu" else "no accelerator found")
+    if device != "cpu" and not there[device]:
+        raise ConfigError(f"device {device!r} is not available to this PyTorch ({torch.__version__}); use --device auto or cpu")
+    return torch.device(device), f"device {device}: as asked"
+
+
+def pick_precision(device: torch.device, parameters: int) -> Precision:
+    """bfloat16 where the hardware multiplies it faster than float32, float16 on older GPUs, else float32."""
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Precision(torch.bfloat16, torch.bfloat16, "bfloat16: this GPU computes it")
+        return Precision(torch.float16, torch.float16, "float16: this GPU is older than bfloat16")
+    if device.type == "npu":
+        return Precision(torch.bfloat16, torch.bfloat16, "bfloat16: this NPU computes it")
+    if device.type == "cpu" and _cpu_computes_bfloat16():
+        if parameters < SMALL_MODEL_PARAMETERS:
+            return Precision(torch.float32, torch.bfloat16, "float32 weights, trained in bfloat16 products: a small model")
+        return Precision(torch.bfloat16, torch.bfloat16, "bfloat16: this CPU has instructions for it")
+    return Precision(torch.float32, None, f"float32: {device.type} without fast bfloat16")
+
+
+def _cpu_computes_bfloat16() -> bool:
+    cpu = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())

@@ -1,0 +1,100 @@
+"""The head method: a backbone, the state of the last real token, and a head in float32.
+
+Decoders are padded on the right and run without an attention mask: causal attention never lets a real token see what follows it, so
+the padding cannot matter, and the mask-free path is the fast one. The last real token comes from the batch's mask, never from the
+pad id: a text may well end in the token that pads. Encoders (BERT) keep their own pooling and head, and get the mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from fenlei.errors import ConfigError
+from fenlei.models.backbone import head_modules, is_decoder
+from fenlei.models.method import Output
+from fenlei.text.batches import Batch
+
+
+class MlpHead(nn.Module):
+    """hidden -> hidden -> labels with tanh between, float32."""
+
+    def __init__(self, hidden: int, labels: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, labels)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """(rows, hidden) -> (rows, labels)."""
+        return cast(torch.Tensor, self.out(torch.tanh(self.dense(pooled))))
+
+
+class HeadMethod(nn.Module):
+    """A stock classification network, bare or inside a PeftModel, called on padded batches."""
+
+    def __init__(self, network: nn.Module, pad_id: int) -> None:
+        super().__init__()
+        self.network = network
+        self.pad_id = pad_id
+        if not is_decoder(self.stock):
+            for module in head_modules(self.stock).values():
+                module.forward = _in_float32(module.forward)
+
+    @property
+    def stock(self) -> PreTrainedModel:
+        """The transformers model itself; LoRA layers, if any, sit inside it."""
+        network = cast(Any, self.network)
+        return cast(PreTrainedModel, network.get_base_model() if hasattr(network, "get_base_model") else network)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def forward(self, batch: Batch) -> Output:
+        batch = batch.to(self.device)
+        return self._decode(batch) if is_decoder(self.stock) else self._encode(batch)
+
+    def _decode(self, batch: Batch) -> Output:
+        states = self.stock.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        last = batch.attention_mask.sum(dim=1) - 1
+        pooled = states[torch.arange(len(last), device=states.device), last].float()
+        with torch.autocast(states.device.type, enabled=False):
+            logits = cast(Any, self.stock).score(pooled)
+        return Output(logits.float(), pooled)
+
+    def _encode(self, batch: Batch) -> Output:
+        answer = self.stock(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        return Output(answer.logits.float(), None)
+
+
+def install_head(network: PreTrainedModel, head: nn.Module) -> None:
+    """Puts `head`, which maps float32 (rows, hidden) to (rows, labels), in the place of a decoder's linear one."""
+    if not is_decoder(network):
+        raise ConfigError("an encoder keeps its own head; use --head linear with it")
+    network.score = head.float()
+
+
+def freeze_backbone(network: PreTrainedModel) -> None:
+    """Leaves only the head to learn."""
+    for parameter in network.base_model.parameters():
+        parameter.requires_grad_(False)
+
+
+def parameter_counts(module: nn.Module) -> tuple[int, int]:
+    """Trainable and all parameters."""
+    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    return sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
+
+
+def _in_float32(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """`forward` on float32 copies of its inputs, outside autocast, whatever the backbone computes in."""
+
+    def wrapped(states: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(states.device.type, enabled=False):
+            return forward(states.float())
+
+    return wrapped

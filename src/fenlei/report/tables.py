@@ -1,0 +1,39 @@
+"""Metrics as tables for the terminal, the baseline beside the model."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from fenlei.evaluation.metrics import Metrics
+from fenlei.report.wording import BASELINE, headline, three_places, verdict
+
+
+def metrics_tables(metrics: Metrics, baseline: Metrics | None = None) -> Group:
+    """Headline figures, one row a class, and the verdict: print it on a rich console."""
+    return Group(headline_table(metrics, baseline), class_table(metrics, baseline), Text(verdict(metrics, baseline)))
+
+
+def headline_table(metrics: Metrics, baseline: Metrics | None = None) -> Table:
+    """One row a figure."""
+    table = Table(title=f"On {metrics.rows:,} rows", title_justify="left")
+    table.add_column("")
+    table.add_column("Model", justify="right")
+    if baseline:
+        table.add_column(BASELINE, justify="right")
+    for figure in headline(metrics, baseline):
+        table.add_row(figure.name, figure.model, *([figure.baseline] if baseline else []))
+    return table
+
+
+def class_table(metrics: Metrics, baseline: Metrics | None = None) -> Table:
+    """One row a class, in label order."""
+    table = Table(title="By class", title_justify="left")
+    table.add_column("Class", overflow="fold")
+    for heading in ("Precision", "Recall", "F1", *(["Baseline F1"] if baseline else []), "Rows"):
+        table.add_column(heading, justify="right")
+    for at, one in enumerate(metrics.classes):
+        figures = [one.precision, one.recall, one.f1, *([baseline.classes[at].f1] if baseline else [])]
+        table.add_row(Text(one.name), *map(three_places, figures), f"{one.support:,}")  # as Text: a label such as [red] is no markup
+    return table

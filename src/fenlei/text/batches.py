@@ -1,0 +1,88 @@
+"""Which rows go through the network together: sorted by length, bounded by a token budget, in a seeded order for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from fenlei.text.prompts import EncodedTexts
+
+WINDOW_BATCHES = 50
+"""Batches that are sorted by length together in training: wide enough to pad little, narrow enough to keep the order random."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded on the right to the longest of them."""
+
+    input_ids: torch.Tensor
+    """int64 (rows, length)"""
+    attention_mask: torch.Tensor
+    """int64 (rows, length): 1 for a real token."""
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(self.input_ids.to(device), self.attention_mask.to(device))
+
+
+def collate(encoded: EncodedTexts, rows: Sequence[int], pad_id: int) -> Batch:
+    """The rows, padded with `pad_id` to the longest of them."""
+    pieces = [encoded[row] for row in rows]
+    longest = max(len(piece) for piece in pieces)
+    ids = np.full((len(pieces), longest), pad_id, dtype=np.int64)
+    mask = np.zeros((len(pieces), longest), dtype=np.int64)
+    for at, piece in enumerate(pieces):
+        ids[at, : len(piece)] = piece
+        mask[at, : len(piece)] = 1
+    return Batch(torch.from_numpy(ids), torch.from_numpy(mask))
+
+
+def by_token_budget(lengths: Sequence[int] | np.ndarray, rows: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """The rows in groups, longest first, each at most `budget` tokens with padding (a longer row goes alone).
+
+    Longest first: running out of memory shows at the start, and memory freed by a large group serves the smaller ones.
+    """
+    group: list[int] = []
+    longest = 0
+    for row in sorted(rows, key=lambda r: (-lengths[r], r)):
+        longest = longest or lengths[row]
+        if group and (len(group) + 1) * longest > budget:
+            yield group
+            group, longest = [], lengths[row]
+        group.append(row)
+    if group:
+        yield group
+
+
+class LengthGroupedBatches:
+    """Batches of `batch_size` rows of like length, in a random order that depends on seed and epoch alone.
+
+    A window of WINDOW_BATCHES batches is drawn at random, sorted by length and cut; the cut batches are then shuffled.
+    Iterating moves on to the next epoch, unless `set_epoch` says which.
+    """
+
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return -(-len(self._lengths) // self._batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = np.random.default_rng((self._seed, self._epoch))
+        order = generator.permutation(len(self._lengths))
+        window = self._batch_size * WINDOW_BATCHES
+        batches = []
+        for first in range(0, len(order), window):
+            part = order[first : first + window]
+            part = part[np.argsort(self._lengths[part], kind="stable")]
+            batches += [part[at : at + self._batch_size].tolist() for at in range(0, len(part), self._batch_size)]
+        generator.shuffle(batches)
+        yield from batches

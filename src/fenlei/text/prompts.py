@@ -1,0 +1,109 @@
+"""The prompt rule and the length rule: how a text becomes token ids, in training, evaluation, prediction and service alike.
+
+An input is `specials + prompt before + TEXT + prompt after + specials`. Only TEXT is ever shortened, at its end; what was cut is
+counted. Each part is tokenised for itself, so that the prompt's ids never depend on the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fenlei.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROMPTS = {
+    "zh": "请判断下面文本的类别。\n文本：{text}\n类别：",
+    "en": "Decide which category the text belongs to.\nText: {text}\nCategory:",
+}
+"""Prompts by language; a user's own is a template with {text}."""
+
+CHUNK_ROWS = 4096
+"""Texts given to the tokenizer at once: enough for its threads, little enough that Python lists of ids stay small."""
+
+
+@dataclass(frozen=True)
+class EncodedTexts:
+    """Token ids of many texts, end to end in one array (a Python list of a million short texts takes gigabytes)."""
+
+    ids: np.ndarray
+    """int32 (tokens,)"""
+    starts: np.ndarray
+    """int64 (rows + 1,): row i is ids[starts[i]:starts[i + 1]]."""
+    tokens_cut: np.ndarray
+    """int32 (rows,): tokens of the text that did not fit."""
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.ids[self.starts[row] : self.starts[row + 1]]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, int64 (rows,)."""
+        return np.diff(self.starts)
+
+
+class TextEncoder:
+    """Texts to token ids under one prompt and one length limit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str | None, max_length: int) -> None:
+        template = PROMPTS.get(prompt or "", prompt) or "{text}"
+        before, _, after = template.partition("{text}")
+        specials_before, specials_after = _special_ids(tokenizer)
+        self._tokenizer = tokenizer
+        self._before = [*specials_before, *_plain_ids(tokenizer, before)]
+        self._after = [*_plain_ids(tokenizer, after), *specials_after]
+        self.template = template
+        self.max_length = max_length
+        self.room = max_length - len(self._before) - len(self._after)
+        if self.room < 1:
+            raise ConfigError(
+                f"max_length {max_length} leaves no room for the text: the prompt and special tokens take "
+                f"{max_length - self.room}; raise max_length or shorten the prompt"
+            )
+
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
+        pieces, lengths, cut = [], [], []
+        for first in range(0, len(texts), CHUNK_ROWS):
+            for ids in _token_ids(self._tokenizer, texts[first : first + CHUNK_ROWS]):
+                kept = ids[: self.room]
+                cut.append(len(ids) - len(kept))
+                row = np.array([*self._before, *kept, *self._after] or [self._stand_in], dtype=np.int32)
+                pieces.append(row)
+                lengths.append(len(row))
+        flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+        return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32))
+
+    @property
+    def _stand_in(self) -> int:
+        """What an empty text is read as, so that there is a last token to pool: eos, or else whatever pads."""
+        eos, pad = self._tokenizer.eos_token_id, self._tokenizer.pad_token_id
+        return int(eos if eos is not None else pad)
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    # verbose=False: the "longer than the maximum" warning is about ids we shorten ourselves.
+    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return _token_ids(tokenizer, [text])[0] if text else []
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer puts before and after a text ([CLS] and [SEP], a bos), found by looking at what it does."""
+    probe = _plain_ids(tokenizer, "a")
+    whole: list[int] = tokenizer("a")["input_ids"]
+    for at in range(len(whole) - len(probe) + 1):
+        if whole[at : at + len(probe)] == probe:
+            return whole[:at], whole[at + len(probe) :]
+    raise ConfigError("the tokenizer changes a text's ids when it adds special tokens; fenlei cannot tell where the text lies")

@@ -1,0 +1,69 @@
+"""What fenlei chooses where the user did not say, each choice with the reason that is printed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fenlei.config import ModelConfig, OptimizationConfig, Tuning
+from fenlei.models.backbone import DEFAULT_MAX_LENGTH
+
+LORA_FROM_PARAMETERS = 100_000_000
+REFERENCE_PARAMETERS = 5e8
+LEAST_STEPS = 700
+"""Optimiser steps a run should have before few rows stop mattering for the number of epochs."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value and why it was taken."""
+
+    name: str
+    value: object
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value}: {self.reason}"
+
+
+def choose_tuning(config: ModelConfig, parameters: int) -> tuple[Tuning, Choice | None]:
+    """Full for small models, LoRA for large ones."""
+    if config.tuning is not None:
+        return config.tuning, None
+    tuning: Tuning = "lora" if parameters >= LORA_FROM_PARAMETERS else "full"
+    size = f"{parameters / 1e6:,.0f} million parameters"
+    return tuning, Choice("tuning", tuning, f"{size}, {'too many to move all' if tuning == 'lora' else 'few enough to train all'}")
+
+
+def choose_learning_rate(config: OptimizationConfig, tuning: Tuning, parameters: int) -> tuple[float, Choice | None]:
+    """By tuning and model size.
+
+    Full: 2e-5 at 0.5 billion parameters, falling with size as practice has it (BERT-base 5e-5, 7B models 5e-6). LoRA: ten times and
+    more, as its update is a small addition (Hu et al. 2021; Schulman et al. 2025, "LoRA without regret").
+    """
+    if config.learning_rate is not None:
+        return config.learning_rate, None
+    scale = REFERENCE_PARAMETERS / parameters
+    rate = {"full": 2e-5 * scale**0.6, "lora": 3e-4 * scale**0.25, "frozen": 1e-3}[tuning]
+    rate = float(f"{rate:.1e}")
+    return rate, Choice("learning_rate", f"{rate:g}", f"{tuning} tuning of {parameters / 1e6:,.0f} million parameters")
+
+
+def choose_epochs(config: OptimizationConfig, tuning: Tuning, rows: int) -> tuple[float, Choice | None]:
+    """Three passes over enough rows, more over few."""
+    if config.epochs is not None or config.max_steps is not None:
+        return config.epochs or 1.0, None
+    if tuning == "frozen":
+        return 10.0, Choice("epochs", 10, "only the head learns")
+    needed = math.ceil(LEAST_STEPS * config.batch_size / rows)
+    epochs = min(12, max(3, needed))
+    why = "enough rows" if epochs == 3 else f"{rows:,} rows are few; best epoch kept by macro F1"
+    return float(epochs), Choice("epochs", epochs, why)
+
+
+def choose_max_length(config: ModelConfig, model_takes: int) -> tuple[int, Choice | None]:
+    """What was asked for, within what the model takes."""
+    if config.max_length is not None:
+        return min(config.max_length, model_takes), None
+    length = min(DEFAULT_MAX_LENGTH, model_takes)
+    return length, Choice("max_length", length, "tokens; longer texts are shortened at their end and counted")

@@ -1,0 +1,118 @@
+"""What a run would do, shown before it does it: rows, lengths, inputs as the model will see them, memory and time."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fenlei.config import RunConfig
+from fenlei.text.batches import by_token_budget, collate
+from fenlei.training.setup import Setup, prepare
+
+SHOWN_INPUTS = 3
+TRIED_BATCHES = 3
+ADAM_BYTES = 8
+"""Two float32 moments a learning weight."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """A run that was planned and not started."""
+
+    labels: dict[str, int]
+    """Training rows of each label."""
+    lengths: dict[str, int]
+    """Tokens an input: median, p95, longest."""
+    texts_cut: int
+    tokens_cut: int
+    inputs: tuple[str, ...]
+    """The first inputs, decoded from the ids that the model would get."""
+    trainable: int
+    parameters: int
+    steps: int
+    memory_bytes: int
+    """Peak of a few real steps, plus what the optimiser will add."""
+    seconds: float
+    """Of training, from the pace of a few real steps."""
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{name} {count:,}" for name, count in self.labels.items())
+        shown = "\n".join(f"  {text!r}" for text in self.inputs)
+        return "\n".join(
+            [
+                *self.notes,
+                f"training rows: {counts}",
+                "tokens an input: " + ", ".join(f"{name} {value:,}" for name, value in self.lengths.items()),
+                f"cut: {self.texts_cut:,} texts, {self.tokens_cut:,} tokens",
+                f"the first inputs:\n{shown}",
+                f"{self.steps:,} optimiser steps, about {_duration(self.seconds)} on this machine; "
+                f"memory about {self.memory_bytes / 1e9:.1f} GB",
+                "nothing was trained and nothing written",
+            ]
+        )
+
+
+def dry_run(data: str | Path | None = None, *, model: str | None = None, config: RunConfig | None = None, **options: Any) -> DryRun:
+    """Prepares the run as `train` would, tries a few steps, and throws them away. The same errors as `train`."""
+    named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
+    setup = prepare((config or RunConfig()).replace(**named, **options))
+    options_ = setup.config.optimization
+    steps_an_epoch = math.ceil(len(setup.train) / options_.batch_size)
+    steps = options_.max_steps or math.ceil(steps_an_epoch * float(options_.epochs or 1))
+    lengths = setup.train.lengths
+    tokens_a_second = _try(setup)
+    counts = Counter(str(example.label) for example in setup.dataset.train)
+    return DryRun(
+        labels={name: counts[name] for name in setup.dataset.labels},
+        lengths={"median": int(np.median(lengths)), "p95": int(np.percentile(lengths, 95)), "longest": int(lengths.max())},
+        texts_cut=int((setup.train.tokens_cut > 0).sum()),
+        tokens_cut=int(setup.train.tokens_cut.sum()),
+        inputs=tuple(str(setup.tokenizer.decode(setup.train[row])) for row in range(min(SHOWN_INPUTS, len(setup.train)))),
+        trainable=setup.trainable,
+        parameters=setup.parameters,
+        steps=steps,
+        memory_bytes=_peak_memory(setup.device) + ADAM_BYTES * setup.trainable,
+        seconds=steps * options_.batch_size * float(lengths.mean()) / tokens_a_second,
+        notes=setup.notes,
+    )
+
+
+def _try(setup: Setup) -> float:
+    """Tokens a second of forward and backward, over the longest rows and some of usual length."""
+    lengths = setup.train.lengths
+    order = np.argsort(lengths, kind="stable")
+    longest = order[-setup.config.optimization.batch_size :]
+    usual = order[len(order) // 2 :][: TRIED_BATCHES * setup.config.optimization.batch_size]
+    _forward_backward(setup, longest.tolist())
+    began = time.perf_counter()
+    _forward_backward(setup, usual.tolist())
+    return float(lengths[usual].sum()) / (time.perf_counter() - began)
+
+
+def _forward_backward(setup: Setup, rows: list[int]) -> None:
+    gold = torch.from_numpy(setup.label_ids)
+    for group in by_token_budget(setup.train.lengths, rows, setup.config.optimization.batch_tokens):
+        with torch.autocast(setup.device.type, setup.precision.autocast or torch.bfloat16, enabled=setup.precision.autocast is not None):
+            logits = setup.method(collate(setup.train, group, setup.method.pad_id)).logits
+        torch.nn.functional.cross_entropy(logits, gold[group].to(logits.device)).backward()
+
+
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,187 @@
+"""The end of a run: weights saved, loaded back, calibrated, measured beside the baseline, and described.
+
+What is measured is what was written: the figures come from the run loaded from disk, not from the network in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from safetensors.torch import save_file
+from torch import nn
+
+from fenlei.artifact import library_versions, whole_folder, write_manifest, write_text
+from fenlei.data.examples import Example
+from fenlei.evaluation.calibration import fit_temperature, probabilities
+from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.inference.loading import HEAD_FILE, load_run_from
+from fenlei.inference.scoring import score
+from fenlei.models.backbone import is_decoder, quiet_transformers
+from fenlei.models.baseline import Baseline
+from fenlei.models.hub import resolved_revision
+from fenlei.training.model_card import model_card
+from fenlei.training.setup import Setup
+
+LEAST_CALIBRATING_ROWS = 30
+"""Fewer rows cannot fit even one number to better than chance."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What is known of a run once it is on disk."""
+
+    metrics: Metrics
+    baseline: Metrics | None
+    notes: tuple[str, ...]
+
+
+def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.Module | None) -> Finished:
+    """Writes the run's folder, the manifest last."""
+    with whole_folder(out / "model") as folder, quiet_transformers():
+        _save_model(setup, folder)
+    manifest = _manifest(setup, history)
+    run = load_run_from(out, manifest, device=setup.config.optimization.device, head=head)
+    labels = setup.dataset.labels
+    notes: list[str] = []
+
+    def logits(examples: tuple[Example, ...]) -> np.ndarray:
+        return score(run.method, run.encoder.encode([e.text for e in examples]), len(labels)).logits
+
+    calibrating = setup.dataset.calibrating
+    if len(calibrating) >= LEAST_CALIBRATING_ROWS:
+        manifest["temperature"] = fit_temperature(logits(calibrating), _gold(setup, calibrating))
+        manifest["calibrated"] = True
+        notes.append(f"temperature {manifest['temperature']:.3f}: fitted on {len(calibrating):,} calibrating rows")
+    else:
+        notes.append(f"not calibrated: {len(calibrating)} calibrating rows, at least {LEAST_CALIBRATING_ROWS} are needed")
+    gold = _gold(setup, setup.dataset.selecting)
+    metrics = compute_metrics(gold, probabilities(logits(setup.dataset.selecting), manifest["temperature"]), labels)
+    baseline = _baseline(setup, out, gold) if setup.config.optimization.baseline else None
+    if setup.config.data.test_ratio is not None:
+        write_text(out / "test.jsonl", _as_jsonl(setup.dataset.test))
+    write_text(out / "config.yaml", setup.config.to_yaml())
+    figures = {"selecting": metrics.to_json(), "baseline": baseline.to_json() if baseline else None, "history": history}
+    write_text(out / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    write_text(out / "README.md", model_card(manifest, metrics, baseline))
+    write_manifest(out, manifest)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    return Finished(metrics, baseline, tuple(notes))
+
+
+def _save_model(setup: Setup, folder: Path) -> None:
+    """Full: a stock folder. LoRA: adapter and head as PEFT writes them. Frozen: the head alone. Config and tokenizer always."""
+    network, tuning = setup.method.network, setup.config.model.tuning
+    stock = setup.method.stock
+    head_names = [name for name, _ in stock.named_children() if name != stock.base_model_prefix]
+    if tuning == "full":
+        if setup.head_kind == "linear":
+            cast(Any, stock.base_model).to(setup.precision.weights)  # the head stays float32
+            stock.save_pretrained(folder)
+        else:
+            cast(Any, stock.base_model).to(setup.precision.weights).save_pretrained(folder)
+    elif tuning == "lora":
+        cast(Any, network).save_pretrained(folder)
+    stock.config.save_pretrained(folder)
+    if tuning == "frozen" or (tuning == "full" and setup.head_kind != "linear"):
+        state = stock.state_dict()
+        save_file({k: v.contiguous() for k, v in state.items() if k.split(".")[0] in head_names}, folder / HEAD_FILE)
+    setup.tokenizer.save_pretrained(folder)
+
+
+def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
+    model = setup.config.model
+    best = max((entry for entry in history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"], default={})
+    return {
+        "labels": list(setup.dataset.labels),
+        "method": model.method,
+        "tuning": model.tuning,
+        "head": setup.head_kind,
+        "prompt": setup.encoder.template,
+        "max_length": setup.encoder.max_length,
+        "length_rule": "the text is cut at its end",
+        "pooling": "last real token" if is_decoder(setup.method.stock) else "the encoder's own",
+        "layers": model.layers,
+        "temperature": 1.0,
+        "calibrated": False,
+        "base_model": {
+            "name": model.model,
+            "revision": resolved_revision(setup.base) or model.revision,
+            "folder": str(setup.base.resolve()),
+            "config_sha256": _fingerprint(setup.base / "config.json"),
+        },
+        "parameters": {"all": setup.parameters, "trainable": setup.trainable},
+        "best_step": best.get("step"),
+        "data": {
+            "files": _data_fingerprints(setup),
+            "rows": {name: len(getattr(setup.dataset, name)) for name in ("train", "selecting", "calibrating", "test")},
+            "selecting": _lines(setup.dataset.selecting),
+            "calibrating": _lines(setup.dataset.calibrating),
+        },
+        "seed": setup.config.optimization.seed,
+        "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "libraries": library_versions(),
+    }
+
+
+def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> Metrics:
+    """Fitted on the same rows, calibrated on the same rows, and kept in the run so that `evaluate` can show it beside the model."""
+    dataset = setup.dataset
+    calibrating = dataset.calibrating
+    baseline = Baseline.fit([e.text for e in dataset.train], setup.label_ids, len(dataset.labels), seed=setup.config.optimization.seed)
+    if len(calibrating) >= LEAST_CALIBRATING_ROWS:
+        fitted = fit_temperature(baseline.logits([e.text for e in calibrating]), _gold(setup, calibrating))
+        baseline = dataclasses.replace(baseline, temperature=fitted)
+    with whole_folder(out / "baseline") as folder:
+        baseline.save(folder)
+    logits = baseline.logits([e.text for e in dataset.selecting])
+    return compute_metrics(gold, probabilities(logits, baseline.temperature), dataset.labels)
+
+
+def _gold(setup: Setup, examples: tuple[Example, ...]) -> np.ndarray:
+    return np.array(setup.dataset.labels.ids([str(example.label) for example in examples]), dtype=np.int64)
+
+
+def _as_jsonl(examples: tuple[Example, ...]) -> str:
+    """The rows set aside for test, kept so that `evaluate` can be given them."""
+    rows = ({"text": example.text, "label": example.label, "line": example.line} for example in examples)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _lines(examples: tuple[Example, ...]) -> dict[str, str]:
+    """Line numbers by file, as ranges: '1-3,7'."""
+    by_source: dict[str, list[int]] = {}
+    for example in examples:
+        by_source.setdefault(example.source, []).append(example.line)
+    return {source: _ranges(sorted(lines)) for source, lines in by_source.items()}
+
+
+def _ranges(lines: list[int]) -> str:
+    parts: list[list[int]] = []
+    for line in lines:
+        if parts and line == parts[-1][1] + 1:
+            parts[-1][1] = line
+        else:
+            parts.append([line, line])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
+
+
+def _data_fingerprints(setup: Setup) -> dict[str, str]:
+    dataset = setup.dataset
+    sources = {example.source for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for example in part}
+    return {source: _fingerprint(Path(source)) for source in sorted(sources) if Path(source).is_file()}
+
+
+def _fingerprint(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,130 @@
+"""Everything that is decided before the first optimiser step: data read, model loaded, choices made and explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from fenlei.config import RunConfig
+from fenlei.data.splits import Dataset, load_dataset
+from fenlei.errors import ConfigError
+from fenlei.models.backbone import add_lora, checkpoint_activations, load_config, load_network, load_tokenizer, longest_input
+from fenlei.models.devices import Precision, pick_device, pick_precision
+from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
+from fenlei.models.hub import resolve_model
+from fenlei.text.prompts import EncodedTexts, TextEncoder
+from fenlei.training.defaults import Choice, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run, ready to start."""
+
+    config: RunConfig
+    """With every choice filled in."""
+    dataset: Dataset
+    base: Path
+    """Folder of the base model."""
+    tokenizer: PreTrainedTokenizerBase
+    encoder: TextEncoder
+    method: HeadMethod
+    head_kind: str
+    """linear, mlp or custom"""
+    device: torch.device
+    precision: Precision
+    train: EncodedTexts
+    label_ids: np.ndarray
+    """int64 (rows,)"""
+    selecting: EncodedTexts
+    trainable: int
+    parameters: int
+    notes: tuple[str, ...]
+
+
+def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
+    """Reads the data and loads the model. ConfigError, DataError or ModelError where something cannot work, before anything is written."""
+    if config.data.data is None:
+        raise ConfigError("no data: give the labelled file or folder to train on")
+    if config.model.model is None:
+        raise ConfigError("no model: give --model a local folder, `nano`, or a Hugging Face or ModelScope id")
+    seed = config.optimization.seed
+    dataset = load_dataset(config.data, seed=seed)
+    base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
+    tokenizer = load_tokenizer(base)
+    parameters = _backbone_parameters(base)
+    config, choices = _fill_in(config, len(dataset.train), parameters, longest_input(load_config(base)))
+    encoder = TextEncoder(tokenizer, config.model.prompt, int(config.model.max_length or 0))
+    device, why_device = pick_device(config.optimization.device)
+    precision = pick_precision(device, parameters)
+    torch.manual_seed(seed)
+    method, kind = _build(config, base, dataset, int(tokenizer.pad_token_id), precision, head)
+    train = encoder.encode([example.text for example in dataset.train])
+    selecting = encoder.encode([example.text for example in dataset.selecting])
+    trainable, everything = parameter_counts(method)
+    notes = (
+        *dataset.notes,
+        *(str(choice) for choice in choices),
+        why_device,
+        precision.reason,
+        f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
+        *_cut_note(train, encoder.max_length),
+    )
+    label_ids = np.array(dataset.labels.ids([str(example.label) for example in dataset.train]), dtype=np.int64)
+    return Setup(
+        config, dataset, base, tokenizer, encoder, method.to(device), kind, device, precision,
+        train, label_ids, selecting, trainable, everything, notes,
+    )  # fmt: skip
+
+
+def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
+    """The configuration without a None that matters, and what was chosen."""
+    tuning, chosen_tuning = choose_tuning(config.model, parameters)
+    rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters)
+    epochs, chosen_epochs = choose_epochs(config.optimization, tuning, rows)
+    length, chosen_length = choose_max_length(config.model, model_takes)
+    filled = config.replace(tuning=tuning, learning_rate=rate, epochs=epochs, max_length=length)
+    return filled, [choice for choice in (chosen_tuning, chosen_rate, chosen_epochs, chosen_length) if choice]
+
+
+def _build(
+    config: RunConfig, base: Path, dataset: Dataset, pad_id: int, precision: Precision, head: nn.Module | None
+) -> tuple[HeadMethod, str]:
+    tuning = config.model.tuning
+    dtype = torch.float32 if tuning == "full" else precision.weights
+    network: Any = load_network(base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype)
+    kind: str = config.model.head
+    if head is not None:
+        kind = "custom"
+        install_head(network, head)
+    elif kind == "mlp":
+        install_head(network, MlpHead(network.config.get_text_config().hidden_size, len(dataset.labels)))
+    if config.optimization.gradient_checkpointing:
+        checkpoint_activations(network)
+    if tuning == "lora":
+        network = add_lora(network, config.model)
+    elif tuning == "frozen":
+        freeze_backbone(network)
+    return HeadMethod(network, pad_id), kind
+
+
+def _backbone_parameters(base: Path) -> int:
+    """Counted on the meta device: nothing is loaded."""
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in AutoModel.from_config(load_config(base)).parameters())
+
+
+def _cut_note(encoded: EncodedTexts, max_length: int) -> list[str]:
+    cut = int((encoded.tokens_cut > 0).sum())
+    if not cut:
+        return []
+    return [
+        f"{cut:,} of {len(encoded):,} training texts are longer than {max_length} tokens; {int(encoded.tokens_cut.sum()):,} tokens were cut"
+    ]

@@ -1,0 +1,127 @@
+"""The optimisation loop: transformers.Trainer, fed with row numbers.
+
+The one subclass of Trainer in the house. It differs in three places, each for a promise of the design:
+  - a step's rows go through the network in groups under a token budget, and the loss is averaged over the step's rows, so that
+    `batch_tokens` changes memory and speed and nothing else;
+  - evaluation is the same code as prediction;
+  - a checkpoint holds the weights that learn, and only those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer, TrainingArguments
+
+from fenlei.errors import ArtifactError
+from fenlei.models.head import HeadMethod
+from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
+from fenlei.text.prompts import EncodedTexts
+
+WEIGHTS_FILE = "trainable.safetensors"
+
+
+class Rows(Dataset[int]):
+    """Row numbers: the rows themselves stay in one array."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, row: int) -> int:
+        return row
+
+
+class RowTrainer(Trainer):
+    """Trainer over row numbers; see the module for what differs."""
+
+    def __init__(
+        self,
+        method: HeadMethod,
+        args: TrainingArguments,
+        *,
+        encoded: EncodedTexts,
+        label_ids: np.ndarray,
+        evaluation: Callable[[HeadMethod], dict[str, float]],
+        batch_tokens: int,
+        label_smoothing: float,
+        **rest: Any,
+    ) -> None:
+        # Trainer insists on an evaluation set; `evaluate` below knows its own.
+        super().__init__(model=method, args=args, train_dataset=Rows(len(encoded)), eval_dataset=Rows(0), **rest)
+        self._method = method
+        self._encoded = encoded
+        self._lengths = encoded.lengths
+        self._label_ids = torch.from_numpy(label_ids)
+        self._evaluation = evaluation
+        self._batch_tokens = batch_tokens
+        self._label_smoothing = label_smoothing
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed)
+        loader: DataLoader[Any] = DataLoader(cast(Any, self.train_dataset), batch_sampler=cast(Any, batches), collate_fn=_row_numbers)
+        return cast("DataLoader[Any]", self.accelerator.prepare(loader))
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One optimiser step's gradients; the mean loss of its rows."""
+        model.train()
+        rows: list[int] = inputs["rows"].tolist()
+        total = torch.zeros((), device=self.args.device)
+        for group in by_token_budget(self._lengths, rows, self._batch_tokens):
+            gold = self._label_ids[group].to(self.args.device)
+            with self._autocast():
+                logits = model(collate(self._encoded, group, self._method.pad_id)).logits
+            loss = torch.nn.functional.cross_entropy(logits, gold, reduction="sum", label_smoothing=self._label_smoothing) / len(rows)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Figures on the selecting rows, under the names Trainer keeps its best checkpoint by."""
+        self._method.eval()
+        metrics = {f"eval_{name}": value for name, value in self._evaluation(self._method).items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or cast(str, self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        learning = {name: p.detach().contiguous() for name, p in self._method.named_parameters() if p.requires_grad}
+        save_file(learning, folder / WEIGHTS_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        load_weights(self._method, Path(resume_from_checkpoint))
+
+    def _load_best_model(self) -> None:
+        load_weights(self._method, Path(cast(str, self.state.best_model_checkpoint)))
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
+        return torch.autocast(self.args.device.type, dtype) if dtype else nullcontext()
+
+
+def load_weights(method: HeadMethod, checkpoint: Path) -> None:
+    """The learning weights of `checkpoint` into `method`; ArtifactError where they do not fit it."""
+    stored = load_file(checkpoint / WEIGHTS_FILE)
+    learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    if stored.keys() != learning.keys() or any(stored[name].shape != p.shape for name, p in learning.items()):
+        raise ArtifactError(
+            f"{checkpoint}: was written with other options (model, tuning, head or labels); resume with the options it began with"
+        )
+    with torch.no_grad():
+        for name, parameter in learning.items():
+            parameter.copy_(stored[name])
+
+
+def _row_numbers(rows: list[int]) -> dict[str, torch.Tensor]:
+    return {"rows": torch.tensor(rows)}

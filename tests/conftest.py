@@ -1,0 +1,123 @@
+"""No network, no user's caches, one thread, fixed seeds; and tiny models that are built on the spot."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import random
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+# Read when torch, transformers and matplotlib are imported, and inherited by child processes: so they are set before anything else.
+_NO_CACHE = str(Path(tempfile.gettempdir()) / "fenlei-tests-no-hub-cache")
+os.environ.update(
+    HF_HOME=_NO_CACHE,
+    HF_HUB_OFFLINE="1",
+    HF_HUB_DISABLE_TELEMETRY="1",
+    MODELSCOPE_CACHE=_NO_CACHE,
+    MPLBACKEND="Agg",
+    OMP_NUM_THREADS="1",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+from tiny_models import save_tiny_bert, save_tiny_llama, save_tiny_qwen  # noqa: E402
+
+# The same examples in every run, however busy the machine is.
+hypothesis.settings.register_profile("fenlei", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("fenlei")
+
+TOY_NEWS = Path(__file__).parent / "data" / "toy_news.jsonl"
+
+
+class NetworkBlockedError(RuntimeError):
+    """A test reached for the network."""
+
+
+def _is_this_machine(host: object) -> bool:
+    if host in (None, "", "localhost", b"localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host.decode() if isinstance(host, bytes) else str(host)).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_network() -> Iterator[None]:
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def check(address: Any) -> None:
+        if isinstance(address, tuple) and not _is_this_machine(address[0]):
+            raise NetworkBlockedError(f"a test tried to reach {address[0]}; the suite runs without network")
+
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        check(address)
+        connect(self, address)
+
+    def guarded_connect_ex(self: socket.socket, address: Any) -> int:
+        check(address)
+        return connect_ex(self, address)
+
+    def guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        check((host,))
+        return getaddrinfo(host, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", guarded_connect)
+        patch.setattr(socket.socket, "connect_ex", guarded_connect_ex)
+        patch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    # Only where a test file has imported them already: a test of the labels should not wait for torch.
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture
+def toy_rows() -> list[dict[str, str]]:
+    """60 headlines with `text` and `label`, the three classes in turn."""
+    return [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def toy_file(tmp_path: Path) -> Path:
+    """The same rows as a JSONL file of the test's own."""
+    path = tmp_path / "toy_news.jsonl"
+    path.write_bytes(TOY_NEWS.read_bytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Qwen3 causal LM: no bos token, a pad token apart from eos, no pad id in the config."""
+    return save_tiny_qwen(tmp_path_factory.mktemp("tiny_qwen"), _toy_texts())
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random Llama causal LM whose tokenizer puts a bos token first."""
+    return save_tiny_llama(tmp_path_factory.mktemp("tiny_llama"), _toy_texts())
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random BERT (with its pooler) and a WordPiece tokenizer."""
+    return save_tiny_bert(tmp_path_factory.mktemp("tiny_bert"), _toy_texts())
+
+
+def _toy_texts() -> list[str]:
+    return [json.loads(line)["text"] for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fenlei.errors import ConfigError, DataError, RequestError
+from fenlei.inference import bulk
+from fenlei.inference.bulk import predict_file
+from fenlei.inference.classifier import Prediction
+
+
+class LengthClassifier:
+    """Answers with the length of each text, so that a shuffled answer shows; texts longer than 10 characters are 'cut'."""
+
+    def __init__(self) -> None:
+        self.windows: list[int] = []
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        self.windows.append(len(texts))
+        return [Prediction(str(len(text)), 0.9, {str(len(text)): 0.9, "其他": 0.1}, True, max(0, len(text) - 10)) for text in texts]
+
+
+@pytest.fixture
+def classifier() -> Any:
+    return LengthClassifier()
+
+
+def write_jsonl(path: Path, rows: Sequence[Any]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_column_is_kept_in_order_and_the_answer_follows(tmp_path: Path, classifier: Any) -> None:
+    rows = [
+        {"id": 7, "text": "四个汉字", "extra": {"a": [1, None]}, "label": "旧"},
+        {"id": 8, "text": "两字", "extra": None, "label": "新"},
+    ]
+    result = predict_file(classifier, write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
+    written = read_jsonl(tmp_path / "out.jsonl")
+    assert [list(row) for row in written] == [["id", "text", "extra", "label", "prediction", "confidence", "calibrated", "tokens_cut"]] * 2
+    assert [{name: row[name] for name in rows[0]} for row in written] == rows
+    assert [row["prediction"] for row in written] == ["4", "2"]
+    assert (result.rows, result.tokens_cut, result.rows_cut) == (2, 0, 0)
+
+
+def test_rows_keep_their_order_over_windows(tmp_path: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 4)
+    rows = [{"text": "字" * (1 + at * 7 % 11)} for at in range(10)]
+    done: list[int] = []
+    result = predict_file(classifier, write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", progress=done.append)
+    assert [row["prediction"] for row in read_jsonl(tmp_path / "out.jsonl")] == [str(len(row["text"])) for row in rows]
+    assert classifier.windows == [4, 4, 2]
+    assert done == [4, 8, 10]
+    cut = [max(0, len(row["text"]) - 10) for row in rows]
+    assert (result.rows, result.tokens_cut, result.rows_cut) == (10, sum(cut), sum(one > 0 for one in cut))
+
+
+def test_probabilities_come_on_request_under_their_names(tmp_path: Path, classifier: Any) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "两字"}])
+    predict_file(classifier, source, tmp_path / "out.jsonl", probabilities=True)
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["probabilities"] == {"2": 0.9, "其他": 0.1}
+
+
+def test_confidence_is_written_without_the_digits_float32_does_not_hold(tmp_path: Path) -> None:
+    class Third:
+        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+            return [Prediction("a", 0.3333333432674408, {}, True, 0)] * len(texts)
+
+    predict_file(Third(), write_jsonl(tmp_path / "in.jsonl", [{"text": "x"}]), tmp_path / "out.jsonl")  # type: ignore[arg-type]
+    assert '"confidence": 0.333333,' in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["prediction", "confidence", "calibrated", "tokens_cut"])
+def test_a_column_that_would_be_overwritten_is_an_error_that_names_prefix(tmp_path: Path, classifier: Any, name: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}, {"text": "两字", name: "mine"}])
+    with pytest.raises(DataError, match=rf"in\.jsonl:2: the input already has a column '{name}'.*--prefix"):
+        predict_file(classifier, source, tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    predict_file(classifier, source, tmp_path / "out.jsonl", prefix="fenlei_")
+    last = read_jsonl(tmp_path / "out.jsonl")[1]
+    assert last[name] == "mine"
+    assert last["fenlei_prediction"] == "2"
+
+
+def test_probabilities_clash_only_when_they_are_written(tmp_path: Path, classifier: Any) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好", "probabilities": 1}])
+    assert predict_file(classifier, source, tmp_path / "out.jsonl").rows == 1
+    with pytest.raises(DataError, match="'probabilities'"):
+        predict_file(classifier, source, tmp_path / "out.jsonl", probabilities=True)
+
+
+def test_csv_in_csv_out(tmp_path: Path, classifier: Any) -> None:
+    (tmp_path / "in.csv").write_text('id,text\n1,"有, 逗号"\n2,"two\nlines"\n', encoding="utf-8")
+    predict_file(classifier, tmp_path / "in.csv", tmp_path / "out.csv", probabilities=True)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["id"], row["text"], row["prediction"], row["calibrated"]) for row in rows] == [
+        ("1", "有, 逗号", "5", "true"),
+        ("2", "two\nlines", "9", "true"),
+    ]
+    assert json.loads(rows[0]["probabilities"]) == {"5": 0.9, "其他": 0.1}
+
+
+def test_csv_says_when_it_has_no_place_for_a_column(tmp_path: Path, classifier: Any) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}, {"text": "好", "late": 1}])
+    with pytest.raises(DataError, match=r"in\.jsonl:2: the first row has no column 'late'.*write \.jsonl"):
+        predict_file(classifier, source, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_csv_leaves_a_missing_column_empty(tmp_path: Path, classifier: Any) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好", "note": "x"}, {"text": "好"}])
+    predict_file(classifier, source, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        assert [row["note"] for row in csv.DictReader(file)] == ["x", ""]
+
+
+def test_dash_reads_stdin_and_writes_stdout(classifier: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO('{"text": "两字"}\n{"text": "三个字"}\n'.encode())))
+    result = predict_file(classifier, "-", "-")
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["prediction"] for line in lines] == ["2", "3"]
+    assert result.rows == 2
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.jsonl.gz", "out", "out.xlsx"])
+def test_a_target_of_another_format_is_refused_before_anything_is_read(tmp_path: Path, classifier: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"predictions are written as \.jsonl, \.ndjson, \.csv or to '-'"):
+        predict_file(classifier, tmp_path / "missing.jsonl", tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ['{"text": "好"}\nnot json\n', '{"text": "好"}\n{"text": ""}\n', '{"text": "好"}\n{"other": 1}\n'])
+def test_a_bad_row_leaves_nothing_behind_and_is_named(tmp_path: Path, classifier: Any, text: str) -> None:
+    (tmp_path / "in.jsonl").write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"in\.jsonl:2"):
+        predict_file(classifier, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_an_older_target_survives_a_failure(tmp_path: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 1)
+    (tmp_path / "in.jsonl").write_text('{"text": "好"}\nnot json\n', encoding="utf-8")
+    (tmp_path / "out.jsonl").write_text("yesterday's\n")
+    with pytest.raises(DataError):
+        predict_file(classifier, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_text() == "yesterday's\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_failing_classifier_leaves_nothing_behind(tmp_path: Path) -> None:
+    class Failing:
+        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+            raise RequestError("no")
+
+    with pytest.raises(RequestError):
+        predict_file(Failing(), write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}]), tmp_path / "out.jsonl")  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_file_may_be_predicted_onto_itself(tmp_path: Path, classifier: Any) -> None:
+    source = write_jsonl(tmp_path / "rows.jsonl", [{"text": "两字"}])
+    predict_file(classifier, source, source)
+    assert read_jsonl(source)[0]["prediction"] == "2"
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real_open = Path.open
+
+    def full(self: Path, mode: str = "r", **options: Any) -> Any:
+        file = real_open(self, mode, **options)
+        if "a" in mode:
+            monkeypatch.setattr(file, "write", _no_space)
+        return file
+
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "两字"}])
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(DataError, match=r"out\.jsonl: could not be written \(.*No space left on device.*\); free some space"):
+        predict_file(classifier, source, tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def _no_space(text: str) -> int:
+    raise OSError(28, "No space left on device")
+
+
+def test_missing_folders_of_the_target_are_made(tmp_path: Path, classifier: Any) -> None:
+    predict_file(classifier, write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}]), tmp_path / "a" / "b" / "out.jsonl")
+    assert read_jsonl(tmp_path / "a" / "b" / "out.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(float("nan"), "null"), ([1.5, float("inf")], "[1.5, null]"), (2**70, str(2**70))],
+    ids=["nan", "infinity", "big number"],
+)
+def test_what_json_has_no_word_for_is_still_valid_json(tmp_path: Path, classifier: Any, value: Any, written: str) -> None:
+    (tmp_path / "in.jsonl").write_text(json.dumps({"text": "好", "odd": value}) + "\n", encoding="utf-8")
+    predict_file(classifier, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    line = (tmp_path / "out.jsonl").read_text(encoding="utf-8")
+    assert f'"odd": {written},' in line
+    json.loads(line, parse_constant=_no_constant)
+
+
+def _no_constant(name: str) -> None:
+    pytest.fail(f"{name} is not JSON")
+
+
+def test_a_chosen_column_is_what_is_classified(tmp_path: Path, classifier: Any) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"title": "两字", "body": "三个字"}])
+    predict_file(classifier, source, tmp_path / "out.jsonl", text_column="title,body")
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["prediction"] == str(len("两字\n三个字"))

@@ -1,0 +1,95 @@
+"""Our figures against scikit-learn's and scipy's own."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as reference
+
+from fenlei.errors import DataError
+from fenlei.evaluation.metrics import compute_metrics, wilson_interval
+from fenlei.labels import LabelSet
+
+LABELS = LabelSet(("sports", "finance", "science", "never"))
+
+
+def random_rows(rows=300, seed=0):
+    """Gold ids that never are the last label, and probabilities that lean towards them."""
+    rng = np.random.default_rng(seed)
+    gold = rng.integers(0, 3, rows)
+    probabilities = rng.dirichlet(np.ones(4), rows)
+    probabilities[np.arange(rows), gold] += 0.3
+    return gold, (probabilities / probabilities.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_figures_are_those_of_scikit_learn():
+    gold, probabilities = random_rows()
+    predicted = probabilities.argmax(axis=1)
+    ours = compute_metrics(gold, probabilities, LABELS)
+    report = reference.classification_report(gold, predicted, labels=range(4), target_names=LABELS.names, output_dict=True, zero_division=0)
+    assert ours.accuracy == pytest.approx(reference.accuracy_score(gold, predicted))
+    assert ours.macro_precision == pytest.approx(report["macro avg"]["precision"])
+    assert ours.macro_recall == pytest.approx(report["macro avg"]["recall"])
+    assert ours.macro_f1 == pytest.approx(report["macro avg"]["f1-score"])
+    assert ours.log_loss == pytest.approx(reference.log_loss(gold, probabilities, labels=range(4)), rel=1e-5)
+    for one in ours.classes:
+        expected = report[one.name]
+        assert (one.precision, one.recall, one.f1) == pytest.approx((expected["precision"], expected["recall"], expected["f1-score"]))
+        assert one.support == expected["support"]
+
+
+def test_confusion_has_gold_rows_and_predicted_columns():
+    gold = np.array([0, 0, 1])
+    probabilities = np.eye(4)[[0, 2, 1]]
+    confusion = compute_metrics(gold, probabilities, LABELS).confusion
+    assert confusion.tolist() == [[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_a_class_without_rows_counts_in_the_macro_figures():
+    gold = np.array([0, 1, 2])
+    metrics = compute_metrics(gold, np.eye(4)[gold], LABELS)
+    assert metrics.accuracy == 1.0
+    assert metrics.macro_f1 == 0.75
+    assert metrics.classes[3].f1 == 0.0
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 7), (7, 7), (1, 1), (917, 1000), (5, 9)])
+def test_the_interval_is_wilsons(right, rows):
+    expected = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    assert wilson_interval(right, rows) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_log_loss_stays_finite_where_the_right_label_has_no_probability():
+    metrics = compute_metrics(np.array([0, 1]), np.array([[0, 1, 0, 0], [0, 1, 0, 0]], dtype=np.float32), LABELS)
+    assert np.isfinite(metrics.log_loss)
+    assert metrics.log_loss > 10
+
+
+def test_one_row_is_enough():
+    metrics = compute_metrics(np.array([2]), np.array([[0.1, 0.1, 0.7, 0.1]]), LABELS)
+    assert metrics.accuracy == 1.0
+    assert 0 < metrics.accuracy_interval[0] < 0.5
+
+
+def test_to_json_holds_plain_values_only():
+    gold, probabilities = random_rows()
+    metrics = compute_metrics(gold, probabilities, LABELS)
+    back = json.loads(json.dumps(metrics.to_json(), allow_nan=False))
+    assert back["accuracy"] == metrics.accuracy
+    assert back["confusion"] == metrics.confusion.tolist()
+    assert [one["name"] for one in back["classes"]] == list(LABELS)
+    assert compute_metrics(gold, probabilities, LABELS) == metrics
+
+
+@pytest.mark.parametrize(
+    ("gold", "probabilities", "message"),
+    [
+        ([], np.zeros((0, 4)), "at least one labelled row"),
+        ([0], np.ones((1, 3)) / 3, r"1 rows and 4 labels, found an array of shape \(1, 3\)"),
+        ([0, 1], np.array([[1, 0, 0, 0], [np.nan, 0, 0, 1]]), "row 1: a probability is not a number"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(gold, probabilities, message):
+    with pytest.raises(DataError, match=message):
+        compute_metrics(np.array(gold), probabilities, LABELS)

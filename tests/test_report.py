@@ -1,0 +1,373 @@
+"""The report of a run: its files, its rows, and that no text or label in it can do harm."""
+
+import io
+import json
+import os
+import re
+import sys
+import warnings
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.font_manager import FontProperties
+from rich.console import Console
+
+from fenlei.errors import ArtifactError, DataError
+from fenlei.evaluation.calibration import fit_temperature
+from fenlei.evaluation.metrics import compute_metrics
+from fenlei.labels import LabelSet
+from fenlei.models.baseline import Baseline
+from fenlei.report import evaluation as module
+from fenlei.report import plots
+from fenlei.report.evaluation import evaluate_run
+from fenlei.report.mistakes import most_confused
+from fenlei.report.plots import confusion_plot, font_for
+from fenlei.report.tables import metrics_tables
+from fenlei.report.wording import facts, verdict
+
+LABELS = ("体育", "财经", "科学")
+RC_PARAMS = dict(matplotlib.rcParams)
+FILES = {"metrics.json", "report.html", "report.md", "confusion.png", "bad_cases.jsonl", "predictions.jsonl"}
+NASTY = ("<script>alert(1)</script>", "a,b|c\n`d` & $x_1$", "[bold]🎉[/bold]")
+
+
+class KeywordClassifier:
+    """Stands in for Classifier: says the label whose name the text contains, else the first, with what confidence the text ends in."""
+
+    temperature = 1.0
+
+    def __init__(self, labels=LABELS, tokens_cut=0, calibrated=True):
+        self.labels, self.windows = tuple(labels), []
+        self._tokens_cut, self._calibrated = tokens_cut, calibrated
+
+    def predict(self, texts):
+        self.windows.append(len(texts))
+        return [self._answer(text) for text in texts]
+
+    def _answer(self, text):
+        best = next((at for at, name in enumerate(self.labels) if name in text), 0)
+        confidence = float(text.rsplit(" ", 1)[1])
+        row = np.full(len(self.labels), (1 - confidence) / (len(self.labels) - 1), dtype=np.float32)
+        row[best] = confidence
+        named = dict(zip(self.labels, row.tolist(), strict=True))
+        return SimpleNamespace(
+            label=self.labels[best],
+            confidence=named[self.labels[best]],
+            probabilities=named,
+            calibrated=self._calibrated,
+            tokens_cut=self._tokens_cut,
+        )
+
+
+ROWS = [
+    {"id": 1, "text": "体育 新闻 0.9", "label": "体育"},
+    {"id": 2, "text": "财经 新闻 0.6", "label": "科学"},
+    {"id": 3, "text": "科学 新闻 0.8", "label": "科学"},
+    {"id": 4, "text": "体育 新闻 0.95", "label": "财经"},
+    {"id": 5, "text": "财经 新闻 0.7", "label": "财经"},
+]
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_rows(tmp_path / "dev.jsonl", ROWS)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder with nothing but a baseline in it."""
+    folder = tmp_path / "run"
+    Baseline.fit([row["text"] for row in ROWS], LabelSet(LABELS).ids([row["label"] for row in ROWS]), 3).save(folder / "baseline")
+    return folder
+
+
+class Elements(HTMLParser):
+    """Every element and attribute that a browser would see, and every text outside style."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.text, self._style = [], [], [], False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._style = tag == "style"
+
+    def handle_data(self, data):
+        if not self._style:
+            self.text.append(data)
+
+
+def test_writes_every_file_and_nothing_else(run, data):
+    evaluation = evaluate_run(run, data, classifier=KeywordClassifier())
+    assert evaluation.out == run / "report"
+    assert {file.name for file in evaluation.out.iterdir()} == FILES
+    assert (evaluation.out / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    figures = json.loads((evaluation.out / "metrics.json").read_text())
+    assert figures["accuracy"] == evaluation.metrics.accuracy == 0.6
+    assert figures["baseline"]["accuracy"] == evaluation.baseline.accuracy == 1.0
+
+
+def test_predictions_keep_every_row_and_column_in_order(run, data):
+    evaluate_run(run, data, classifier=KeywordClassifier())
+    written = read_rows(run / "report" / "predictions.jsonl")
+    assert [{name: row[name] for name in ("id", "text", "label")} for row in written] == ROWS
+    assert [row["prediction"] for row in written] == ["体育", "财经", "科学", "体育", "财经"]
+    assert list(written[0])[:3] == ["id", "text", "label"]
+    assert sum(written[0]["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_bad_cases_are_the_wrong_rows_the_surest_first(run, data):
+    evaluation = evaluate_run(run, data, classifier=KeywordClassifier())
+    bad = read_rows(run / "report" / "bad_cases.jsonl")
+    assert [(row["id"], row["gold"], row["prediction"], row["confidence"]) for row in bad] == [
+        (4, "财经", "体育", 0.95),
+        (2, "科学", "财经", 0.6),
+    ]
+    assert [row["where"] for row in bad] == [f"{data}:4", f"{data}:2"]
+    assert [mistake.row for mistake in evaluation.mistakes] == [3, 1]
+    assert evaluation.mistakes[0].gold_probability == pytest.approx(0.025)
+
+
+def test_evaluating_again_replaces_the_report_and_leaves_other_files(run, data, tmp_path):
+    out = tmp_path / "elsewhere" / "deep"
+    evaluate_run(run, data, out=out, classifier=KeywordClassifier())
+    (out / "mine.txt").write_text("kept")
+    first = (out / "report.html").read_bytes()
+    evaluate_run(run, write_rows(data, ROWS[:3]), out=out, classifier=KeywordClassifier())
+    assert {file.name for file in out.iterdir()} == FILES | {"mine.txt"}
+    assert (out / "report.html").read_bytes() != first
+    assert not (run / "report").exists()
+
+
+def test_an_unknown_label_is_named_with_its_place_before_anything_is_classified(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", [ROWS[0], {"text": "x 0.9", "label": "体育类"}, {"text": "y 0.9", "label": "?"}])
+    classifier = KeywordClassifier()
+    with pytest.raises(
+        DataError, match=r"dev\.jsonl:2: label '体育类' is not one of '体育', '财经', '科学' \(did you mean '体育'\?\), and 1 more rows"
+    ):
+        evaluate_run(run, data, classifier=classifier)
+    assert not classifier.windows
+    assert not (run / "report").exists()
+
+
+def test_a_column_that_would_be_written_twice_is_refused_and_a_prefix_cures_it(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", [{**row, "prediction": "mine"} for row in ROWS])
+    with pytest.raises(DataError, match=r"dev\.jsonl:1: the input already has a column 'prediction'.*--prefix"):
+        evaluate_run(run, data, classifier=KeywordClassifier())
+    evaluate_run(run, data, prefix="new_", classifier=KeywordClassifier())
+    row = read_rows(run / "report" / "predictions.jsonl")[0]
+    assert (row["prediction"], row["new_prediction"]) == ("mine", "体育")
+
+
+def test_a_full_disk_leaves_no_half_file(run, data, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(ArtifactError, match="No space left"):
+        evaluate_run(run, data, classifier=KeywordClassifier())
+    assert list((run / "report").iterdir()) == []
+
+
+def test_columns_are_those_of_the_training_and_ids_become_names(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text("text_column: headline\nlabel_column: kind\nclass_file: long/gone.txt\n")
+    rows = [
+        {"text": "科学 0.9", "headline": "财经 0.9", "kind": 1, "label": "x"},
+        {"text": "", "headline": "体育 0.9", "kind": "体育", "label": "x"},
+    ]
+    evaluation = evaluate_run(run, write_rows(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier())
+    assert evaluation.metrics.accuracy == 1.0
+    assert evaluation.baseline is None
+
+
+def test_a_class_file_beside_the_data_names_ids_only_where_it_is_the_runs(tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", [{"text": "财经 0.9", "label": "1"}])
+    (tmp_path / "class.txt").write_text("\n".join(LABELS), encoding="utf-8")
+    assert evaluate_run(tmp_path / "run", data, classifier=KeywordClassifier()).metrics.accuracy == 1.0
+    (tmp_path / "class.txt").write_text("财经\n体育\n科学", encoding="utf-8")
+    with pytest.raises(DataError, match="label '1' is not one of"):
+        evaluate_run(tmp_path / "run", data, classifier=KeywordClassifier())
+
+
+def test_a_folder_gives_its_test_file_else_dev_with_a_warning(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for part, rows in (("train", ROWS), ("dev", ROWS[:2])):
+        write_rows(folder / f"{part}.jsonl", rows)
+    on_dev = evaluate_run(tmp_path / "run", folder, classifier=KeywordClassifier())
+    assert on_dev.metrics.rows == 2
+    assert any("dev rows" in note for note in on_dev.notes)
+    write_rows(folder / "test.jsonl", ROWS[:3])
+    on_test = evaluate_run(tmp_path / "run", folder, classifier=KeywordClassifier())
+    assert on_test.metrics.rows == 3
+    assert not any("dev rows" in note for note in on_test.notes)
+
+
+def test_rows_are_classified_in_windows_and_progress_is_told(run, data, monkeypatch):
+    monkeypatch.setattr(module, "WINDOW_ROWS", 2)
+    classifier, told = KeywordClassifier(), []
+    evaluate_run(run, data, classifier=classifier, progress=told.append)
+    assert classifier.windows == [2, 2, 1]
+    assert told == [2, 4, 5]
+
+
+def test_what_was_cut_absent_or_uncalibrated_is_said(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", ROWS[:1])
+    notes = "\n".join(evaluate_run(run, data, classifier=KeywordClassifier(tokens_cut=7, calibrated=False)).notes)
+    assert "1 of 1 texts were longer" in notes
+    assert "7 tokens" in notes
+    assert "not calibrated" in notes
+    assert "2 of 3 classes have no row here" in notes
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    assert "7 tokens were not read" in page
+
+
+def test_a_baseline_of_other_labels_is_refused(run, data):
+    with pytest.raises(ArtifactError, match="knows 3 labels, the run 4"):
+        evaluate_run(run, data, classifier=KeywordClassifier([*LABELS, "教育"]))
+
+
+def test_the_baselines_own_temperature_is_used(run, data):
+    plain = evaluate_run(run, data, classifier=KeywordClassifier()).baseline
+    fitted = Baseline.load(run / "baseline")
+    gold = np.array(LabelSet(LABELS).ids([row["label"] for row in ROWS]))
+    temperature = fit_temperature(fitted.logits([row["text"] for row in ROWS]), gold)
+    module.Baseline(fitted.vectorizers, fitted.weights, fitted.bias, fitted.characters, temperature).save(run / "baseline")
+    assert evaluate_run(run, data, classifier=KeywordClassifier()).baseline.log_loss < plain.log_loss
+
+
+def test_texts_and_labels_cannot_run_or_break_the_page(tmp_path):
+    attack = '"><img src=x onerror=alert(2)><script src="http://evil"></script>'
+    rows = [{"text": f"{attack} {at} 0.9", "label": label} for at, label in enumerate([*NASTY, *NASTY[1:]])]
+    data = write_rows(tmp_path / "dev.jsonl", rows)
+    evaluate_run(tmp_path / "run", data, classifier=KeywordClassifier(NASTY))
+    page = (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")
+    seen = Elements(page)
+    assert "script" not in seen.tags
+    assert not [name for name, _ in seen.attributes if name.startswith("on")]
+    assert all(value.startswith("data:") for name, value in seen.attributes if name == "src")
+    assert seen.tags.count("img") == 1
+    assert sum(NASTY[0] in text for text in seen.text) >= 3  # shown as the text it is: class table, matrix, errors
+    assert any(attack in text for text in seen.text)
+    assert "default-src 'none'" in page
+    assert not re.search(r"https?://", re.sub(r"http://evil", "", page))
+
+
+def test_nasty_names_do_not_break_markdown_terminal_or_picture(tmp_path):
+    rows = [{"text": f"{at} 0.9", "label": label} for at, label in enumerate(NASTY)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluation = evaluate_run(tmp_path / "run", write_rows(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier(NASTY))
+    text = (tmp_path / "run" / "report" / "report.md").read_text(encoding="utf-8")
+    assert not re.search(r"(?<!\\)<", text)
+    table = [line for line in text.split("## By class")[1].split("##")[0].splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(NASTY)
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
+    assert "[bold]" in printed(metrics_tables(evaluation.metrics))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such file name")
+def test_a_folder_whose_name_is_not_utf8_does_not_lose_the_report(tmp_path):
+    run = tmp_path / os.fsdecode(b"run\xff")
+    evaluate_run(run, write_rows(tmp_path / "dev.jsonl", ROWS), classifier=KeywordClassifier())
+    assert {file.name for file in (run / "report").iterdir()} == FILES
+    assert json.loads((run / "report" / "metrics.json").read_text(encoding="utf-8"))["rows"] == 5
+
+
+def printed(tables):
+    file = io.StringIO()
+    Console(width=120, file=file).print(tables)
+    return file.getvalue()
+
+
+def random_metrics(n_labels, rows=200, names=None, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = LabelSet(tuple(names or (f"class {at}" for at in range(n_labels))))
+    return compute_metrics(rng.integers(0, n_labels, rows), rng.dirichlet(np.ones(n_labels), rows), labels)
+
+
+def test_most_confused_pairs_are_the_largest_cells_beside_the_diagonal():
+    metrics = random_metrics(4)
+    pairs = most_confused(metrics, most=5)
+    off_diagonal = sorted((metrics.confusion[a, b] for a in range(4) for b in range(4) if a != b), reverse=True)
+    assert [pair.rows for pair in pairs] == off_diagonal[:5]
+    gold, predicted = metrics.names.index(pairs[0].gold), metrics.names.index(pairs[0].predicted)
+    assert metrics.confusion[gold, predicted] == pairs[0].rows
+    assert pairs[0].share == pairs[0].rows / metrics.classes[gold].support
+    perfect = compute_metrics(np.array([0, 1]), np.eye(2), LabelSet(("a", "b")))
+    assert most_confused(perfect) == ()
+
+
+def test_a_font_is_taken_only_if_it_has_every_character():
+    assert isinstance(font_for(["plain", "Ünïcode"]), FontProperties)
+    assert font_for(["财经"], families=["DejaVu Sans"]) is None
+    assert font_for(["plain"], families=["No Such Font"]) is None
+
+
+def test_without_a_font_the_ticks_are_numbers_and_a_note_says_which(monkeypatch):
+    monkeypatch.setattr(plots, "font_for", lambda names: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot = confusion_plot(random_metrics(3, names=LABELS))
+    assert plot.png.startswith(b"\x89PNG")
+    assert "1 = 体育, 2 = 财经, 3 = 科学" in plot.note
+
+
+def test_a_formula_in_a_label_is_not_typeset():
+    assert confusion_plot(random_metrics(2, names=["$\\frac$", "b"])).png.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("n_labels", [2, 31, 201])
+def test_plots_of_any_size_leave_global_state_alone(n_labels):
+    assert confusion_plot(random_metrics(n_labels)).note is None
+    assert dict(matplotlib.rcParams) == RC_PARAMS
+
+
+def test_many_classes_show_confusions_instead_of_the_matrix(tmp_path):
+    names = [f"名{at:02d}" for at in range(60)]
+    rows = [{"text": f"{name} 0.9", "label": name} for name in names] + [{"text": "名00 0.9", "label": "名01"}]
+    evaluate_run(tmp_path / "run", write_rows(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier(names))
+    page = (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "With 60 classes" in page
+    assert len(page) < 500_000
+
+
+def test_the_verdict_is_plain_where_the_baseline_wins():
+    good, bad = (
+        compute_metrics(np.array([0, 1]), np.eye(2), LabelSet(("a", "b"))),
+        compute_metrics(np.array([0, 1]), np.eye(2)[[0, 0]], LabelSet(("a", "b"))),
+    )
+    assert "50.0 points more accurate" in verdict(good, bad)
+    assert verdict(bad, good).startswith("The TF-IDF baseline is better: the model is 50.0 points less accurate")
+    assert "level at 100.0 %" in verdict(good, good)
+    assert "No TF-IDF baseline" in verdict(good, None)
+
+
+def test_tables_show_the_baseline_beside_the_model():
+    model, baseline = random_metrics(3), random_metrics(3, seed=1)
+    shown = printed(metrics_tables(model, baseline))
+    for metrics in (model, baseline):
+        assert f"{100 * metrics.accuracy:.1f} %" in shown
+        assert f"{metrics.classes[2].f1:.3f}" in shown
+    assert "95 % interval" in shown
+
+
+def test_facts_leave_out_what_the_manifest_does_not_say():
+    assert facts({}) == ()
+    assert ("Confidence", "calibrated, temperature 1.250") in facts({"calibrated": True, "temperature": 1.25})

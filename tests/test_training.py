@@ -1,0 +1,266 @@
+"""Training, from file to folder: what learns, what is saved, what comes back, and what happens when it is cut short."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from fenlei import Classifier, TrainResult, train
+from fenlei.artifact import read_manifest
+from fenlei.config import RunConfig
+from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
+from fenlei.training.dry_run import dry_run
+from fenlei.training.fit import TrainingInterrupted
+from fenlei.training.progress import Progress
+from fenlei.training.setup import prepare
+
+QUICK: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "max_length": 48}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return {file.name + key: value for file in sorted((run / "model").glob("*.safetensors")) for key, value in load_file(file).items()}
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("tiny_qwen", {"tuning": "full"}),
+        ("tiny_qwen", {"tuning": "lora", "lora_rank": 2}),
+        ("tiny_qwen", {"tuning": "frozen"}),
+        ("tiny_qwen", {"tuning": "full", "head": "mlp", "layers": 1, "prompt": "zh"}),
+        ("tiny_qwen", {"tuning": "lora", "head": "mlp"}),
+        ("tiny_llama", {"tuning": "lora"}),
+        ("tiny_bert", {"tuning": "full"}),
+        ("tiny_bert", {"tuning": "lora", "layers": 1}),
+        ("tiny_bert", {"tuning": "frozen"}),
+    ],
+)
+def test_every_tuning_saves_what_it_loads_and_leaves_the_base_alone(
+    model: str, options: dict[str, Any], toy_file: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    base: Path = request.getfixturevalue(model)
+    before = {file: digest(file) for file in base.iterdir()}
+    told: list[Progress] = []
+    result = train(toy_file, model=str(base), out=tmp_path / "run", progress=told.append, **QUICK, **options)
+    assert {file: digest(file) for file in base.iterdir()} == before
+    assert isinstance(result, TrainResult)
+    assert told[-1].step == 4
+    assert 0 < result.trainable <= result.parameters
+    classifier = Classifier.load(tmp_path / "run", device="cpu")
+    assert classifier.labels == result.labels
+    # The figures were taken from the folder: loading it once more must give the very same logits.
+    texts = ["国足热身赛两球取胜", "央行下调利率"]
+    again = Classifier.load(tmp_path / "run", device="cpu")
+    np.testing.assert_array_equal(classifier.logits(texts).logits, again.logits(texts).logits)
+    manifest = read_manifest(tmp_path / "run")
+    assert manifest["tuning"] == options["tuning"]
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_is_loaded_is_what_was_trained(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network in memory at the end of training against the one read back from the folder."""
+    from fenlei.training import finish as finish_module
+
+    in_memory = {}
+    real = finish_module._save_model
+
+    def remember(setup: Any, folder: Path) -> None:
+        setup.method.eval()
+        with torch.inference_mode():
+            from fenlei.inference.scoring import score
+
+            in_memory["logits"] = score(setup.method, setup.selecting, len(setup.dataset.labels)).logits
+            in_memory["texts"] = [example.text for example in setup.dataset.selecting]
+        real(setup, folder)
+
+    monkeypatch.setattr(finish_module, "_save_model", remember)
+    for tuning in ("full", "lora", "frozen"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / tuning, tuning=tuning, learning_rate=0.01, **QUICK)
+        loaded = Classifier.load(tmp_path / tuning, device="cpu").logits(in_memory["texts"]).logits
+        np.testing.assert_allclose(loaded, in_memory["logits"], atol=1e-6, err_msg=tuning)
+
+
+def test_it_learns_and_predicts_with_calibrated_confidence(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in toy_rows), encoding="utf-8")
+    result = train(
+        data, model=str(tiny_qwen), out=tmp_path / "run", dev=str(_copy(data, tmp_path)), tuning="full", epochs=25, learning_rate=0.005,
+        batch_size=16, device="cpu", max_length=48, early_stopping_patience=None,
+    )  # fmt: skip
+    assert result.metrics.accuracy > 0.95, "60 rows seen 25 times must be known by heart"
+    assert result.baseline is not None
+    classifier = Classifier.load(tmp_path / "run")
+    predictions = classifier.predict([row["text"] for row in toy_rows])
+    assert np.mean([p.label == row["label"] for p, row in zip(predictions, toy_rows, strict=True)]) > 0.95
+    for prediction in predictions:
+        assert prediction.calibrated
+        assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert prediction.confidence == max(prediction.probabilities.values()) == prediction.probabilities[prediction.label]
+    assert classifier.temperature != 1.0
+
+
+def _copy(data: Path, folder: Path) -> Path:
+    copy = folder / "dev.jsonl"
+    copy.write_bytes(data.read_bytes())
+    return copy
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / name, tuning="lora", lora_dropout=0.1, seed=seed, **QUICK)
+    a, b, c = (weights_of(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert any(not torch.equal(a[key], c[key]) for key in a)
+
+
+def test_batch_tokens_changes_nothing_but_memory(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    for name, tokens in (("whole", 100_000), ("pieces", 40)):
+        options = {**QUICK, "batch_tokens": tokens, "tuning": "full", "max_steps": 3}
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / name, **options)
+    whole, pieces = weights_of(tmp_path / "whole"), weights_of(tmp_path / "pieces")
+    # bfloat16 products round by the shape of the batch; the updates must agree far below their size.
+    assert max((whole[key] - pieces[key]).abs().max().item() for key in whole) < 1e-3
+
+
+def test_a_head_of_the_users_own(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(32, 3)
+            self.scale = nn.Parameter(torch.ones(1))
+
+        def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.inner(pooled) * self.scale
+            return logits
+
+    for tuning in ("full", "lora"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / tuning, head=Scaled(), tuning=tuning, **QUICK)
+        with pytest.raises(ArtifactError, match="head of your own"):
+            Classifier.load(tmp_path / tuning)
+        classifier = Classifier.load(tmp_path / tuning, head=Scaled())
+        assert classifier.predict_proba(["体育"]).shape == (1, 3)
+
+
+def test_interrupted_and_resumed_ends_in_the_same_weights(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_steps": 10, "tuning": "full", "learning_rate": 0.01}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == 5 and progress.metrics is None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted, match=r"--resume"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "cut", progress=interrupt, **options)
+    assert not (tmp_path / "cut" / "fenlei.json").exists()
+    with pytest.raises(ArtifactError, match="unfinished run; continue it with --resume"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "cut", **options)
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "cut", resume=True, **options)
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_ctrl_c_on_the_command_line_leaves_a_checkpoint(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "fenlei", "train", str(toy_file), "--model", str(tiny_qwen), "--out", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [*command, "--max-steps", "100000", "--batch-size", "4", "--device", "cpu"], stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run").glob("checkpoints/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "run").glob("checkpoints/checkpoint-*/trainer_state.json"))
+
+
+def test_an_output_folder_that_holds_a_run_is_not_touched(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **QUICK)
+    before = {file: digest(file) for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    with pytest.raises(ArtifactError, match="already holds a complete run"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **QUICK)
+    with pytest.raises(ArtifactError, match="no checkpoint to resume from"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "empty", resume=True, **QUICK)
+    assert {file: digest(file) for file in (tmp_path / "run").rglob("*") if file.is_file()} == before
+    assert not (tmp_path / "empty").exists()
+
+
+def test_bad_data_is_met_before_anything_is_written(tiny_qwen: Path, tmp_path: Path) -> None:
+    one_class = tmp_path / "one.jsonl"
+    one_class.write_text('{"text": "a", "label": "x"}\n' * 9, encoding="utf-8")
+    with pytest.raises(DataError, match="class"):
+        train(one_class, model=str(tiny_qwen), out=tmp_path / "run", **QUICK)
+    with pytest.raises(ModelError, match="nano"):
+        train(one_class.with_name("none.jsonl") if False else one_class, model=str(tmp_path / "no-model"), out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run" / "fenlei.json").exists()
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_disk_full_while_saving_leaves_nothing_half_written(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """A real refusal of the system to write more: a limit on file size, in a process of its own."""
+    code = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from fenlei import train
+from fenlei.training import fit
+real = fit.finish
+def full_disk(*args, **kwargs):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    return real(*args, **kwargs)
+fit.finish = full_disk
+try:
+    train({str(toy_file)!r}, model={str(tiny_qwen)!r}, out={str(tmp_path / "run")!r}, max_steps=2, device="cpu", baseline=False)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ArtifactError")
+    assert "could not be saved" in done.stdout
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"checkpoints"}, "only what --resume needs may stay"
+
+
+def test_dry_run_explains_and_writes_nothing(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    plan = dry_run(toy_file, model=str(tiny_qwen), prompt="zh", **{**QUICK, "max_length": 40})
+    assert sum(plan.labels.values()) == 51
+    assert plan.texts_cut > 0
+    assert plan.inputs[0].startswith("请判断")
+    assert plan.inputs[0].endswith("类别：")
+    assert plan.steps == 4
+    assert plan.seconds > 0
+    assert plan.memory_bytes > 0
+    assert "nothing was trained" in str(plan)
+    assert sorted(tmp_path.iterdir()) == [toy_file]
+
+
+def test_choices_are_explained(tiny_qwen: Path, toy_file: Path) -> None:
+    setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen)}))
+    told = "\n".join(setup.notes)
+    for name in ("tuning full", "learning_rate", "epochs", "max_length 256", "trainable parameters"):
+        assert name in told
+    assert None not in (setup.config.model.tuning, setup.config.optimization.learning_rate, setup.config.optimization.epochs)
+
+
+def test_no_data_and_no_model_are_said(tmp_path: Path, toy_file: Path) -> None:
+    with pytest.raises(ConfigError, match="no data"):
+        train(model="nano", out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="no model"):
+        train(toy_file, out=tmp_path / "run")
