@@ -26,6 +26,7 @@ os.environ.update(
     MPLBACKEND="Agg",
     OMP_NUM_THREADS="1",
     TOKENIZERS_PARALLELISM="false",
+    XDG_CACHE_HOME=tempfile.mkdtemp(prefix="fenlei-tests-"),
 )
 
 from tiny_models import save_tiny_bert, save_tiny_llama, save_tiny_qwen  # noqa: E402

@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from fenlei.config import ModelConfig
 from fenlei.errors import ConfigError, ModelError
 from fenlei.labels import LabelSet
+from fenlei.models.lora_linear import fuse_lora
 
 DEFAULT_MAX_LENGTH = 1024
 
@@ -119,16 +120,20 @@ def add_lora(network: PreTrainedModel, config: ModelConfig) -> torch.nn.Module:
         target_modules=targets,
     )
     try:
-        return get_peft_model(network, lora)
+        adapted = get_peft_model(network, lora)
     except ValueError as error:
         raise ConfigError(f"lora_targets {config.lora_targets!r} do not fit this model: {_first_line(error)}") from error
+    fuse_lora(adapted)
+    return adapted
 
 
 def load_lora(network: PreTrainedModel, folder: Path) -> torch.nn.Module:
     """`network` inside a PeftModel with the adapters and head stored in `folder`."""
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(network, str(folder))
+    adapted = PeftModel.from_pretrained(network, str(folder))
+    fuse_lora(adapted)
+    return adapted
 
 
 def fold_lora(adapted: torch.nn.Module) -> PreTrainedModel:

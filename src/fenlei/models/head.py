@@ -55,16 +55,23 @@ class HeadMethod(nn.Module):
         return next(self.parameters()).device
 
     def forward(self, batch: Batch) -> Output:
-        batch = batch.to(self.device)
-        return self._decode(batch) if is_decoder(self.stock) else self._encode(batch)
+        return self._decode(batch) if is_decoder(self.stock) else self._encode(batch.to(self.device))
 
-    def _decode(self, batch: Batch) -> Output:
+    def pool(self, batch: Batch) -> torch.Tensor:
+        """The state of the last real token, float32 (rows, hidden). Decoders only."""
+        batch = batch.to(self.device)
         states = self.stock.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
         last = batch.attention_mask.sum(dim=1) - 1
-        pooled = states[torch.arange(len(last), device=states.device), last].float()
-        with torch.autocast(states.device.type, enabled=False):
-            logits = cast(Any, self.stock).score(pooled)
-        return Output(logits.float(), pooled)
+        return cast(torch.Tensor, states[torch.arange(len(last), device=states.device), last].float())
+
+    def classify(self, pooled: torch.Tensor) -> torch.Tensor:
+        """The head alone: float32 (rows, hidden) -> (rows, labels). Decoders only."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            return cast(torch.Tensor, cast(Any, self.stock).score(pooled.to(self.device)).float())
+
+    def _decode(self, batch: Batch) -> Output:
+        pooled = self.pool(batch)
+        return Output(self.classify(pooled), pooled)
 
     def _encode(self, batch: Batch) -> Output:
         answer = self.stock(input_ids=batch.input_ids, attention_mask=batch.attention_mask)

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from fenlei.config import ModelConfig, OptimizationConfig, Tuning
 from fenlei.models.backbone import DEFAULT_MAX_LENGTH
+from fenlei.models.devices import SMALL_MODEL_PARAMETERS
 
 LORA_FROM_PARAMETERS = 100_000_000
 REFERENCE_PARAMETERS = 5e8
+MANY_ROWS = 20_000
 LEAST_STEPS = 700
 """Optimiser steps a run should have before few rows stop mattering for the number of epochs."""
 
@@ -49,13 +51,22 @@ def choose_learning_rate(config: OptimizationConfig, tuning: Tuning, parameters:
     return rate, Choice("learning_rate", f"{rate:g}", f"{tuning} tuning of {parameters / 1e6:,.0f} million parameters")
 
 
-def choose_epochs(config: OptimizationConfig, tuning: Tuning, rows: int) -> tuple[float, Choice | None]:
+def choose_batch_size(config: OptimizationConfig, parameters: int, rows: int) -> tuple[int, Choice | None]:
+    """32 rows; more where a step is bound by its overhead and there are rows enough for many steps all the same."""
+    if config.batch_size is not None:
+        return config.batch_size, None
+    if parameters < SMALL_MODEL_PARAMETERS and rows >= MANY_ROWS:
+        return 128, Choice("batch_size", 128, "a small model and many rows: larger steps cost little more")
+    return 32, None
+
+
+def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, rows: int) -> tuple[float, Choice | None]:
     """Three passes over enough rows, more over few."""
     if config.epochs is not None or config.max_steps is not None:
         return config.epochs or 1.0, None
     if tuning == "frozen":
         return 10.0, Choice("epochs", 10, "only the head learns")
-    needed = math.ceil(LEAST_STEPS * config.batch_size / rows)
+    needed = math.ceil(LEAST_STEPS * batch_size / rows)
     epochs = min(12, max(3, needed))
     why = "enough rows" if epochs == 3 else f"{rows:,} rows are few; best epoch kept by macro F1"
     return float(epochs), Choice("epochs", epochs, why)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import sys
 import time
@@ -66,9 +65,6 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
     """Prepares the run as `train` would, tries a few steps, and throws them away. The same errors as `train`."""
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
     setup = prepare((config or RunConfig()).replace(**named, **options))
-    options_ = setup.config.optimization
-    steps_an_epoch = math.ceil(len(setup.train) / options_.batch_size)
-    steps = options_.max_steps or math.ceil(steps_an_epoch * float(options_.epochs or 1))
     lengths = setup.train.lengths
     tokens_a_second = _try(setup)
     counts = Counter(str(example.label) for example in setup.dataset.train)
@@ -80,9 +76,9 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
         inputs=tuple(str(setup.tokenizer.decode(setup.train[row])) for row in range(min(SHOWN_INPUTS, len(setup.train)))),
         trainable=setup.trainable,
         parameters=setup.parameters,
-        steps=steps,
+        steps=setup.steps,
         memory_bytes=_peak_memory(setup.device) + ADAM_BYTES * setup.trainable,
-        seconds=steps * options_.batch_size * float(lengths.mean()) / tokens_a_second,
+        seconds=setup.steps * setup.batch_size * float(lengths.mean()) / tokens_a_second,
         notes=setup.notes,
     )
 
@@ -91,8 +87,8 @@ def _try(setup: Setup) -> float:
     """Tokens a second of forward and backward, over the longest rows and some of usual length."""
     lengths = setup.train.lengths
     order = np.argsort(lengths, kind="stable")
-    longest = order[-setup.config.optimization.batch_size :]
-    usual = order[len(order) // 2 :][: TRIED_BATCHES * setup.config.optimization.batch_size]
+    longest = order[-setup.batch_size :]
+    usual = order[len(order) // 2 :][: TRIED_BATCHES * setup.batch_size]
     _forward_backward(setup, longest.tolist())
     began = time.perf_counter()
     _forward_backward(setup, usual.tolist())
@@ -102,7 +98,7 @@ def _try(setup: Setup) -> float:
 def _forward_backward(setup: Setup, rows: list[int]) -> None:
     gold = torch.from_numpy(setup.label_ids)
     for group in by_token_budget(setup.train.lengths, rows, setup.config.optimization.batch_tokens):
-        with torch.autocast(setup.device.type, setup.precision.autocast or torch.bfloat16, enabled=setup.precision.autocast is not None):
+        with torch.autocast(setup.device.type, setup.autocast or torch.bfloat16, enabled=setup.autocast is not None):
             logits = setup.method(collate(setup.train, group, setup.method.pad_id)).logits
         torch.nn.functional.cross_entropy(logits, gold[group].to(logits.device)).backward()
 

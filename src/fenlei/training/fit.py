@@ -22,12 +22,16 @@ from fenlei.errors import FenleiError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.scoring import score
+from fenlei.models.backbone import is_decoder
 from fenlei.models.head import HeadMethod
+from fenlei.text.prompts import EncodedTexts
+from fenlei.training.allocator import keep_freed_memory
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.finish import finish
 from fenlei.training.progress import Progress
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.trainer import RowTrainer
+from fenlei.training.vectors import cached_vectors
 
 
 class TrainingInterrupted(FenleiError):
@@ -77,6 +81,7 @@ def train(
     config = (config or RunConfig()).replace(**named, **options)
     folder = Path(out)
     claim_folder(folder, resume=resume)
+    keep_freed_memory()
     setup = prepare(config, head=own_head)
     for note in setup.notes:
         if announce:
@@ -97,11 +102,12 @@ def _optimise(setup: Setup, out: Path, resume: bool, progress: Callable[[Progres
     if options.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(options.early_stopping_patience))
     if progress:
-        callbacks.append(ProgressCallback(progress, options.batch_size))
+        callbacks.append(ProgressCallback(progress, setup.batch_size))
     trainer = RowTrainer(
         setup.method,
         _training_arguments(setup, out),
         encoded=setup.train,
+        vectors=_vectors(setup, setup.train),
         label_ids=setup.label_ids,
         evaluation=_evaluation(setup),
         batch_tokens=options.batch_tokens,
@@ -122,12 +128,11 @@ def _optimise(setup: Setup, out: Path, resume: bool, progress: Callable[[Progres
 
 def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
     options = setup.config.optimization
-    steps_an_epoch = math.ceil(len(setup.train) / options.batch_size)
-    steps = options.max_steps or max(1, math.ceil(steps_an_epoch * float(options.epochs or 1)))
-    between = max(1, min(steps, steps_an_epoch) // options.evals_per_epoch)
+    steps = setup.steps
+    between = max(1, min(steps, setup.steps_an_epoch) // options.evals_per_epoch)
     return TrainingArguments(
         output_dir=str(out / "checkpoints"),
-        per_device_train_batch_size=options.batch_size,
+        per_device_train_batch_size=setup.batch_size,
         max_steps=steps,
         learning_rate=float(options.learning_rate or 0.0),
         lr_scheduler_type="cosine",
@@ -135,8 +140,8 @@ def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         optim="adamw_torch_fused" if setup.device.type in ("cpu", "cuda") else "adamw_torch",
-        bf16=setup.precision.autocast == torch.bfloat16,
-        fp16=setup.precision.autocast == torch.float16,
+        bf16=setup.autocast == torch.bfloat16,
+        fp16=setup.autocast == torch.float16,
         use_cpu=setup.device.type == "cpu",
         eval_strategy="steps",
         eval_steps=between,
@@ -160,11 +165,23 @@ def _evaluation(setup: Setup) -> Callable[[HeadMethod], dict[str, float]]:
     """Figures on the selecting rows, uncalibrated, of the weights as they are."""
     labels = setup.dataset.labels
     gold = np.array(labels.ids([str(example.label) for example in setup.dataset.selecting]))
-    autocast = setup.precision.autocast if setup.precision.weights != torch.float32 else None
+    autocast = setup.autocast if setup.precision.weights != torch.float32 else None
+    vectors = _vectors(setup, setup.selecting)
 
     def evaluate(method: HeadMethod) -> dict[str, float]:
-        scores = score(method, setup.selecting, len(labels), autocast=autocast)
-        metrics = compute_metrics(gold, probabilities(scores.logits), labels)
+        if vectors is not None:
+            with torch.inference_mode():
+                logits = method.classify(torch.from_numpy(np.array(vectors))).cpu().numpy()
+        else:
+            logits = score(method, setup.selecting, len(labels), autocast=autocast).logits
+        metrics = compute_metrics(gold, probabilities(logits), labels)
         return {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1, "loss": metrics.log_loss}
 
     return evaluate
+
+
+def _vectors(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
+    """What a frozen decoder says of every row; None where the backbone learns, or pools in ways of its own."""
+    if setup.config.model.tuning != "frozen" or not is_decoder(setup.method.stock):
+        return None
+    return cached_vectors(setup.method, setup.base, encoded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from fenlei.models.devices import Precision, pick_device, pick_precision
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
 from fenlei.models.hub import resolve_model
 from fenlei.text.prompts import EncodedTexts, TextEncoder
-from fenlei.training.defaults import Choice, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
+from fenlei.training.defaults import Choice, choose_batch_size, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,29 @@ class Setup:
     trainable: int
     parameters: int
     notes: tuple[str, ...]
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """What training computes its matrix products in, where the backbone's weights are float32 because they learn."""
+        half = self.precision.weights == torch.bfloat16 and self.config.model.tuning != "full"
+        return None if half else self.precision.autocast
+
+    @property
+    def batch_size(self) -> int:
+        """Rows an optimiser step."""
+        assert self.config.optimization.batch_size is not None
+        return self.config.optimization.batch_size
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps the run is planned to take."""
+        options = self.config.optimization
+        return options.max_steps or max(1, math.ceil(self.steps_an_epoch * float(options.epochs or 1)))
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimiser steps a pass over the training rows takes."""
+        return math.ceil(len(self.train) / self.batch_size)
 
 
 def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
@@ -86,10 +110,11 @@ def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) ->
     """The configuration without a None that matters, and what was chosen."""
     tuning, chosen_tuning = choose_tuning(config.model, parameters)
     rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters)
-    epochs, chosen_epochs = choose_epochs(config.optimization, tuning, rows)
+    batch_size, chosen_batch = choose_batch_size(config.optimization, parameters, rows)
+    epochs, chosen_epochs = choose_epochs(config.optimization, tuning, batch_size, rows)
     length, chosen_length = choose_max_length(config.model, model_takes)
-    filled = config.replace(tuning=tuning, learning_rate=rate, epochs=epochs, max_length=length)
-    return filled, [choice for choice in (chosen_tuning, chosen_rate, chosen_epochs, chosen_length) if choice]
+    filled = config.replace(tuning=tuning, learning_rate=rate, batch_size=batch_size, epochs=epochs, max_length=length)
+    return filled, [choice for choice in (chosen_tuning, chosen_rate, chosen_batch, chosen_epochs, chosen_length) if choice]
 
 
 def _build(

@@ -50,6 +50,7 @@ class RowTrainer(Trainer):
         args: TrainingArguments,
         *,
         encoded: EncodedTexts,
+        vectors: np.ndarray | None,
         label_ids: np.ndarray,
         evaluation: Callable[[HeadMethod], dict[str, float]],
         batch_tokens: int,
@@ -60,6 +61,7 @@ class RowTrainer(Trainer):
         super().__init__(model=method, args=args, train_dataset=Rows(len(encoded)), eval_dataset=Rows(0), **rest)
         self._method = method
         self._encoded = encoded
+        self._vectors = vectors
         self._lengths = encoded.lengths
         self._label_ids = torch.from_numpy(label_ids)
         self._evaluation = evaluation
@@ -78,12 +80,17 @@ class RowTrainer(Trainer):
         total = torch.zeros((), device=self.args.device)
         for group in by_token_budget(self._lengths, rows, self._batch_tokens):
             gold = self._label_ids[group].to(self.args.device)
-            with self._autocast():
-                logits = model(collate(self._encoded, group, self._method.pad_id)).logits
+            logits = self._logits(model, group)
             loss = torch.nn.functional.cross_entropy(logits, gold, reduction="sum", label_smoothing=self._label_smoothing) / len(rows)
             self.accelerator.backward(loss)
             total += loss.detach()
         return total
+
+    def _logits(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
+        if self._vectors is not None:
+            return self._method.classify(torch.from_numpy(self._vectors[rows]))
+        with self._autocast():
+            return cast(torch.Tensor, model(collate(self._encoded, rows, self._method.pad_id)).logits)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Figures on the selecting rows, under the names Trainer keeps its best checkpoint by."""

@@ -1,0 +1,82 @@
+"""Runs that a figure needs: trained once, kept in a folder, taken up again where a session cut them off."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from fenlei.artifact import MANIFEST, has_checkpoints
+from fenlei.models.hub import resolve_model
+from fenlei.report.evaluation import Evaluation, evaluate_run
+from fenlei.training.fit import train
+from fenlei.training.progress import Progress
+
+WORK = Path(os.environ.get("FENLEI_BENCH", "runs/bench"))
+"""Where runs and cut-down data lie."""
+
+
+def shared() -> Path:
+    """The folder of measuring data; ends the process where it is not set."""
+    if "FENLEI_SHARED" not in os.environ:
+        sys.exit("set FENLEI_SHARED to the folder that holds data/thucnews10 and the other sets")
+    return Path(os.environ["FENLEI_SHARED"])
+
+
+def real_model() -> str:
+    """The folder of the real language model; ends the process where it is not set."""
+    if "FENLEI_REAL_MODEL" not in os.environ:
+        sys.exit("set FENLEI_REAL_MODEL to the folder of a Qwen2.5-0.5B")
+    return os.environ["FENLEI_REAL_MODEL"]
+
+
+def head_of(data: Path, rows: int) -> Path:
+    """The first `rows` lines of `data`, as a file of its own."""
+    target = WORK / "data" / f"{data.parent.name}_{data.stem}_{rows}.jsonl"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with data.open(encoding="utf-8") as file:
+            target.write_text("".join(islice(file, rows)), encoding="utf-8")
+    return target
+
+
+def random_twin(model: str) -> str:
+    """A folder with the network and tokenizer of `model` and random weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
+
+    source, target = resolve_model(model), WORK / "models" / f"random_{model}"
+    if not (target / "config.json").exists():
+        set_seed(0)
+        AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source)).save_pretrained(target)
+        AutoTokenizer.from_pretrained(source).save_pretrained(target)
+    return str(target)
+
+
+def run(name: str, data: Path, dev: Path, **options: Any) -> tuple[Evaluation, float]:
+    """Trains the run `name` unless it is there, resumes it where it was cut off; its figures on all of `dev` and its training seconds."""
+    out = WORK / name
+    took = out / "seconds.json"
+    if not (out / MANIFEST).exists():
+        began = time.perf_counter()
+        resume = has_checkpoints(out)
+        train(data, dev=str(dev), out=out, resume=resume, progress=_tell, announce=lambda note: print(f"  {note}", flush=True), **options)
+        took.write_text(json.dumps({"seconds": time.perf_counter() - began, "resumed": resume}))
+    seconds = json.loads(took.read_text())
+    if seconds["resumed"]:
+        print(f"  {name} was taken up again: its seconds are those of the last part", flush=True)
+    return evaluate_run(out, dev), float(seconds["seconds"])
+
+
+def conclude(name: str, ratio: float, goal: float, **more: Any) -> None:
+    """The line that every bench ends with."""
+    print(json.dumps({"name": name, "ratio": round(ratio, 4), "goal": goal, "met": ratio >= goal, **more}, ensure_ascii=False))
+
+
+def _tell(progress: Progress) -> None:
+    if progress.metrics or progress.step % 200 == 0:
+        figures = " ".join(f"{key} {value:.4f}" for key, value in (progress.metrics or {}).items())
+        print(f"  step {progress.step}/{progress.steps}, {progress.rows_per_second:.0f} rows/s {figures}", flush=True)

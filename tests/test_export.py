@@ -1,0 +1,81 @@
+"""The exported folder answers as the run does, in plain transformers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import transformers
+
+from fenlei import Classifier, train
+from fenlei.errors import ArtifactError, ConfigError
+from fenlei.export import merged
+from fenlei.export.merged import export_merged
+from fenlei.export.sample_texts import sample_texts
+from fenlei.models.backbone import load_tokenizer
+
+QUICK: dict[str, Any] = {"max_steps": 12, "batch_size": 16, "device": "cpu", "baseline": False, "max_length": 48, "learning_rate": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("model", "tuning"),
+    [("tiny_qwen", "full"), ("tiny_qwen", "lora"), ("tiny_qwen", "frozen"), ("tiny_llama", "lora"), ("tiny_bert", "lora")],
+)
+def test_the_stock_pipeline_gives_the_runs_calibrated_answers(
+    model: str, tuning: str, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    train(toy_file, model=str(request.getfixturevalue(model)), out=tmp_path / "run", dev=str(_other(toy_file)), tuning=tuning, **QUICK)
+    result = export_merged(tmp_path / "run", tmp_path / "stock")
+    assert result.agreement >= 0.995
+    assert result.largest_difference < 1e-3
+    assert result.rows == 2000
+    classifier = Classifier.load(tmp_path / "run", device="cpu")
+    assert classifier.temperature != 1.0
+    texts = [row["text"] for row in toy_rows]
+    ours = classifier.predict_proba(texts)
+    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "stock"), top_k=None, batch_size=8, device="cpu")
+    for probabilities, answers in zip(ours, pipeline(texts), strict=True):
+        by_name = {answer["label"]: answer["score"] for answer in answers}
+        np.testing.assert_allclose([by_name[label] for label in classifier.labels], probabilities, atol=1e-4)
+    config = json.loads((tmp_path / "stock" / "config.json").read_text())
+    assert config["problem_type"] == "single_label_classification"
+    assert config["pad_token_id"] is not None
+    assert list(config["id2label"].values()) == list(classifier.labels)
+
+
+def test_what_stock_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "mlp", head="mlp", tuning="full", **QUICK)
+    with pytest.raises(ConfigError, match="mlp head has no place in the stock layout"):
+        export_merged(tmp_path / "mlp", tmp_path / "stock")
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "prompt", prompt="zh", tuning="full", **QUICK)
+    with pytest.raises(ConfigError, match="--force"):
+        export_merged(tmp_path / "prompt", tmp_path / "stock")
+    assert not (tmp_path / "stock").exists()
+    assert export_merged(tmp_path / "prompt", tmp_path / "stock", force=True).agreement >= 0.995
+    with pytest.raises(ArtifactError, match="already there"):
+        export_merged(tmp_path / "prompt", tmp_path / "stock", force=True)
+
+
+def test_an_export_that_disagrees_is_not_written(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="full", **QUICK)
+    monkeypatch.setattr(merged, "_fold_temperature", lambda network, temperature: network.score.weight.data.neg_())
+    with pytest.raises(ArtifactError, match="gives the run's label on only"):
+        export_merged(tmp_path / "run", tmp_path / "stock")
+    assert not (tmp_path / "stock").exists()
+
+
+def test_made_up_texts_are_the_same_each_time_and_hold_no_broken_characters(tiny_qwen: Path) -> None:
+    tokenizer = load_tokenizer(tiny_qwen)
+    texts = sample_texts(tokenizer, 50)
+    assert texts == sample_texts(tokenizer, 50)
+    assert all(text and "\ufffd" not in text for text in texts)
+
+
+def _other(data: Path) -> Path:
+    """The rows once more, as a dev file: tiny models are there to be exported, not to be good."""
+    copy = data.with_name("dev.jsonl")
+    copy.write_bytes(data.read_bytes())
+    return copy

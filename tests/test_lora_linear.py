@@ -1,0 +1,69 @@
+"""The fused LoRA linear is PEFT's, outputs and gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fenlei.config import ModelConfig
+from fenlei.labels import LabelSet
+from fenlei.models.backbone import add_lora, load_network
+from fenlei.models.head import HeadMethod
+from fenlei.models.lora_linear import LoraLinear, fuse_lora
+from fenlei.text.batches import Batch
+
+
+def test_gradients_are_right() -> None:
+    x, weight, bias, down, up = (torch.randn(*shape, dtype=torch.float64) for shape in ((5, 7), (3, 7), (3,), (2, 7), (3, 2)))
+    for tensor in (x, down, up):
+        tensor.requires_grad_()
+    assert torch.autograd.gradcheck(lambda *learned: LoraLinear.apply(learned[0], weight, bias, *learned[1:], 1.7), (x, down, up))
+
+
+@pytest.mark.parametrize("base", ["tiny_qwen", "tiny_llama", "tiny_bert"])
+def test_fused_equals_peft(base: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder: Path = request.getfixturevalue(base)
+
+    def logits_and_gradients(fused: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with monkeypatch.context() as patch:
+            if not fused:
+                patch.setattr("fenlei.models.backbone.fuse_lora", lambda network: 0)
+            torch.manual_seed(0)
+            network = load_network(folder, LabelSet(("a", "b", "c")), 1, layers=None, dtype=torch.float32)
+            adapted = add_lora(network, ModelConfig(lora_rank=4, lora_alpha=12))
+        torch.manual_seed(1)
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:  # B starts at zero, where half of the gradients vanish
+                torch.nn.init.normal_(parameter, std=0.1)
+        logits = adapted.eval()(input_ids=torch.randint(5, 90, (4, 9)), attention_mask=torch.ones(4, 9, dtype=torch.long)).logits
+        torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
+        return logits.detach(), {name: p.grad for name, p in adapted.named_parameters() if p.grad is not None}
+
+    ours, our_gradients = logits_and_gradients(fused=True)
+    theirs, their_gradients = logits_and_gradients(fused=False)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    assert our_gradients.keys() == their_gradients.keys()
+    for name, gradient in our_gradients.items():
+        torch.testing.assert_close(gradient, their_gradients[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_what_is_fused_and_what_is_not(tiny_qwen: Path) -> None:
+    def fused(**options: object) -> int:
+        network = load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32)
+        return fuse_lora(add_lora(network, ModelConfig(**options)))  # type: ignore[arg-type]
+
+    assert fused() == 2 * 7
+    assert fused(lora_targets="q_proj,v_proj") == 2 * 2
+    assert fused(lora_dropout=0.1) == 0
+
+
+def test_float32_adapters_learn_over_a_bfloat16_backbone(tiny_qwen: Path) -> None:
+    network = load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.bfloat16)
+    adapted = add_lora(network, ModelConfig(lora_rank=2))
+    method = HeadMethod(adapted, pad_id=1)
+    method(Batch(torch.randint(5, 90, (2, 6)), torch.ones(2, 6, dtype=torch.long))).logits.sum().backward()
+    learned = {name: p for name, p in adapted.named_parameters() if "lora_B" in name}
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in learned.values())
+    assert any(p.grad.abs().max() > 0 for p in learned.values())
