@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from itertools import islice
 from pathlib import Path
@@ -72,8 +73,9 @@ def test_resumed_equals_unbroken_and_the_loss_falls(script: Any, corpus: Path, t
     whole, cut = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
-    assert log[-1]["loss"] < log[0]["loss"]
-    assert log[-1]["words"] < log[0]["words"]
+    guessing = math.log(400)
+    assert log[-1]["loss"] < guessing - 0.4
+    assert log[-1]["words"] < guessing
     assert log[-1]["held_out_loss"] > 0
 
 
