@@ -1,6 +1,6 @@
 """Pretrain `nano`, the small causal language model that ships with fenlei, on plain text.
 
-    python pretraining/pretrain_nano.py CORPUS --work DIR [--donor MODEL_FOLDER] [--tokens 16000000]
+    python pretraining/pretrain_nano.py CORPUS --work DIR [--donor MODEL_FOLDER] [--tokens 12300000]
     python pretraining/pretrain_nano.py CORPUS --work DIR --publish src/fenlei/models/nano/weights
 
 CORPUS: a text file (.txt or .xz), one paragraph or headline a line, documents parted by blank lines. Everything lies in DIR: the
@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--donor", help="a model folder whose embeddings start ours")
-    parser.add_argument("--tokens", type=int, default=16_000_000)
+    parser.add_argument("--tokens", type=int, default=12_300_000)
     parser.add_argument("--publish", type=Path)
     args = parser.parse_args()
     tokenizer = prepare(args.corpus, args.work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fenlei import Classifier, TrainResult, train
 from fenlei.artifact import read_manifest
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
+from fenlei.report.evaluation import evaluate_run
 from fenlei.text.batches import collate
 from fenlei.training.dry_run import dry_run
 from fenlei.training.fit import TrainingInterrupted
@@ -76,7 +78,9 @@ def test_every_tuning_saves_what_it_loads_and_leaves_the_base_alone(
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_what_is_loaded_is_what_was_trained(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_loaded_is_what_was_trained(
+    tiny_qwen: Path, tiny_bert: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The network in memory at the end of training against the one read back from the folder."""
     from fenlei.training import finish as finish_module
 
@@ -93,10 +97,30 @@ def test_what_is_loaded_is_what_was_trained(tiny_qwen: Path, toy_file: Path, tmp
         real(setup, folder)
 
     monkeypatch.setattr(finish_module, "_save_model", remember)
-    for tuning in ("full", "lora", "frozen"):
-        train(toy_file, model=str(tiny_qwen), out=tmp_path / tuning, tuning=tuning, learning_rate=0.01, **QUICK)
-        loaded = Classifier.load(tmp_path / tuning, device="cpu").logits(in_memory["texts"]).logits
-        np.testing.assert_allclose(loaded, in_memory["logits"], atol=1e-6, err_msg=tuning)
+    poolerless = tmp_path / "poolerless"
+    _without_pooler(tiny_bert, poolerless)
+    for base in (tiny_qwen, poolerless):
+        for options in (
+            {"tuning": "full"},
+            {"tuning": "lora"},
+            {"tuning": "frozen"},
+            {"tuning": "lora", "head": "mlp"},
+            {"tuning": "full", "head": "mlp"},
+        ):
+            if base is poolerless and "head" in options:
+                continue
+            out = tmp_path / "_".join([base.name, *options.values()])
+            train(toy_file, model=str(base), out=out, learning_rate=0.01, **QUICK, **options)
+            loaded = Classifier.load(out, device="cpu").logits(in_memory["texts"]).logits
+            np.testing.assert_allclose(loaded, in_memory["logits"], atol=1e-6, err_msg=str(out))
+
+
+def _without_pooler(bert: Path, target: Path) -> None:
+    """The same BERT, saved as a masked LM: its pooler is not in the files, and starts afresh with the head."""
+    from transformers import AutoTokenizer, BertForMaskedLM
+
+    BertForMaskedLM.from_pretrained(bert).save_pretrained(target)
+    AutoTokenizer.from_pretrained(bert).save_pretrained(target)
 
 
 def test_it_learns_and_predicts_with_calibrated_confidence(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
@@ -160,12 +184,13 @@ def test_a_head_of_the_users_own(tiny_qwen: Path, toy_file: Path, tmp_path: Path
         assert classifier.predict_proba(["体育"]).shape == (1, 3)
 
 
-def test_interrupted_and_resumed_ends_in_the_same_weights(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
-    options = {**QUICK, "max_steps": 10, "tuning": "full", "learning_rate": 0.01}
+@pytest.mark.parametrize("step", [5, 7, 17])  # in the first epoch, when an evaluation is due, in the third
+def test_interrupted_and_resumed_ends_in_the_same_weights(step: int, tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_steps": 24, "tuning": "lora", "learning_rate": 0.01, "lora_dropout": 0.1}
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
 
     def interrupt(progress: Progress) -> None:
-        if progress.step == 5 and progress.metrics is None:
+        if progress.step == step and progress.metrics is None:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(TrainingInterrupted, match=r"--resume"):
@@ -173,7 +198,9 @@ def test_interrupted_and_resumed_ends_in_the_same_weights(tiny_qwen: Path, toy_f
     assert not (tmp_path / "cut" / "fenlei.json").exists()
     with pytest.raises(ArtifactError, match="unfinished run; continue it with --resume"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "cut", **options)
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "cut", resume=True, **options)
+    with pytest.raises(ArtifactError, match=r"learning_rate was 0.01, now 0.5"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "cut", resume=True, **{**options, "learning_rate": 0.5})
+    train(out=tmp_path / "cut", resume=True)  # what it was begun with lies beside the checkpoint
     whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
@@ -205,15 +232,91 @@ def test_an_output_folder_that_holds_a_run_is_not_touched(tiny_qwen: Path, toy_f
     assert not (tmp_path / "empty").exists()
 
 
-def test_bad_data_is_met_before_anything_is_written(tiny_qwen: Path, tmp_path: Path) -> None:
+def test_nothing_of_the_users_is_overwritten(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "work" / "model").mkdir(parents=True)
+    (tmp_path / "work" / "model" / "mine.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match="is not empty"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "work", **QUICK)
+    assert (tmp_path / "work" / "model" / "mine.txt").read_text() == "mine"
+
+
+def test_resuming_with_other_data_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    def interrupt(progress: Progress) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", progress=interrupt, **QUICK)
+    toy_file.write_text(toy_file.read_text(encoding="utf-8").replace("。", "！"), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"toy_news\.jsonl changed since the training was begun"):
+        train(out=tmp_path / "run", resume=True)
+
+
+def test_a_damaged_run_is_an_error_and_never_a_random_answer(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    lost = {"full": "model.safetensors", "lora": "adapter_model.safetensors", "frozen": "head.safetensors"}
+    for tuning, file in lost.items():
+        run = tmp_path / tuning
+        train(toy_file, model=str(tiny_qwen), out=run, tuning=tuning, **QUICK)
+        path = run / "model" / file
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises((ArtifactError, ModelError)):
+            Classifier.load(run)
+        path.unlink()
+        with pytest.raises((ArtifactError, ModelError)):
+            Classifier.load(run)
+
+
+def test_a_run_that_lost_its_head_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="full", **QUICK)
+    file = tmp_path / "run" / "model" / "model.safetensors"
+    save_file({key: value for key, value in load_file(file).items() if not key.startswith("score")}, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"score\.weight"):
+        Classifier.load(tmp_path / "run")
+
+
+def test_a_base_that_moved_or_changed_is_named(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_qwen, base)
+    train(toy_file, model=str(base), out=tmp_path / "run", tuning="lora", **QUICK)
+    config = base / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
+    with pytest.raises(ArtifactError, match="is not the base model that this run was trained on"):
+        Classifier.load(tmp_path / "run")
+    base.rename(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match=r"base_model.folder"):
+        Classifier.load(tmp_path / "run")
+
+
+def test_the_rows_set_aside_for_test_can_be_evaluated(tiny_qwen: Path, tmp_path: Path, toy_rows: list[dict[str, str]]) -> None:
+    data = tmp_path / "data.jsonl"
+    rows = [{"headline": row["text"], "body": "正文", "kind": row["label"]} for row in toy_rows]
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    columns = {"text_column": "headline,body", "label_column": "kind"}
+    result = train(data, model=str(tiny_qwen), out=tmp_path / "run", test_ratio=0.2, **columns, **QUICK)
+    assert result.test_data is not None
+    assert evaluate_run(result.out, result.test_data).metrics.rows == 12
+
+
+def test_a_head_of_the_wrong_shape_is_named(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"must give \(rows, 3\)"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", head=nn.Linear(32, 5), **QUICK)
+    with pytest.raises(ConfigError, match="does not take float32"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", head=nn.Linear(31, 3), **QUICK)
+
+
+def test_an_unknown_tracker_is_a_wrong_option(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="report_to 'nonesuch'"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", report_to="nonesuch", **QUICK)
+
+
+def test_bad_data_is_met_before_anything_is_written(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     one_class = tmp_path / "one.jsonl"
     one_class.write_text('{"text": "a", "label": "x"}\n' * 9, encoding="utf-8")
     with pytest.raises(DataError, match="class"):
         train(one_class, model=str(tiny_qwen), out=tmp_path / "run", **QUICK)
     with pytest.raises(ModelError, match="nano"):
-        train(one_class.with_name("none.jsonl") if False else one_class, model=str(tmp_path / "no-model"), out=tmp_path / "run", **QUICK)
-    assert not (tmp_path / "run" / "fenlei.json").exists()
-    assert not (tmp_path / "run" / "model").exists()
+        train(toy_file, model=str(tmp_path / "no-model"), out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
 
 
 def test_disk_full_while_saving_leaves_nothing_half_written(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:

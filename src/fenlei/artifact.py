@@ -8,6 +8,7 @@ DIR/fenlei.json    written last; its presence says that the run is complete
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -24,8 +25,23 @@ from fenlei.errors import ArtifactError
 
 FORMAT_VERSION = 1
 MANIFEST = "fenlei.json"
+CHECKPOINTS = "checkpoints"
+COMPLETE = "complete"
+"""An empty file that a checkpoint gets last."""
 
-REQUIRED = ("format_version", "labels", "method", "tuning", "head", "prompt", "max_length", "base_model", "layers", "temperature")
+REQUIRED = (
+    "format_version",
+    "labels",
+    "method",
+    "tuning",
+    "head",
+    "prompt",
+    "max_length",
+    "base_model",
+    "layers",
+    "temperature",
+    "parameters",
+)
 
 
 def read_manifest(run: str | Path) -> dict[str, Any]:
@@ -42,6 +58,8 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: damaged ({error}); train again or restore the file") from error
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{path}: holds {type(manifest).__name__}, expected an object; train again or restore the file")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: format version {manifest.get('format_version')!r}, this fenlei reads {FORMAT_VERSION}; "
@@ -94,23 +112,38 @@ def saving(path: Path) -> Iterator[None]:
         raise ArtifactError(f"{path}: could not be saved ({error}); free some space or choose another folder, then run again") from error
 
 
+def last_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; None where there is none."""
+    whole = [mark.parent for mark in (run / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
+    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
 def has_checkpoints(run: Path) -> bool:
     """Whether a training was begun in `run` that can be gone on with."""
-    return any((run / "checkpoints").glob("checkpoint-*"))
+    return last_checkpoint(run) is not None
 
 
-def claim_folder(out: Path, *, resume: bool) -> None:
-    """Makes `out` ready for a run; ArtifactError where it holds one already (resume: where it holds none to go on with)."""
+def check_free(out: Path, *, resume: bool) -> None:
+    """ArtifactError where `out` cannot take a run: it holds one, or anything else (resume: it holds none to go on with)."""
+    if out.exists() and not out.is_dir():
+        raise ArtifactError(f"{out}: is a file; --out names a folder")
     if (out / MANIFEST).exists():
         raise ArtifactError(f"{out}: already holds a complete run; choose another --out, or remove the folder")
     if resume and not has_checkpoints(out):
         raise ArtifactError(f"{out}: holds no checkpoint to resume from; start without --resume")
     if not resume and has_checkpoints(out):
         raise ArtifactError(f"{out}: holds an unfinished run; continue it with --resume, or choose another --out")
-    if out.exists() and not out.is_dir():
-        raise ArtifactError(f"{out}: is a file; --out names a folder")
-    with saving(out):
-        out.mkdir(parents=True, exist_ok=True)
+    if not resume and out.is_dir() and any(path.name != CHECKPOINTS for path in out.iterdir()):
+        raise ArtifactError(f"{out}: is not empty; choose a new folder for --out, so that nothing in this one is overwritten")
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of the file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def library_versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,8 +88,8 @@ class ModelConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 found.append(f"{name} must be at least 1, was {value}")
-        if self.prompt is not None and self.prompt not in ("zh", "en") and "{text}" not in self.prompt:
-            found.append(f"prompt must be 'zh', 'en' or a template that contains {{text}}, was {self.prompt!r}")
+        if self.prompt is not None and self.prompt not in ("zh", "en") and self.prompt.count("{text}") != 1:
+            found.append(f"prompt must be 'zh', 'en' or a template that contains {{text}} once, was {self.prompt!r}")
         if not 0 <= self.lora_dropout < 1:
             found.append(f"lora_dropout must be at least 0 and below 1, was {self.lora_dropout}")
         return found
@@ -164,6 +165,7 @@ class RunConfig:
                 problems.append(f"{where}: unknown option {key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
                 continue
             kind = get_type_hints(_PARTS[part])[key]
+            value = os.fspath(value) if isinstance(value, os.PathLike) else value
             value = _as_float(value) if float in _kinds(kind) else value
             if not _fits(value, kind):
                 problems.append(f"{where}: {key} must be {_describe(kind)}, was {value!r}")

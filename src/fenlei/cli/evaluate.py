@@ -33,8 +33,10 @@ def evaluate(
     """Measure a run on labelled rows, beside its baseline."""
     from fenlei.cli.display import counting_rows
     from fenlei.data.readers import read_class_file
+    from fenlei.models.allocator import keep_freed_memory
     from fenlei.report.evaluation import evaluate_run
 
+    keep_freed_memory()
     with counting_rows("evaluating", data) as progress:
         evaluation = evaluate_run(
             run,

@@ -66,7 +66,9 @@ def predict(
 
 def _load(run: str, device: Device) -> Classifier:
     from fenlei.inference.classifier import Classifier
+    from fenlei.models.allocator import keep_freed_memory
 
+    keep_freed_memory()
     return Classifier.load(run, device=device)
 
 

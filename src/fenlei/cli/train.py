@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fenlei.cli.options import with_run_options
+from fenlei.errors import FenleiError
 
 if TYPE_CHECKING:
+    from fenlei.report.evaluation import Evaluation
     from fenlei.training.fit import TrainResult
 
 
@@ -48,7 +50,17 @@ def train(
 
     with TrainingDisplay() as display:
         result = fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce)
-    _show_result(result, json)
+    test, failure = None, None
+    if result.test_data is not None:
+        from fenlei.report.evaluation import evaluate_run
+
+        try:
+            test = evaluate_run(result.out, result.test_data, device=run_config.optimization.device)
+        except FenleiError as error:
+            failure = error  # the run is whole: what it is worth is shown first
+    _show_result(result, test, json)
+    if failure is not None:
+        raise failure
 
 
 def _show_plan(run_config: Any, as_json: bool) -> None:
@@ -64,17 +76,22 @@ def _show_plan(run_config: Any, as_json: bool) -> None:
         typer.echo(str(plan))
 
 
-def _show_result(result: TrainResult, as_json: bool) -> None:
+def _show_result(result: TrainResult, test: Evaluation | None, as_json: bool) -> None:
     from fenlei.cli.display import notes, print_json, tables
     from fenlei.report.tables import metrics_tables
 
     if as_json:
-        print_json(_plain(result))
+        print_json(_plain(result) | {"test": test.metrics.to_json() if test else None})
         return
-    tables().print(metrics_tables(result.metrics, result.baseline))
     console = notes()
+    console.print(f"On the dev rows that selected the checkpoint ({result.metrics.rows:,}):", markup=False)
+    tables().print(metrics_tables(result.metrics, result.baseline))
+    if test is not None:
+        console.print(f"On the test rows ({test.metrics.rows:,}), seen for the first time:", markup=False)
+        tables().print(metrics_tables(test.metrics, test.baseline))
     console.print(f"Trained in {result.seconds:,.0f} s. The run is in {result.out}", markup=False)
-    console.print(f"Next: fenlei predict {result.out} --text ...    fenlei evaluate {result.out} TEST_FILE", markup=False)
+    following = f"its report in {test.out}" if test else f"fenlei evaluate {result.out} TEST_FILE"
+    console.print(f"Next: fenlei predict {result.out} --text ...    {following}", markup=False)
 
 
 def _plain(result: TrainResult) -> dict[str, Any]:

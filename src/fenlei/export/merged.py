@@ -51,15 +51,19 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     ConfigError where the stock layout cannot express the run (`force` exports nonetheless, where a stock layout exists at all);
     ArtifactError where `out` is taken, or where the folder's labels agree with the run's on less than 99.5 % of the texts.
     """
-    target = Path(out)
+    target = Path(out).resolve()
+    if target.is_file():
+        raise ArtifactError(f"{target}: is a file; --out names a folder")
     if target.exists() and any(target.iterdir()):
         raise ArtifactError(f"{target}: already there; choose another --out, or remove it")
+    if texts is not None and not texts:
+        raise ConfigError("no texts to prove parity on; give at least one, or none at all for made-up ones")
     loaded = load_run(run, device="cpu", fold=True)
     _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, force)
     network = loaded.method.network
     stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock.float()
     _fold_temperature(stock, float(loaded.manifest["temperature"]))
-    tokenizer = AutoTokenizer.from_pretrained(Path(run) / "model")
+    tokenizer = AutoTokenizer.from_pretrained(Path(run) / "model", trust_remote_code=False)
     dtype = pick_precision(torch.device("cpu"), loaded.manifest["parameters"]["all"]).weights
     stock.base_model.to(dtype)
     stock.config.dtype = dtype
@@ -69,7 +73,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
         tokenizer.save_pretrained(folder)
         asked = list(texts) if texts is not None else sample_texts(tokenizer, PARITY_TEXTS)
         agreement, difference = _parity(run, folder, asked[:PARITY_TEXTS])
-        if agreement < LEAST_AGREEMENT and not force:
+        if agreement < LEAST_AGREEMENT:
             raise ArtifactError(
                 f"{target}: the exported model gives the run's label on only {agreement:.2%} of {len(asked):,} texts "
                 f"(needed: {LEAST_AGREEMENT:.1%}; largest logit difference {difference:.3g}); nothing was written"
@@ -112,8 +116,8 @@ def _parity(run: str | Path, folder: Path, texts: list[str]) -> tuple[float, flo
 
 @torch.inference_mode()
 def _stock_logits(folder: Path, texts: list[str]) -> np.ndarray:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False).eval()
     order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
     logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
     for first in range(0, len(order), PARITY_BATCH):

@@ -62,6 +62,9 @@ class Classifier:
         wrong = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
         if wrong is not None:
             raise RequestError(f"text {wrong} is {type(texts[wrong]).__name__} {texts[wrong]!r}, expected a string")
+        broken = next((at for at, text in enumerate(texts) if not _is_unicode(text)), None)
+        if broken is not None:
+            raise RequestError(f"text {broken} {texts[broken]!r} is no valid Unicode (a lone surrogate); decode it with the right encoding")
         return score(self._run.method, self._run.encoder.encode(texts), len(self.labels), progress=progress)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
@@ -77,3 +80,11 @@ class Classifier:
             named = dict(zip(self.labels, row.tolist(), strict=True))
             answers.append(Prediction(self.labels[best], float(row[best]), named, calibrated, int(cut)))
         return answers
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

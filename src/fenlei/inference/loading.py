@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from fenlei.artifact import read_manifest
+from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.errors import ArtifactError
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import load_lora, load_network, load_tokenizer
+from fenlei.models.backbone import in_head, load_lora, load_network, load_tokenizer
 from fenlei.models.devices import pick_device, pick_precision
 from fenlei.models.head import HeadMethod, MlpHead, install_head
 from fenlei.models.hub import resolve_model
@@ -54,13 +55,18 @@ def load_run_from(
     place, _ = pick_device(device)
     dtype = torch.float32 if fold else pick_precision(place, manifest["parameters"]["all"]).weights
     network: nn.Module = load_network(
-        _weights_folder(manifest, model_folder), labels, int(tokenizer.pad_token_id), layers=manifest["layers"], dtype=dtype
+        _weights_folder(manifest, model_folder),
+        labels,
+        int(tokenizer.pad_token_id),
+        layers=manifest["layers"],
+        dtype=dtype,
+        new_head=manifest["tuning"] != "full" or manifest["head"] != "linear",
     )
     if manifest["head"] != "linear":
         install_head(network, _empty_head(manifest, network, len(labels), head))  # type: ignore[arg-type]
     if manifest["tuning"] == "lora":
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
-    elif (model_folder / HEAD_FILE).exists():
+    elif manifest["tuning"] == "frozen" or manifest["head"] != "linear":
         _load_head(network, model_folder / HEAD_FILE)
     method = HeadMethod(network, int(tokenizer.pad_token_id)).to(place).eval()
     encoder = TextEncoder(tokenizer, manifest["prompt"], manifest["max_length"])
@@ -68,13 +74,23 @@ def load_run_from(
 
 
 def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:
-    """Full tuning keeps the backbone in the run; LoRA and frozen runs refer to the base model."""
+    """Full tuning keeps the backbone in the run; LoRA and frozen runs refer to the base model, which must be the same still."""
     if manifest["tuning"] == "full":
         return model_folder
     base = manifest["base_model"]
-    if base["folder"] and Path(base["folder"]).is_dir():
-        return Path(base["folder"])
-    return resolve_model(base["name"], revision=base["revision"])
+    folder = Path(base["folder"])
+    if not (folder / "config.json").exists():
+        if base["local"]:
+            raise ArtifactError(
+                f"{model_folder}: adapts the base model {base['name']!r}, which was in {folder} and is there no more; put it back, "
+                "or write its new place into base_model.folder of fenlei.json"
+            )
+        folder = resolve_model(base["name"], revision=base["revision"])
+    if fingerprint(folder / "config.json") != base["config_sha256"]:
+        raise ArtifactError(
+            f"{folder}: is not the base model that this run was trained on (its config.json differs); restore {base['name']!r}"
+        )
+    return folder
 
 
 def _empty_head(manifest: dict[str, Any], network: Any, n_labels: int, head: nn.Module | None) -> nn.Module:
@@ -86,10 +102,12 @@ def _empty_head(manifest: dict[str, Any], network: Any, n_labels: int, head: nn.
 
 
 def _load_head(network: Any, path: Path) -> None:
-    stored = load_file(path)
-    own = network.state_dict()
-    unknown = sorted(key for key in stored if key not in own or own[key].shape != stored[key].shape)
-    if unknown:
-        raise ArtifactError(f"{path}: {unknown[0]!r} does not fit the head of this run")
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); the folder is incomplete, restore it or train again") from error
+    own = {key: value for key, value in network.state_dict().items() if in_head(network, key)}
+    if own.keys() != stored.keys() or any(own[key].shape != value.shape for key, value in stored.items()):
+        raise ArtifactError(f"{path}: does not fit the head of this run")
     for key, value in stored.items():
         own[key].copy_(value)

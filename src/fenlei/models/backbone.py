@@ -10,15 +10,21 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fenlei.config import ModelConfig
-from fenlei.errors import ConfigError, ModelError
+from fenlei.errors import ArtifactError, ConfigError, ModelError
 from fenlei.labels import LabelSet
 from fenlei.models.lora_linear import fuse_lora
 
 DEFAULT_MAX_LENGTH = 1024
+UNLIMITED = 1_000_000
+
+POSITIONS_AFTER_PAD = (
+    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "longformer", "mpnet", "ibert",
+)  # fmt: skip
+"""RoBERTa and its kin number positions from pad_token_id + 1: two of them are never used."""
 
 SPARE_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<unk>")
 """Tokens that pad where a tokenizer names none, the first that is in its vocabulary and does not end a text."""
@@ -27,7 +33,7 @@ SPARE_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer, with a pad token that is not eos if the vocabulary has one to spare."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"{folder}: its tokenizer could not be loaded ({_first_line(error)}); a model folder needs its tokenizer files"
@@ -45,7 +51,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def load_config(folder: Path) -> Any:
     """The folder's transformers configuration; ModelError where there is none that can be read."""
     try:
-        return AutoConfig.from_pretrained(folder)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: its config.json could not be read ({_first_line(error)})") from error
 
@@ -53,15 +59,19 @@ def load_config(folder: Path) -> Any:
 def longest_input(config: Any) -> int:
     """Tokens the model takes."""
     text_config = config.get_text_config()
-    limit = int(getattr(text_config, "max_position_embeddings", None) or 1_000_000)
-    # RoBERTa and its kin number positions from pad_token_id + 1.
-    return limit - 2 if text_config.model_type in ("roberta", "xlm-roberta", "camembert") else limit
+    limit = int(getattr(text_config, "max_position_embeddings", None) or 0)
+    if limit < 1:  # none, or -1 for "any length"
+        return UNLIMITED
+    return limit - 2 if text_config.model_type in POSITIONS_AFTER_PAD else limit
 
 
-def load_network(folder: Path, labels: LabelSet, pad_id: int, *, layers: int | None, dtype: torch.dtype) -> PreTrainedModel:
+def load_network(
+    folder: Path, labels: LabelSet, pad_id: int, *, layers: int | None, dtype: torch.dtype, new_head: bool = True
+) -> PreTrainedModel:
     """A stock `*ForSequenceClassification` over `folder`'s weights, label names and pad id in its config, its head in float32.
 
-    A folder that holds a language model gets a fresh head; ModelError where the architecture has no classifier or weights are missing.
+    `new_head`: the head starts afresh where the folder has none; else it must be there. ModelError where the architecture has no
+    classifier, or weights are missing.
     """
     config = load_config(folder)
     config.num_labels = len(labels)
@@ -70,17 +80,21 @@ def load_network(folder: Path, labels: LabelSet, pad_id: int, *, layers: int | N
     config.problem_type = "single_label_classification"
     config.get_text_config().pad_token_id = pad_id
     config.pad_token_id = pad_id
+    if pad_id >= config.get_text_config().vocab_size:
+        raise ModelError(f"{folder}: the tokenizer pads with id {pad_id}, but the model knows {config.get_text_config().vocab_size} tokens")
     if layers is not None:
         _keep_layers(config, layers)
     with quiet_transformers():
         try:
-            network, info = AutoModelForSequenceClassification.from_pretrained(folder, config=config, dtype=dtype, output_loading_info=True)
-        except (OSError, ValueError, RuntimeError) as error:
+            network, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=new_head, trust_remote_code=False
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a classifier ({_first_line(error)})") from error
-    heads = set(head_modules(network))
-    missing = sorted(key for key in info["missing_keys"] if key.split(".")[0] not in heads and "pooler" not in key)
+    lost = {*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])}
+    missing = sorted(key for key in lost if not (new_head and in_head(network, key)))
     if missing:
-        raise ModelError(f"{folder}: {len(missing)} weights of the backbone are not in its files, among them {missing[0]!r}")
+        raise ModelError(f"{folder}: {len(missing)} weights are not in its files, among them {missing[0]!r}")
     for module in head_modules(network).values():
         module.float()
     _restore_head(network, folder)
@@ -88,8 +102,15 @@ def load_network(folder: Path, labels: LabelSet, pad_id: int, *, layers: int | N
 
 
 def head_modules(network: PreTrainedModel) -> dict[str, torch.nn.Module]:
-    """What lies on top of the backbone, by name: `score` for decoders; pooler-side layers such as `classifier` for encoders."""
-    return {name: module for name, module in network.named_children() if name != network.base_model_prefix}
+    """What lies on top of the backbone, by name: `score` for decoders; for encoders `classifier` and its like, and the pooler."""
+    found = {name: module for name, module in network.named_children() if name != network.base_model_prefix}
+    pooler = getattr(network.base_model, "pooler", None)
+    return found if pooler is None else {**found, f"{network.base_model_prefix}.pooler": pooler}
+
+
+def in_head(network: PreTrainedModel, key: str) -> bool:
+    """Whether the weight `key` of `network` belongs to its head."""
+    return any(key.startswith(f"{name}.") for name in head_modules(network))
 
 
 def is_decoder(network: PreTrainedModel) -> bool:
@@ -112,8 +133,11 @@ def add_lora(network: PreTrainedModel, config: ModelConfig) -> torch.nn.Module:
     targets: Any = config.lora_targets
     if targets != "all-linear":
         targets = [name.strip() for name in targets.split(",") if name.strip()]
+    # PEFT by itself saves `classifier` and `score` alone; other layers of a head would come back at random.
+    heads = [name.rpartition(".")[2] for name, module in head_modules(network).items() if any(True for _ in module.parameters())]
     lora = LoraConfig(
         task_type=TaskType.SEQ_CLS,
+        modules_to_save=heads,
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
@@ -131,7 +155,15 @@ def load_lora(network: PreTrainedModel, folder: Path) -> torch.nn.Module:
     """`network` inside a PeftModel with the adapters and head stored in `folder`."""
     from peft import PeftModel
 
-    adapted = PeftModel.from_pretrained(network, str(folder))
+    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).exists()]
+    if missing:
+        raise ArtifactError(f"{folder}: {', '.join(missing)} missing; the folder is incomplete, restore it or train again")
+    try:
+        adapted = PeftModel.from_pretrained(network, str(folder))
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{folder}: the adapter could not be loaded ({_first_line(error)}); restore the folder or train again"
+        ) from error
     fuse_lora(adapted)
     return adapted
 
@@ -143,12 +175,11 @@ def fold_lora(adapted: torch.nn.Module) -> PreTrainedModel:
 
 def _restore_head(network: PreTrainedModel, folder: Path) -> None:
     """The head's weights as stored: loading in bfloat16 has rounded them."""
-    heads = set(head_modules(network))
     own = network.state_dict()
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as stored:
             for key in stored.keys():
-                if key.split(".")[0] in heads and key in own and list(own[key].shape) == stored.get_slice(key).get_shape():
+                if in_head(network, key) and key in own and list(own[key].shape) == stored.get_slice(key).get_shape():
                     own[key].copy_(stored.get_tensor(key))
 
 
@@ -169,7 +200,7 @@ def quiet_transformers() -> Iterator[None]:
     """
     verbosity = transformers.logging.get_verbosity()
     bars = transformers.utils.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity(logging.CRITICAL)
+    transformers.logging.set_verbosity(logging.ERROR)
     transformers.utils.logging.disable_progress_bar()
     try:
         yield

@@ -7,6 +7,7 @@ pad id: a text may well end in the token that pads. Encoders (BERT) keep their o
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -60,7 +61,9 @@ class HeadMethod(nn.Module):
     def pool(self, batch: Batch) -> torch.Tensor:
         """The state of the last real token, float32 (rows, hidden). Decoders only."""
         batch = batch.to(self.device)
-        states = self.stock.base_model(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        # A decoder that was made bidirectional (EmbeddingGemma) does see the padding.
+        mask = batch.attention_mask if getattr(self.stock.config, "use_bidirectional_attention", False) else None
+        states = self.stock.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
         last = batch.attention_mask.sum(dim=1) - 1
         return cast(torch.Tensor, states[torch.arange(len(last), device=states.device), last].float())
 
@@ -79,16 +82,25 @@ class HeadMethod(nn.Module):
 
 
 def install_head(network: PreTrainedModel, head: nn.Module) -> None:
-    """Puts `head`, which maps float32 (rows, hidden) to (rows, labels), in the place of a decoder's linear one."""
+    """Puts a copy of `head`, which maps float32 (rows, hidden) to (rows, labels), in the place of a decoder's linear one."""
     if not is_decoder(network):
         raise ConfigError("an encoder keeps its own head; use --head linear with it")
-    network.score = head.float()
+    head = copy.deepcopy(head)
+    hidden, labels = network.config.get_text_config().hidden_size, network.config.num_labels
+    try:
+        given = tuple(head.float().eval()(torch.zeros(2, hidden)).shape)
+    except RuntimeError as error:
+        raise ConfigError(f"the head does not take float32 (rows, {hidden}): {str(error).splitlines()[0]}") from error
+    if given != (2, labels):
+        raise ConfigError(f"the head must give (rows, {labels}) for (rows, {hidden}); for 2 rows it gave {given}")
+    network.score = head
 
 
 def freeze_backbone(network: PreTrainedModel) -> None:
     """Leaves only the head to learn."""
-    for parameter in network.base_model.parameters():
-        parameter.requires_grad_(False)
+    network.requires_grad_(False)
+    for module in head_modules(network).values():
+        module.requires_grad_(True)
 
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:

@@ -46,6 +46,11 @@ def resolve_model(name: str, *, revision: str | None = None, source: Source = "a
     return _from_hubs(name, revision, source, cache_dir)
 
 
+def is_local(name: str) -> bool:
+    """Whether `name` is a folder of the user's, and neither built in nor on a hub."""
+    return name != NANO and Path(name).expanduser().is_dir()
+
+
 def resolved_revision(folder: Path) -> str | None:
     """The commit that a folder of the Hugging Face cache holds; None for any other folder."""
     return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None

@@ -60,7 +60,7 @@ class LengthGroupedBatches:
     """Batches of `batch_size` rows of like length, in a random order that depends on seed and epoch alone.
 
     A window of WINDOW_BATCHES batches is drawn at random, sorted by length and cut; the cut batches are then shuffled.
-    Iterating moves on to the next epoch, unless `set_epoch` says which.
+    The epoch is 0 until `set_epoch` says which.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:

@@ -66,7 +66,6 @@ class StopOnInterrupt(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.asked:
             control.should_save = True
-            control.should_evaluate = False
             control.should_training_stop = True
 
     @contextmanager

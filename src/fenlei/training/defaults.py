@@ -37,18 +37,21 @@ def choose_tuning(config: ModelConfig, parameters: int) -> tuple[Tuning, Choice 
     return tuning, Choice("tuning", tuning, f"{size}, {'too many to move all' if tuning == 'lora' else 'few enough to train all'}")
 
 
-def choose_learning_rate(config: OptimizationConfig, tuning: Tuning, parameters: int) -> tuple[float, Choice | None]:
+def choose_learning_rate(config: OptimizationConfig, tuning: Tuning, parameters: int, batch_size: int) -> tuple[float, Choice | None]:
     """By tuning and model size.
 
     Full: 2e-5 at 0.5 billion parameters, falling with size as practice has it (BERT-base 5e-5, 7B models 5e-6). LoRA: ten times and
-    more, as its update is a small addition (Hu et al. 2021; Schulman et al. 2025, "LoRA without regret").
+    more, as its update is a small addition (Hu et al. 2021; Schulman et al. 2025, "LoRA without regret"). Both for 32 rows a
+    step, and growing with its square root (Malladi et al. 2022, for Adam).
     """
     if config.learning_rate is not None:
         return config.learning_rate, None
     scale = REFERENCE_PARAMETERS / parameters
     rate = {"full": 2e-5 * scale**0.6, "lora": 3e-4 * scale**0.25, "frozen": 1e-3}[tuning]
-    rate = float(f"{rate:.1e}")
-    return rate, Choice("learning_rate", f"{rate:g}", f"{tuning} tuning of {parameters / 1e6:,.0f} million parameters")
+    rate = float(f"{rate * math.sqrt(batch_size / 32):.1e}")
+    return rate, Choice(
+        "learning_rate", f"{rate:g}", f"{tuning} tuning of {parameters / 1e6:,.0f} million parameters, {batch_size} rows a step"
+    )
 
 
 def choose_batch_size(config: OptimizationConfig, parameters: int, rows: int) -> tuple[int, Choice | None]:
@@ -75,6 +78,8 @@ def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, r
 def choose_max_length(config: ModelConfig, model_takes: int) -> tuple[int, Choice | None]:
     """What was asked for, within what the model takes."""
     if config.max_length is not None:
-        return min(config.max_length, model_takes), None
+        if config.max_length <= model_takes:
+            return config.max_length, None
+        return model_takes, Choice("max_length", model_takes, f"all that the model takes, {config.max_length} were asked for")
     length = min(DEFAULT_MAX_LENGTH, model_takes)
     return length, Choice("max_length", length, "tokens; longer texts are shortened at their end and counted")

@@ -6,7 +6,6 @@ What is measured is what was written: the figures come from the run loaded from 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -18,18 +17,21 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import nn
 
-from fenlei.artifact import library_versions, whole_folder, write_manifest, write_text
+from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_folder, write_manifest, write_text
 from fenlei.data.examples import Example
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.inference.bulk import to_json
 from fenlei.inference.loading import HEAD_FILE, load_run_from
 from fenlei.inference.scoring import score
-from fenlei.models.backbone import is_decoder, quiet_transformers
+from fenlei.models.backbone import in_head, is_decoder, quiet_transformers
 from fenlei.models.baseline import Baseline
 from fenlei.models.hub import resolved_revision
 from fenlei.training.model_card import model_card
 from fenlei.training.setup import Setup
 
+TEST_ROWS = "test.jsonl"
+"""Rows that the run itself set aside for test."""
 LEAST_CALIBRATING_ROWS = 30
 """Fewer rows cannot fit even one number to better than chance."""
 
@@ -47,6 +49,8 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     """Writes the run's folder, the manifest last."""
     with whole_folder(out / "model") as folder, quiet_transformers():
         _save_model(setup, folder)
+    # The run is loaded back below: two copies of a large network may not fit.
+    setup.method.to("meta")
     manifest = _manifest(setup, history)
     run = load_run_from(out, manifest, device=setup.config.optimization.device, head=head)
     labels = setup.dataset.labels
@@ -66,13 +70,13 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     metrics = compute_metrics(gold, probabilities(logits(setup.dataset.selecting), manifest["temperature"]), labels)
     baseline = _baseline(setup, out, gold) if setup.config.optimization.baseline else None
     if setup.config.data.test_ratio is not None:
-        write_text(out / "test.jsonl", _as_jsonl(setup.dataset.test))
+        write_text(out / TEST_ROWS, _as_jsonl(setup.dataset.test))
     write_text(out / "config.yaml", setup.config.to_yaml())
     figures = {"selecting": metrics.to_json(), "baseline": baseline.to_json() if baseline else None, "history": history}
     write_text(out / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
     write_text(out / "README.md", model_card(manifest, metrics, baseline))
     write_manifest(out, manifest)
-    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Finished(metrics, baseline, tuple(notes))
 
 
@@ -80,7 +84,6 @@ def _save_model(setup: Setup, folder: Path) -> None:
     """Full: a stock folder. LoRA: adapter and head as PEFT writes them. Frozen: the head alone. Config and tokenizer always."""
     network, tuning = setup.method.network, setup.config.model.tuning
     stock = setup.method.stock
-    head_names = [name for name, _ in stock.named_children() if name != stock.base_model_prefix]
     if tuning == "full":
         if setup.head_kind == "linear":
             cast(Any, stock.base_model).to(setup.precision.weights)  # the head stays float32
@@ -91,14 +94,14 @@ def _save_model(setup: Setup, folder: Path) -> None:
         cast(Any, network).save_pretrained(folder)
     stock.config.save_pretrained(folder)
     if tuning == "frozen" or (tuning == "full" and setup.head_kind != "linear"):
-        state = stock.state_dict()
-        save_file({k: v.contiguous() for k, v in state.items() if k.split(".")[0] in head_names}, folder / HEAD_FILE)
+        head = {key: value.contiguous() for key, value in stock.state_dict().items() if in_head(stock, key)}
+        save_file(head, folder / HEAD_FILE)
     setup.tokenizer.save_pretrained(folder)
 
 
 def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
     model = setup.config.model
-    best = max((entry for entry in history if "eval_macro_f1" in entry), key=lambda entry: entry["eval_macro_f1"], default={})
+    best = max((entry for entry in history if "eval_selection" in entry), key=lambda entry: entry["eval_selection"], default={})
     return {
         "labels": list(setup.dataset.labels),
         "method": model.method,
@@ -115,12 +118,12 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
             "name": model.model,
             "revision": resolved_revision(setup.base) or model.revision,
             "folder": str(setup.base.resolve()),
-            "config_sha256": _fingerprint(setup.base / "config.json"),
+            "config_sha256": fingerprint(setup.base / "config.json"),
         },
         "parameters": {"all": setup.parameters, "trainable": setup.trainable},
         "best_step": best.get("step"),
         "data": {
-            "files": _data_fingerprints(setup),
+            "files": setup.data_fingerprints(),
             "rows": {name: len(getattr(setup.dataset, name)) for name in ("train", "selecting", "calibrating", "test")},
             "selecting": _lines(setup.dataset.selecting),
             "calibrating": _lines(setup.dataset.calibrating),
@@ -151,8 +154,7 @@ def _gold(setup: Setup, examples: tuple[Example, ...]) -> np.ndarray:
 
 def _as_jsonl(examples: tuple[Example, ...]) -> str:
     """The rows set aside for test, kept so that `evaluate` can be given them."""
-    rows = ({"text": example.text, "label": example.label, "line": example.line} for example in examples)
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return "".join(to_json(example.columns) + "\n" for example in examples)
 
 
 def _lines(examples: tuple[Example, ...]) -> dict[str, str]:
@@ -171,17 +173,3 @@ def _ranges(lines: list[int]) -> str:
         else:
             parts.append([line, line])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
-
-
-def _data_fingerprints(setup: Setup) -> dict[str, str]:
-    dataset = setup.dataset
-    sources = {example.source for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for example in part}
-    return {source: _fingerprint(Path(source)) for source in sorted(sources) if Path(source).is_file()}
-
-
-def _fingerprint(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from fenlei.artifact import claim_folder, saving
+from fenlei.artifact import CHECKPOINTS, check_free, last_checkpoint, saving
 from fenlei.config import RunConfig
-from fenlei.errors import FenleiError
+from fenlei.errors import ConfigError, FenleiError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.scoring import score
-from fenlei.models.backbone import is_decoder
+from fenlei.models.allocator import keep_freed_memory
+from fenlei.models.backbone import is_decoder, quiet_transformers
 from fenlei.models.head import HeadMethod
 from fenlei.text.prompts import EncodedTexts
-from fenlei.training.allocator import keep_freed_memory
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
-from fenlei.training.finish import finish
+from fenlei.training.finish import TEST_ROWS, finish
 from fenlei.training.progress import Progress
+from fenlei.training.resume import check_same_data, recall, remember
 from fenlei.training.setup import Setup, prepare
-from fenlei.training.trainer import RowTrainer
+from fenlei.training.trainer import RowTrainer, load_weights
 from fenlei.training.vectors import cached_vectors
 
 
@@ -52,6 +53,8 @@ class TrainResult:
     trainable: int
     parameters: int
     seconds: float
+    test_data: Path | None
+    """What to give `evaluate`: the test file, or the rows set aside for test; None where there are none."""
 
 
 def train(
@@ -80,9 +83,17 @@ def train(
         options["head"] = head
     config = (config or RunConfig()).replace(**named, **options)
     folder = Path(out)
-    claim_folder(folder, resume=resume)
+    check_free(folder, resume=resume)
+    if resume:
+        config = recall(folder, config)
     keep_freed_memory()
     setup = prepare(config, head=own_head)
+    labels, fingerprints = list(setup.dataset.labels), setup.data_fingerprints()
+    if resume:
+        check_same_data(folder, labels, fingerprints)
+    else:
+        with saving(folder):
+            remember(folder, config, labels, fingerprints)
     for note in setup.notes:
         if announce:
             announce(note)
@@ -90,8 +101,15 @@ def train(
     finished = finish(setup, folder, history, head=own_head)
     return TrainResult(
         folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*setup.notes, *finished.notes),
-        setup.trainable, setup.parameters, time.monotonic() - began,
+        setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
     )  # fmt: skip
+
+
+def _test_data(setup: Setup, out: Path) -> Path | None:
+    options = setup.config.data
+    if not setup.dataset.test or options.data is None:
+        return None
+    return out / TEST_ROWS if options.test_ratio is not None else Path(options.test or options.data)
 
 
 def _optimise(setup: Setup, out: Path, resume: bool, progress: Callable[[Progress], None] | None) -> list[dict[str, Any]]:
@@ -103,35 +121,55 @@ def _optimise(setup: Setup, out: Path, resume: bool, progress: Callable[[Progres
         callbacks.append(EarlyStoppingCallback(options.early_stopping_patience))
     if progress:
         callbacks.append(ProgressCallback(progress, setup.batch_size))
-    trainer = RowTrainer(
-        setup.method,
-        _training_arguments(setup, out),
-        encoded=setup.train,
-        vectors=_vectors(setup, setup.train),
-        label_ids=setup.label_ids,
-        evaluation=_evaluation(setup),
-        batch_tokens=options.batch_tokens,
-        label_smoothing=options.label_smoothing,
-        callbacks=callbacks,
-    )
+    checkpoint = last_checkpoint(out) if resume else None
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        if state.global_step >= setup.steps:  # all steps were done, and what comes after them was cut off
+            load_weights(setup.method, Path(state.best_model_checkpoint or checkpoint))
+            return list(state.log_history)
+    with _tracked(options.report_to):
+        trainer = RowTrainer(
+            setup.method,
+            _training_arguments(setup, out),
+            encoded=setup.train,
+            vectors=_vectors(setup, setup.train),
+            label_ids=setup.label_ids,
+            evaluation=_evaluation(setup),
+            batch_tokens=options.batch_tokens,
+            label_smoothing=options.label_smoothing,
+            autocast=setup.autocast,
+            callbacks=callbacks,
+        )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = get_last_checkpoint(str(out / "checkpoints")) if resume else None
-    with saving(out / "checkpoints"), stop.listening():
-        trainer.train(resume_from_checkpoint=checkpoint)
-    if stop.asked:
-        step = trainer.state.global_step
+    with quiet_transformers(), stop.listening():
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    step, steps = trainer.state.global_step, trainer.state.max_steps
+    if stop.asked and step < steps:
         raise TrainingInterrupted(
-            f"stopped after step {step} of {trainer.state.max_steps}; a checkpoint is left: continue with --resume --out {out}"
+            f"stopped after step {step} of {steps}; a checkpoint is left: go on with `fenlei train --resume --out {out}`"
         )
     return list(trainer.state.log_history)
+
+
+@contextmanager
+def _tracked(report_to: str) -> Iterator[None]:
+    """Turns the trackers' complaints about a name or a missing package into one about the option."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if report_to == "none":
+            raise
+        raise ConfigError(
+            f"report_to {report_to!r}: {error}; install the tracker (pip install 'fenlei[trackers]'), or leave the option out"
+        ) from error
 
 
 def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
     options = setup.config.optimization
     steps = setup.steps
     between = max(1, min(steps, setup.steps_an_epoch) // options.evals_per_epoch)
-    return TrainingArguments(
-        output_dir=str(out / "checkpoints"),
+    arguments = TrainingArguments(
+        output_dir=str((out / CHECKPOINTS).resolve()),
         per_device_train_batch_size=setup.batch_size,
         max_steps=steps,
         learning_rate=float(options.learning_rate or 0.0),
@@ -140,7 +178,6 @@ def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         optim="adamw_torch_fused" if setup.device.type in ("cpu", "cuda") else "adamw_torch",
-        bf16=setup.autocast == torch.bfloat16,
         fp16=setup.autocast == torch.float16,
         use_cpu=setup.device.type == "cpu",
         eval_strategy="steps",
@@ -149,7 +186,8 @@ def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
         save_steps=between,
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="macro_f1",
+        metric_for_best_model="selection",
+        restore_callback_states_from_checkpoint=True,
         greater_is_better=True,
         logging_steps=10,
         seed=options.seed,
@@ -159,6 +197,8 @@ def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
         dataloader_pin_memory=False,
         remove_unused_columns=False,
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # torch's DataParallel cannot split our batches; torchrun is the way to many GPUs
+    return arguments
 
 
 def _evaluation(setup: Setup) -> Callable[[HeadMethod], dict[str, float]]:
@@ -175,7 +215,9 @@ def _evaluation(setup: Setup) -> Callable[[HeadMethod], dict[str, float]]:
         else:
             logits = score(method, setup.selecting, len(labels), autocast=autocast).logits
         metrics = compute_metrics(gold, probabilities(logits), labels)
-        return {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1, "loss": metrics.log_loss}
+        # Macro F1 moves in steps, and stands still where few rows or one answer decide it: the loss breaks ties.
+        selection = metrics.macro_f1 - 1e-6 * min(metrics.log_loss, 1e3)
+        return {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1, "loss": metrics.log_loss, "selection": selection}
 
     return evaluate
 

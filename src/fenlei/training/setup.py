@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from fenlei.artifact import fingerprint
 from fenlei.config import RunConfig
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
@@ -46,6 +47,12 @@ class Setup:
     trainable: int
     parameters: int
     notes: tuple[str, ...]
+
+    def data_fingerprints(self) -> dict[str, str]:
+        """SHA-256 of every file that rows came from, by its name as given."""
+        parts = (self.dataset.train, self.dataset.selecting, self.dataset.calibrating, self.dataset.test)
+        sources = sorted({example.source for part in parts for example in part})
+        return {source: fingerprint(Path(source)) for source in sources if Path(source).is_file()}
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -109,8 +116,8 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
 def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
     """The configuration without a None that matters, and what was chosen."""
     tuning, chosen_tuning = choose_tuning(config.model, parameters)
-    rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters)
     batch_size, chosen_batch = choose_batch_size(config.optimization, parameters, rows)
+    rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters, batch_size)
     epochs, chosen_epochs = choose_epochs(config.optimization, tuning, batch_size, rows)
     length, chosen_length = choose_max_length(config.model, model_takes)
     filled = config.replace(tuning=tuning, learning_rate=rate, batch_size=batch_size, epochs=epochs, max_length=length)
@@ -143,7 +150,7 @@ def _backbone_parameters(base: Path) -> int:
     from transformers import AutoModel
 
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in AutoModel.from_config(load_config(base)).parameters())
+        return sum(parameter.numel() for parameter in AutoModel.from_config(load_config(base), trust_remote_code=False).parameters())
 
 
 def _cut_note(encoded: EncodedTexts, max_length: int) -> list[str]:

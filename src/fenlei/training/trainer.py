@@ -9,6 +9,7 @@ The one subclass of Trainer in the house. It differs in three places, each for a
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 
+from fenlei.artifact import COMPLETE
 from fenlei.errors import ArtifactError
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
@@ -55,6 +58,7 @@ class RowTrainer(Trainer):
         evaluation: Callable[[HeadMethod], dict[str, float]],
         batch_tokens: int,
         label_smoothing: float,
+        autocast: torch.dtype | None,
         **rest: Any,
     ) -> None:
         # Trainer insists on an evaluation set; `evaluate` below knows its own.
@@ -67,6 +71,8 @@ class RowTrainer(Trainer):
         self._evaluation = evaluation
         self._batch_tokens = batch_tokens
         self._label_smoothing = label_smoothing
+        # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
+        self._compute_in = autocast
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed)
@@ -100,6 +106,18 @@ class RowTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Whole, with a mark that says so, or not at all."""
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        try:
+            super()._save_checkpoint(model, trial)
+            (folder / COMPLETE).touch()
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if isinstance(error, (OSError, RuntimeError, SafetensorError)):  # torch.save gives a RuntimeError where the disk is full
+                raise ArtifactError(f"{folder}: could not be saved ({error}); free some space, then continue with --resume") from error
+            raise
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or cast(str, self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,13 +131,15 @@ class RowTrainer(Trainer):
         load_weights(self._method, Path(cast(str, self.state.best_model_checkpoint)))
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = torch.bfloat16 if self.args.bf16 else torch.float16 if self.args.fp16 else None
-        return torch.autocast(self.args.device.type, dtype) if dtype else nullcontext()
+        return torch.autocast(self.args.device.type, self._compute_in) if self._compute_in else nullcontext()
 
 
 def load_weights(method: HeadMethod, checkpoint: Path) -> None:
     """The learning weights of `checkpoint` into `method`; ArtifactError where they do not fit it."""
-    stored = load_file(checkpoint / WEIGHTS_FILE)
+    try:
+        stored = load_file(checkpoint / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{checkpoint}: damaged ({error}); remove this folder to go on from the checkpoint before it") from error
     learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
     if stored.keys() != learning.keys() or any(stored[name].shape != p.shape for name, p in learning.items()):
         raise ArtifactError(
