@@ -169,7 +169,7 @@ def test_every_field_of_the_configuration_is_an_option() -> None:
         (["--text-column", "title,body", "--max-length", "64"], {"text_column": "title,body", "max_length": 64}),
         (["--no-baseline", "--gradient-checkpointing"], {"baseline": False, "gradient_checkpointing": True}),
         (["--early-stopping-patience", "0"], {"early_stopping_patience": None}),
-        (["--tuning", "lora", "--lora-dropout", "0"], {"tuning": "lora", "lora_dropout": 0.0}),
+        (["--tuning", "lora", "--lora-dropout", "0.1"], {"tuning": "lora", "lora_dropout": 0.1}),
         (["--warmup-ratio", "0"], {"warmup_ratio": 0.0}),
     ],
 )

@@ -89,7 +89,7 @@ def test_every_mistake_is_told_at_once() -> None:
     assert lines == [
         "options: unknown option 'nonsense'",
         "options: tuning must be one of full, lora, frozen or null, was 'half'",
-        "options: batch_size must be a whole number, was 'many'",
+        "options: batch_size must be a whole number or null, was 'many'",
         "options: baseline must be true or false, was 1",
     ]
 
@@ -104,13 +104,13 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"test": "test.jsonl", "test_ratio": 0.1}, "test and test_ratio exclude each other"),
         ({"layers": 0}, "layers must be at least 1, was 0"),
         ({"max_length": -1}, "max_length must be at least 1, was -1"),
-        ({"prompt": "classify this"}, r"a template that contains \{text\}, was 'classify this'"),
+        ({"prompt": "classify this"}, r"a template that contains \{text\} once, was 'classify this'"),
         ({"lora_dropout": 1.0}, "lora_dropout must be at least 0 and below 1, was 1.0"),
         ({"epochs": 0}, "epochs must be above 0, was 0"),
         ({"batch_size": -4}, "batch_size must be above 0, was -4"),
         ({"warmup_ratio": 1.5}, "warmup_ratio must be at least 0 and below 1, was 1.5"),
-        ({"batch_size": True}, "batch_size must be a whole number, was True"),
-        ({"batch_size": 1.5}, "batch_size must be a whole number, was 1.5"),
+        ({"batch_size": True}, "batch_size must be a whole number or null, was True"),
+        ({"batch_size": 1.5}, "batch_size must be a whole number or null, was 1.5"),
         ({"learning_rate": "fast"}, "learning_rate must be a number or null, was 'fast'"),
     ],
 )

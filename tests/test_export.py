@@ -39,7 +39,7 @@ def test_the_stock_pipeline_gives_the_runs_calibrated_answers(
     pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "stock"), top_k=None, batch_size=8, device="cpu")
     for probabilities, answers in zip(ours, pipeline(texts), strict=True):
         by_name = {answer["label"]: answer["score"] for answer in answers}
-        np.testing.assert_allclose([by_name[label] for label in classifier.labels], probabilities, atol=1e-4)
+        np.testing.assert_allclose([by_name[label] for label in classifier.labels], probabilities, atol=1e-3)
     config = json.loads((tmp_path / "stock" / "config.json").read_text())
     assert config["problem_type"] == "single_label_classification"
     assert config["pad_token_id"] is not None

@@ -23,6 +23,7 @@ from fenlei import Classifier, TrainResult, train
 from fenlei.artifact import read_manifest
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
+from fenlei.models.devices import Precision
 from fenlei.report.evaluation import evaluate_run
 from fenlei.text.batches import collate
 from fenlei.training.dry_run import dry_run
@@ -156,13 +157,18 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tiny_qwen: Pa
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
-def test_batch_tokens_changes_nothing_but_memory(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+def test_batch_tokens_changes_nothing_but_memory(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
+    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: exact)
     for name, tokens in (("whole", 100_000), ("pieces", 40)):
-        options = {**QUICK, "batch_tokens": tokens, "tuning": "full", "max_steps": 3}
+        options = {**QUICK, "batch_tokens": tokens, "tuning": "full", "max_steps": 3, "learning_rate": 0.001}
         train(toy_file, model=str(tiny_qwen), out=tmp_path / name, **options)
+    start = Classifier.load(tmp_path / "whole").logits(["体育"]).logits
     whole, pieces = weights_of(tmp_path / "whole"), weights_of(tmp_path / "pieces")
-    # bfloat16 products round by the shape of the batch; the updates must agree far below their size.
-    assert max((whole[key] - pieces[key]).abs().max().item() for key in whole) < 1e-3
+    # AdamW turns rounding into whole steps where a gradient is all but zero; everywhere else they must agree.
+    apart = torch.cat([(whole[key] - pieces[key]).abs().flatten() for key in whole])
+    assert (apart > 1e-5).float().mean() < 0.01
+    np.testing.assert_allclose(Classifier.load(tmp_path / "pieces").logits(["体育"]).logits, start, atol=1e-4)
 
 
 def test_a_head_of_the_users_own(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
@@ -242,11 +248,12 @@ def test_nothing_of_the_users_is_overwritten(tiny_qwen: Path, toy_file: Path, tm
 
 def test_resuming_with_other_data_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     def interrupt(progress: Progress) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
+        if progress.step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(TrainingInterrupted):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", progress=interrupt, **QUICK)
-    toy_file.write_text(toy_file.read_text(encoding="utf-8").replace("。", "！"), encoding="utf-8")
+    toy_file.write_text(toy_file.read_text(encoding="utf-8").replace("银行", "央行"), encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"toy_news\.jsonl changed since the training was begun"):
         train(out=tmp_path / "run", resume=True)
 
@@ -359,7 +366,7 @@ def test_a_frozen_backbone_runs_once_a_row(tiny_qwen: Path, toy_file: Path, tmp_
 
 
 def test_dry_run_explains_and_writes_nothing(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
-    plan = dry_run(toy_file, model=str(tiny_qwen), prompt="zh", **{**QUICK, "max_length": 40})
+    plan = dry_run(toy_file, model=str(tiny_qwen), prompt="zh", **QUICK)
     assert sum(plan.labels.values()) == 51
     assert plan.texts_cut > 0
     assert plan.inputs[0].startswith("请判断")

@@ -14,6 +14,7 @@ REFERENCE_PARAMETERS = 5e8
 MANY_ROWS = 20_000
 LEAST_STEPS = 700
 """Optimiser steps a run should have before few rows stop mattering for the number of epochs."""
+FEW_STEPS, USUAL_BATCH, LEAST_BATCH, MOST_EPOCHS = 350, 32, 8, 12
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,29 @@ def choose_learning_rate(config: OptimizationConfig, tuning: Tuning, parameters:
     """By tuning and model size.
 
     Full: 2e-5 at 0.5 billion parameters, falling with size as practice has it (BERT-base 5e-5, 7B models 5e-6). LoRA: ten times and
-    more, as its update is a small addition (Hu et al. 2021; Schulman et al. 2025, "LoRA without regret"). Both for 32 rows a
-    step, and growing with its square root (Malladi et al. 2022, for Adam).
+    more, as its update is a small addition (Hu et al. 2021; Schulman et al. 2025, "LoRA without regret"). Both for steps of
+    up to 32 rows; above, growing with their square root (Malladi et al. 2022, for Adam).
     """
     if config.learning_rate is not None:
         return config.learning_rate, None
     scale = REFERENCE_PARAMETERS / parameters
     rate = {"full": 2e-5 * scale**0.6, "lora": 3e-4 * scale**0.25, "frozen": 1e-3}[tuning]
-    rate = float(f"{rate * math.sqrt(batch_size / 32):.1e}")
+    rate = float(f"{rate * max(1.0, math.sqrt(batch_size / USUAL_BATCH)):.1e}")
     return rate, Choice(
         "learning_rate", f"{rate:g}", f"{tuning} tuning of {parameters / 1e6:,.0f} million parameters, {batch_size} rows a step"
     )
 
 
 def choose_batch_size(config: OptimizationConfig, parameters: int, rows: int) -> tuple[int, Choice | None]:
-    """32 rows; more where a step is bound by its overhead and there are rows enough for many steps all the same."""
+    """32 rows; fewer where the run would have few steps, more where a step is bound by its overhead and there are rows enough."""
     if config.batch_size is not None:
         return config.batch_size, None
     if parameters < SMALL_MODEL_PARAMETERS and rows >= MANY_ROWS:
         return 128, Choice("batch_size", 128, "a small model and many rows: larger steps cost little more")
-    return 32, None
+    size = USUAL_BATCH
+    while config.max_steps is None and size > LEAST_BATCH and rows * (config.epochs or MOST_EPOCHS) / size < FEW_STEPS:
+        size //= 2
+    return size, Choice("batch_size", size, "usual" if size == USUAL_BATCH else f"{rows:,} rows are few: smaller steps, and more of them")
 
 
 def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, rows: int) -> tuple[float, Choice | None]:
@@ -70,7 +74,7 @@ def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, r
     if tuning == "frozen":
         return 10.0, Choice("epochs", 10, "only the head learns")
     needed = math.ceil(LEAST_STEPS * batch_size / rows)
-    epochs = min(12, max(3, needed))
+    epochs = min(MOST_EPOCHS, max(3, needed))
     why = "enough rows" if epochs == 3 else f"{rows:,} rows are few; best epoch kept by macro F1"
     return float(epochs), Choice("epochs", epochs, why)
 
