@@ -37,7 +37,8 @@ class ProgressCallback(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # Evaluation is no training: it must not slow down the rate that the time left is computed from.
         self._evaluating += time.monotonic() - self._last
-        self._tell(state, {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()})
+        figures = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
+        self._tell(state, {name: figures[name] for name in ("accuracy", "macro_f1", "loss")})
 
     def _tell(self, state: TrainerState, metrics: dict[str, float] | None) -> None:
         done = state.global_step - self._first_step
