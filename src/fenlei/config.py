@@ -115,7 +115,7 @@ class OptimizationConfig:
     label_smoothing: float = 0.0
     gradient_checkpointing: bool = False
     evals_per_epoch: int = 1
-    early_stopping_patience: int | None = 3
+    early_stopping_patience: int | None = None
     """Evaluations without a better macro F1 on the selecting rows before training ends. None: never."""
     seed: int = 42
     device: Device = "auto"

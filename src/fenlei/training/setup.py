@@ -116,7 +116,7 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
 def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
     """The configuration without a None that matters, and what was chosen."""
     tuning, chosen_tuning = choose_tuning(config.model, parameters)
-    batch_size, chosen_batch = choose_batch_size(config.optimization, parameters, rows)
+    batch_size, chosen_batch = choose_batch_size(config.optimization, tuning, parameters, rows)
     rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters, batch_size)
     epochs, chosen_epochs = choose_epochs(config.optimization, tuning, batch_size, rows)
     length, chosen_length = choose_max_length(config.model, model_takes)
