@@ -168,7 +168,7 @@ def test_every_field_of_the_configuration_is_an_option() -> None:
         (["--learning-rate", "1e-4"], {"learning_rate": 1e-4}),
         (["--text-column", "title,body", "--max-length", "64"], {"text_column": "title,body", "max_length": 64}),
         (["--no-baseline", "--gradient-checkpointing"], {"baseline": False, "gradient_checkpointing": True}),
-        (["--early-stopping-patience", "0"], {"early_stopping_patience": None}),
+        (["--early-stopping-patience", "2"], {"early_stopping_patience": 2}),
         (["--tuning", "lora", "--lora-dropout", "0.1"], {"tuning": "lora", "lora_dropout": 0.1}),
         (["--warmup-ratio", "0"], {"warmup_ratio": 0.0}),
     ],
