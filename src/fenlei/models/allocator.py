@@ -1,7 +1,7 @@
 """Memory that is kept between steps instead of being given back and mapped anew.
 
 glibc maps every large tensor freshly and unmaps it when it is freed; the kernel then clears each page again at the next step, which on a
-CPU costs more than the arithmetic on it (19 ms for 17 MB). Keeping freed memory costs nothing but that it stays with the process.
+CPU can cost more than the arithmetic on it. Keeping freed memory costs nothing but that it stays with the process.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def choose_learning_rate(config: OptimizationConfig, tuning: Tuning, parameters:
 def choose_batch_size(config: OptimizationConfig, tuning: Tuning, parameters: int, rows: int) -> tuple[int, Choice | None]:
     """32 rows; more where a step is bound by its overhead and there are rows enough, fewer where adapters would learn in few steps.
 
-    Full tuning of few rows keeps 32: smaller steps made it less accurate (nano on 595 built-in rows: 0.84 with 16, see docs/results.md).
+    Full tuning of few rows keeps 32: in the one comparison there is, smaller steps were less accurate (docs/results.md).
     """
     if config.batch_size is not None:
         return config.batch_size, None
