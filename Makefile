@@ -24,8 +24,9 @@ install: $(INSTALLED)
 
 $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if (3, 10) <= v < (3, 14) else "fenlei needs Python 3.10 to 3.13, $(PYTHON) is %d.%d: make install PYTHON=python3.12" % v[:2])'
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint $(CONSTRAINTS) --editable '.[dev]'
+	@$(PYTHON) -m venv --clear $(VENV)
+	@echo "installing into $(VENV): two to five minutes, once"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
 demo: $(INSTALLED)

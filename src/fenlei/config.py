@@ -106,7 +106,7 @@ class OptimizationConfig:
     learning_rate: float | None = None
     """None: by tuning and model size (see training/defaults.py)."""
     batch_size: int | None = None
-    """Rows an optimiser step (the loss is their mean). None: 32; fewer for few rows, 128 for a small model with many."""
+    """Rows an optimiser step (the loss is their mean). None: 32; fewer for adapters on few rows, 128 for a small model with many."""
     batch_tokens: int = 4096
     """Tokens that go through the network at once; only memory and speed depend on it."""
     warmup_ratio: float = 0.06

@@ -127,14 +127,15 @@ def _optimise(setup: Setup, out: Path, resume: bool, progress: Callable[[Progres
         if state.global_step >= setup.steps:  # all steps were done, and what comes after them was cut off
             load_weights(setup.method, Path(state.best_model_checkpoint or checkpoint))
             return list(state.log_history)
+    vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup)
     with _tracked(options.report_to):
         trainer = RowTrainer(
             setup.method,
             _training_arguments(setup, out),
             encoded=setup.train,
-            vectors=_vectors(setup, setup.train),
+            vectors=vectors,
             label_ids=setup.label_ids,
-            evaluation=_evaluation(setup),
+            evaluation=evaluation,
             batch_tokens=options.batch_tokens,
             label_smoothing=options.label_smoothing,
             autocast=setup.autocast,

@@ -112,11 +112,11 @@ class RowTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
             (folder / COMPLETE).touch()
-        except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, (OSError, RuntimeError, SafetensorError)):  # torch.save gives a RuntimeError where the disk is full
-                raise ArtifactError(f"{folder}: could not be saved ({error}); free some space, then continue with --resume") from error
-            raise
+        except (OSError, RuntimeError, SafetensorError) as error:  # torch.save gives a RuntimeError where the disk is full
+            raise ArtifactError(f"{folder}: could not be saved ({error}); free some space, then continue with --resume") from error
+        finally:
+            if not (folder / COMPLETE).exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or cast(str, self.args.output_dir))

@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from fenlei.artifact import saving
+from fenlei.inference.scoring import BATCH_TOKENS
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
-
-BATCH_TOKENS = 8192
 
 
 def cache_folder() -> Path:
