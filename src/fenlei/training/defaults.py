@@ -67,7 +67,9 @@ def choose_batch_size(config: OptimizationConfig, tuning: Tuning, parameters: in
     size = USUAL_BATCH
     while tuning == "lora" and config.max_steps is None and size > LEAST_BATCH and rows * (config.epochs or MOST_EPOCHS) / size < FEW_STEPS:
         size //= 2
-    return size, Choice("batch_size", size, "usual" if size == USUAL_BATCH else f"{rows:,} rows are few: smaller steps, and more of them")
+    if size == USUAL_BATCH:
+        return size, None
+    return size, Choice("batch_size", size, f"{rows:,} rows are few: smaller steps, and more of them")
 
 
 def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, rows: int) -> tuple[float, Choice | None]:
