@@ -30,11 +30,14 @@ class Calibration:
     """Vector scaling: logits * scale + bias take the place of logits / temperature. None: the temperature alone."""
     bias: tuple[float, ...] | None = None
 
+    def apply(self, logits: np.ndarray) -> np.ndarray:
+        """The calibrated logits, float64 (rows, labels)."""
+        scores = np.asarray(logits, dtype=np.float64)
+        return scores / self.temperature if self.scale is None or self.bias is None else scores * self.scale + self.bias
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """float32 (rows, labels), each row sums to 1; ModelError where a row has NaN, +inf or no candidate at all."""
-        if self.scale is None or self.bias is None:
-            return probabilities(logits, self.temperature)
-        return probabilities(np.asarray(logits, dtype=np.float64) * self.scale + self.bias)
+        return probabilities(logits, self.temperature) if self.scale is None else probabilities(self.apply(logits))
 
     def to_json(self) -> dict[str, Any]:
         """The keys of fenlei.json."""

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
+from fenlei.config import SetScore
 from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.scored_rows import checked
-
-SetScore = Literal["lac", "aps", "raps"]
 
 FREE_RANK, DEARER = 5, 0.01
 """RAPS: each rank after the fifth costs 0.01, the setting of Angelopoulos & Bates, A Gentle Introduction to Conformal Prediction (2021)."""

@@ -31,6 +31,9 @@ WINDOW_ROWS = 2048
 STDIO = "-"
 TARGET_SUFFIXES = (".jsonl", ".ndjson", ".csv")
 
+ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "calibrated", "tokens_cut")
+"""The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
+
 Row = dict[str, Any]
 
 
@@ -99,6 +102,12 @@ def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabi
     values: Row = {"prediction": prediction.label, "confidence": _rounded(prediction.confidence)}
     if probabilities:
         values["probabilities"] = {name: _rounded(value) for name, value in prediction.probabilities.items()}
+    if prediction.prediction_set is not None:
+        values["prediction_set"] = list(prediction.prediction_set)
+    if prediction.abstained is not None:
+        values["abstained"] = prediction.abstained
+    if prediction.novelty is not None:
+        values["novelty"] = _rounded(prediction.novelty)
     values |= {"calibrated": prediction.calibrated, "tokens_cut": prediction.tokens_cut}
     return {**columns, **{prefix + name: value for name, value in values.items()}}
 
@@ -112,7 +121,7 @@ def to_json(row: Any) -> str:
 
 
 def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
-    added = ("prediction", "confidence", *(("probabilities",) if probabilities else ()), "calibrated", "tokens_cut")
+    added = [name for name in ADDED if name != "probabilities" or probabilities]
     clash = [prefix + name for name in added if prefix + name in example.columns]
     if clash:
         raise DataError(

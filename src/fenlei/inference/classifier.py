@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from fenlei.config import Device
+from fenlei.artifact import read_manifest
+from fenlei.config import Device, TrustConfig
 from fenlei.errors import RequestError
-from fenlei.evaluation.calibration import probabilities
-from fenlei.inference.loading import LoadedRun, load_run
+from fenlei.inference.loading import LoadedRun, load_run_from
 from fenlei.inference.scoring import Scores, score
+from fenlei.inference.trust import Trust, load_trust
 
 
 @dataclass(frozen=True)
@@ -30,18 +31,33 @@ class Prediction:
     """Whether the probabilities were fitted to held-out rows."""
     tokens_cut: int
     """Tokens of the text that did not fit the length limit and were not read."""
+    prediction_set: tuple[str, ...] | None = None
+    """The labels that cannot be excluded, the likeliest first; None where no sets were asked for."""
+    abstained: bool | None = None
+    """Whether the confidence is below what answers need; None where no threshold was asked for."""
+    novelty: float | None = None
+    """The share of known rows that are less strange, 0 to 1; None where the run does not measure it."""
 
 
 class Classifier:
     """A run, loaded. Its answers for a text do not depend on the texts beside it."""
 
-    def __init__(self, run: LoadedRun) -> None:
+    def __init__(self, run: LoadedRun, trust: Trust) -> None:
         self._run = run
+        self.trust = trust
 
     @classmethod
-    def load(cls, run: str | Path, *, device: Device = "auto", head: nn.Module | None = None) -> Classifier:
-        """From a folder that `train` wrote. ArtifactError where it is incomplete, ModelError where its base model is not to be found."""
-        return cls(load_run(run, device=device, head=head))
+    def load(
+        cls, run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, trust: TrustConfig | None = None
+    ) -> Classifier:
+        """From a folder that `train` wrote; what `trust` names takes the place of the run's own threshold and sets.
+
+        ArtifactError where it is incomplete, ModelError where its base model is not to be found, DataError where its calibrating rows
+        cannot promise what is asked.
+        """
+        manifest = read_manifest(run)
+        asked = load_trust(Path(run), manifest, trust)  # first: it takes no time, and loading a network may take minutes
+        return cls(load_run_from(Path(run), manifest, device=device, head=head), asked)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -49,7 +65,7 @@ class Classifier:
 
     @property
     def temperature(self) -> float:
-        return float(self._run.manifest["temperature"])
+        return self.trust.calibration.temperature
 
     def describe(self) -> dict[str, Any]:
         """The run's manifest (labels, method, base model, versions, ...)."""
@@ -65,21 +81,40 @@ class Classifier:
         broken = next((at for at, text in enumerate(texts) if not _is_unicode(text)), None)
         if broken is not None:
             raise RequestError(f"text {broken} {texts[broken]!r} is no valid Unicode (a lone surrogate); decode it with the right encoding")
-        return score(self._run.method, self._run.encoder.encode(texts), len(self.labels), progress=progress)
+        encoded = self._run.encoder.encode(texts)
+        return score(self._run.method, encoded, len(self.labels), keep_states=self.trust.needs_states, progress=progress)
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """float32 (rows, labels), columns in the order of `labels`."""
-        return probabilities(self.logits(texts).logits, self.temperature)
+        return self.trust.calibration.probabilities(self.logits(texts).logits)
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        scores = self.logits(texts)
-        calibrated = bool(self._run.manifest.get("calibrated"))
-        answers = []
-        for row, cut in zip(probabilities(scores.logits, self.temperature), scores.tokens_cut, strict=True):
-            best = int(row.argmax())
-            named = dict(zip(self.labels, row.tolist(), strict=True))
-            answers.append(Prediction(self.labels[best], float(row[best]), named, calibrated, int(cut)))
-        return answers
+        return self.answer(self.logits(texts))
+
+    def answer(self, scores: Scores) -> list[Prediction]:
+        """What is said on scores that `logits` gave."""
+        trust = self.trust
+        rows = trust.calibration.probabilities(scores.logits)
+        sets = trust.sets.sets(rows) if trust.sets else None
+        abstained = trust.abstention.abstains(rows) if trust.abstention else None
+        novelty = trust.novelty.ranks(scores) if trust.novelty else None
+        return [
+            Prediction(
+                label=self.labels[int(row.argmax())],
+                confidence=float(row.max()),
+                probabilities=dict(zip(self.labels, row.tolist(), strict=True)),
+                calibrated=trust.calibrated,
+                tokens_cut=int(scores.tokens_cut[at]),
+                prediction_set=None if sets is None else self._named(row, sets[at]),
+                abstained=None if abstained is None else bool(abstained[at]),
+                novelty=None if novelty is None else float(novelty[at]),
+            )
+            for at, row in enumerate(rows)
+        ]
+
+    def _named(self, row: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
+        """The chosen labels, the likeliest first."""
+        return tuple(self.labels[at] for at in np.argsort(-row, kind="stable") if chosen[at])
 
 
 def _is_unicode(text: str) -> bool:

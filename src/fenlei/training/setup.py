@@ -16,12 +16,14 @@ from fenlei.artifact import fingerprint
 from fenlei.config import RunConfig
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
+from fenlei.inference.trust import check_promises
 from fenlei.models.backbone import add_lora, checkpoint_activations, load_config, load_network, load_tokenizer, longest_input
 from fenlei.models.devices import Precision, pick_device, pick_precision
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
 from fenlei.models.hub import resolve_model
 from fenlei.text.prompts import EncodedTexts, TextEncoder
 from fenlei.training.defaults import Choice, choose_batch_size, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
+from fenlei.training.promises import read_out_of_scope
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,9 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
         raise ConfigError("no model: give --model a local folder, `nano`, or a Hugging Face or ModelScope id")
     seed = config.optimization.seed
     dataset = load_dataset(config.data, seed=seed)
+    check_promises(config.trust, len(dataset.calibrating))
+    if config.trust.out_of_scope is not None:
+        read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     tokenizer = load_tokenizer(base)
     parameters = _backbone_parameters(base)
