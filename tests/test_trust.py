@@ -37,6 +37,7 @@ def test_vector_scaling_is_taken_where_classes_differ_and_lowers_the_loss_on_new
     own = np.arange(3000)
     plain = probabilities(distorted[3000:], fitted.temperature)[own, gold[3000:]]
     assert -np.log(fitted.probabilities(distorted[3000:])[own, gold[3000:]]).mean() < -np.log(plain).mean() - 0.1
+    np.testing.assert_allclose(fitted.scale, 1 / np.array([3, 1, 1, 1, 1, 0.4]), rtol=0.25)
 
 
 def test_vector_scaling_is_not_taken_where_one_temperature_tells_all_or_a_class_has_few_rows():

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fenlei.config import Device
+from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.config import Device, TrustConfig
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
-    from fenlei.inference.classifier import Classifier
+    from fenlei.inference.classifier import Classifier, Prediction
 
 
 EXAMPLES = (
     "fenlei predict runs/news --text 央行宣布下调存款准备金率",
     "fenlei predict runs/news new.csv --out predicted.csv --probabilities",
+    "fenlei predict runs/news new.csv --out predicted.csv --target-accuracy 0.99",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
 )
 
@@ -30,18 +33,25 @@ def predict(
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
+    min_confidence: MinConfidence = None,
+    target_accuracy: TargetAccuracy = None,
+    set_coverage: SetCoverage = None,
+    set_score: SetScoreOption = "lac",
+    set_by_class: SetByClass = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
 ) -> None:
     """Classify a text, or every row of a file.
 
-    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added.
+    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added, and where the run measures them
+    or they are asked for, prediction_set, abstained and novelty. No row is ever dropped.
     """
     if (source is None) == (not text):
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
 
+    trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
     if source is None:
-        _predict_texts(_load(run, device), text or [], probabilities, json)
+        _predict_texts(_load(run, device, trust), text or [], probabilities, json)
         return
 
     from dataclasses import asdict
@@ -55,7 +65,7 @@ def predict(
     columns = text_column or _trained_column(run)
     if source != "-":
         notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
-    classifier = _load(run, device)
+    classifier = _load(run, device, trust)
     with counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, progress=progress)
     if json and out != "-":
@@ -64,12 +74,12 @@ def predict(
         _note_summary(result)
 
 
-def _load(run: str, device: Device) -> Classifier:
+def _load(run: str, device: Device, trust: TrustConfig) -> Classifier:
     from fenlei.inference.classifier import Classifier
     from fenlei.models.allocator import keep_freed_memory
 
     keep_freed_memory()
-    return Classifier.load(run, device=device)
+    return Classifier.load(run, device=device, trust=trust)
 
 
 def _predict_texts(classifier: Classifier, texts: list[str], with_probabilities: bool, as_json: bool) -> None:
@@ -84,10 +94,22 @@ def _predict_texts(classifier: Classifier, texts: list[str], with_probabilities:
             typer.echo(text)
         typer.echo(f"{prediction.label}\t{prediction.confidence:.4f}")
         tables().print(probability_bars(prediction.probabilities))
+        for line in _beside(prediction):
+            typer.echo(line)
         if prediction.tokens_cut:
             notes().print(f"{prediction.tokens_cut:,} tokens at the end of the text were too many for the model and were not read")
         if not prediction.calibrated:
             notes().print("The confidence is not calibrated: the run had too few dev rows for it.")
+
+
+def _beside(prediction: Prediction) -> Iterator[str]:
+    """What is said beside the label, where the run says it."""
+    if prediction.abstained is not None:
+        yield f"abstained\t{'yes: the confidence is below the threshold' if prediction.abstained else 'no'}"
+    if prediction.prediction_set is not None:
+        yield f"set\t{', '.join(prediction.prediction_set) or 'empty: no label is likely enough'}"
+    if prediction.novelty is not None:
+        yield f"novelty\t{prediction.novelty:.4f}"
 
 
 def _trained_column(run: str) -> str | None:

@@ -19,6 +19,13 @@ PLANE = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "top": 
 """The same for the template."""
 
 
+LEAST_SHARE = 0.01
+"""Of the rows, that a point of a line stands for at least: fewer make it jump."""
+
+LEAST_COVERAGE = 0.02
+"""Where the curve of accuracy begins: that of a handful of rows is 0 or 1."""
+
+
 @dataclass(frozen=True)
 class Tick:
     """A mark on an axis."""
@@ -51,6 +58,8 @@ class Bar:
     title: str
     whisker: tuple[float, float, float] | None = None
     """x, y of its low and of its high end."""
+    weight: float = 1.0
+    """How deep its colour is, 0 to 1: a bar of few rows says little."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class Chart:
 def reliability_chart(confidence: Confidence, *, calibrated: bool) -> Chart:
     """Accuracy over confidence: bars as the run answers, a line for the raw network, the diagonal for perfection."""
     width = (RIGHT - LEFT) / len(confidence.after)
+    most = max(one.rows for one in confidence.after)
     bars = [
         Bar(
             _x(one.low) + 1,
@@ -76,6 +86,7 @@ def reliability_chart(confidence: Confidence, *, calibrated: bool) -> Chart:
             width - 2,
             BOTTOM - _y(one.accuracy, 0, 1),
             f"{one.rows:,} rows with a confidence of {percent(one.low)} to {percent(one.high)}: {percent(one.accuracy)} right",
+            weight=round(0.15 + 0.85 * math.sqrt(one.rows / most), 2),
         )
         for one in confidence.after
         if one.rows
@@ -88,8 +99,8 @@ def reliability_chart(confidence: Confidence, *, calibrated: bool) -> Chart:
 
 def coverage_chart(confidence: Confidence) -> Chart:
     """Accuracy of the most confident rows, over the share of the rows that they are."""
-    low = _floor(min(confidence.accuracies))
-    curve = list(zip(confidence.coverages, confidence.accuracies, strict=True))
+    curve = [(x, y) for x, y in zip(confidence.coverages, confidence.accuracies, strict=True) if x >= LEAST_COVERAGE]
+    low = _floor(min(accuracy for _, accuracy in curve))
     silence = confidence.silence
     dots: tuple[tuple[float, float, str], ...] = ()
     if silence is not None and silence.accuracy is not None:
@@ -146,7 +157,8 @@ def _training_chart(title: str, history: Sequence[Mapping[str, Any]], wanted: di
 
 
 def _raw(bins: Sequence[ReliabilityBin]) -> Line:
-    seen = [one for one in bins if one.rows]
+    least = LEAST_SHARE * sum(one.rows for one in bins)
+    seen = [one for one in bins if one.rows >= least]
     dots = tuple(
         (_x(one.confidence), _y(one.accuracy, 0, 1), f"before calibration: {percent(one.accuracy)} right at {percent(one.confidence)}")
         for one in seen

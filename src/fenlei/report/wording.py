@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fenlei.evaluation.metrics import Metrics
+from fenlei.report.confidence import Confidence
 
 BASELINE = "TF-IDF baseline"
 EQUAL = 0.0005
@@ -68,6 +69,21 @@ def verdict(metrics: Metrics, baseline: Metrics | None) -> str:
         f"The {BASELINE} is better: the model is {-100 * gain:.1f} points less accurate ({figures})."
         " Train longer, on more rows or from a larger model, or use the baseline."
     )
+
+
+def confidence_lines(metrics: Metrics, confidence: Confidence) -> Iterator[str]:
+    """What the confidence was worth: its calibration, the threshold and the sets."""
+    floor = metrics.calibration_noise_floor
+    chance = "" if floor is None else f"; a perfect model would show {three_places(floor)} on as many rows"
+    before = f"{three_places(confidence.error_before)} before calibration, "
+    yield f"Expected calibration error: {before}{three_places(metrics.expected_calibration_error)} as answered{chance}"
+    silence, sets = confidence.silence, confidence.sets
+    if silence is not None:
+        right = "" if silence.accuracy is None else f", {percent(silence.accuracy)} of them right"
+        yield f"Answered from confidence {three_places(silence.min_confidence)} on: {percent(silence.coverage)} of the rows{right}"
+    if sets is not None:
+        size = f"{sets.mean_size:.2f} labels a set, {percent(sets.empty)} empty"
+        yield f"Prediction sets ({sets.score}): {percent(sets.reached)} hold the label, {percent(sets.asked)} asked; {size}"
 
 
 def facts(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
