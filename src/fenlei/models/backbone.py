@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from fenlei.config import ModelConfig
 from fenlei.errors import ArtifactError, ConfigError, ModelError
 from fenlei.labels import LabelSet
+from fenlei.models.attention import speed_up_short_rows
 from fenlei.models.lora_linear import fuse_lora
 
 DEFAULT_MAX_LENGTH = 1024
@@ -98,6 +99,7 @@ def load_network(
     for module in head_modules(network).values():
         module.float()
     _restore_head(network, folder)
+    speed_up_short_rows(network)
     return network  # type: ignore[no-any-return]
 
 
