@@ -11,7 +11,6 @@ import io
 import itertools
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fenlei.artifact import saving, whole_file
 from fenlei.data.examples import Example
 from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
@@ -127,35 +127,20 @@ def _sink(target: str | Path) -> Iterator[Callable[[str], None]]:
     if isinstance(target, str):
         yield _to_stdout
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with whole_file(target, DataError) as temporary:
 
-    def append(text: str) -> None:
-        # Opened for each window, so that a full disk shows here, not when something else closes the file.
-        with _saving(target), temporary.open("a", encoding="utf-8", newline="") as file:
-            file.write(text)
+        def append(text: str) -> None:
+            # Opened for each window, so that a full disk shows here, not when something else closes the file.
+            with saving(target, DataError), temporary.open("a", encoding="utf-8", newline="") as file:
+                file.write(text)
 
-    try:
-        with _saving(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
         append("")
         yield append
-        with _saving(target):
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _to_stdout(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-@contextmanager
-def _saving(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{target}: could not be written ({error}); free some space or choose another place") from error
 
 
 def _json_lines(examples: Sequence[Example], rows: Sequence[Row]) -> str:

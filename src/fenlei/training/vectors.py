@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fenlei.artifact import saving
+from fenlei.artifact import saving, whole_file
 from fenlei.inference.scoring import BATCH_TOKENS
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import by_token_budget, collate
@@ -30,14 +30,8 @@ def cached_vectors(method: HeadMethod, base: Path, encoded: EncodedTexts) -> np.
     """What the head reads of every row, float32 (rows, hidden), memory-mapped; computed where it is not there yet."""
     path = cache_folder() / f"{_key(method, base, encoded)}.npy"
     if not path.exists():
-        with saving(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            try:
-                _compute(method, encoded, temporary)
-                os.replace(temporary, path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with whole_file(path) as temporary, saving(path):
+            _compute(method, encoded, temporary)
     return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
