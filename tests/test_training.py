@@ -264,6 +264,65 @@ def test_a_checkpoint_that_cannot_be_saved_leaves_the_one_before_it(
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
+def _interrupted_at(step: int, out: Path, data: Path, model: Path, **options: Any) -> None:
+    """Leaves a checkpoint of the step after `step`."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == step and progress.metrics is None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted):
+        train(data, model=str(model), out=out, progress=interrupt, **options)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_steps": 20, "tuning": "lora", "learning_rate": 0.01}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
+    _interrupted_at(17, tmp_path / "cut", toy_file, tiny_qwen, **options)
+    newest = Path("checkpoints/checkpoint-18")
+    files = {path.name for path in (tmp_path / "cut" / newest).iterdir()}
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors", "trainer_state.json", "complete"} <= files
+    for name in sorted(files):
+        run = tmp_path / name
+        shutil.copytree(tmp_path / "cut", run)
+        content = bytearray((run / newest / name).read_bytes())
+        content[len(content) // 2] ^= 1  # one bit, where torch.load would notice nothing
+        (run / newest / name).write_bytes(content)
+        told: list[str] = []
+        train(out=run, resume=True, announce=told.append)
+        assert any(note.startswith("passed over") and "checkpoint-18 is damaged" in note and name in note for note in told)
+        assert any(note.startswith("resuming from") and "checkpoint-18" not in note for note in told)
+        whole, cut = weights_of(tmp_path / "whole"), weights_of(run)
+        assert all(torch.equal(whole[key], cut[key]) for key in whole), name
+
+
+def test_without_a_whole_checkpoint_resuming_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    _interrupted_at(2, tmp_path / "run", toy_file, tiny_qwen, **QUICK)
+    (tmp_path / "run" / "checkpoints" / "checkpoint-3" / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"no checkpoint can be gone on from .*checkpoint-3 is damaged \(optimizer\.pt\)"):
+        train(out=tmp_path / "run", resume=True)
+
+
+def test_best_weights_that_are_damaged_are_noticed_before_training_goes_on(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    _interrupted_at(9, tmp_path / "run", toy_file, tiny_qwen, **{**QUICK, "max_steps": 20})
+    last, best = (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" for step in (10, 7))
+    assert json.loads((last / "trainer_state.json").read_text())["best_model_checkpoint"] == str(best)
+    weights = best / "trainable.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"checkpoint-10: checkpoint-7 is damaged \(trainable\.safetensors\)"):
+        train(out=tmp_path / "run", resume=True)
+
+
+def test_a_run_that_moved_is_resumed_with_its_best_weights(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_steps": 20, "tuning": "frozen", "learning_rate": 10.0}  # the first epoch is the best
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
+    _interrupted_at(9, tmp_path / "cut", toy_file, tiny_qwen, **options)
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    train(out=tmp_path / "moved", resume=True)
+    whole, moved = weights_of(tmp_path / "whole"), weights_of(tmp_path / "moved")
+    assert all(torch.equal(whole[key], moved[key]) for key in whole)
+
+
 def test_nothing_of_the_users_is_overwritten(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     (tmp_path / "work" / "model").mkdir(parents=True)
     (tmp_path / "work" / "model" / "mine.txt").write_text("mine")

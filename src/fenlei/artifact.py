@@ -27,7 +27,7 @@ FORMAT_VERSION = 1
 MANIFEST = "fenlei.json"
 CHECKPOINTS = "checkpoints"
 COMPLETE = "complete"
-"""An empty file that a checkpoint gets last."""
+"""The file that a checkpoint gets last: the checksums of the others."""
 
 REQUIRED = (
     "format_version",
@@ -51,7 +51,7 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder; give the folder that `fenlei train --out` wrote")
     if not path.exists():
-        unfinished = has_checkpoints(folder)
+        unfinished = checkpoints(folder)
         cure = "training did not end; continue it with --resume" if unfinished else "give the folder that `fenlei train --out` wrote"
         raise ArtifactError(f"{folder}: holds no complete run (no {MANIFEST}): {cure}")
     try:
@@ -128,15 +128,10 @@ def saving(path: Path, error: type[FenleiError] = ArtifactError) -> Iterator[Non
         raise error(f"{path}: could not be saved ({reason}); free some space or choose another folder, then run again") from reason
 
 
-def last_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; None where there is none."""
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of an unfinished training that were written to their end, the newest first."""
     whole = [mark.parent for mark in (run / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
-
-
-def has_checkpoints(run: Path) -> bool:
-    """Whether a training was begun in `run` that can be gone on with."""
-    return last_checkpoint(run) is not None
+    return sorted(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
 
 
 def is_taken(out: Path, *, but: tuple[str, ...] = ()) -> bool:
@@ -156,7 +151,7 @@ def check_new(out: Path, *, but: tuple[str, ...] = ()) -> None:
 
 def check_free(out: Path, *, resume: bool) -> None:
     """ArtifactError where `out` cannot take a run: it holds one, or anything else (resume: it holds none to go on with)."""
-    unfinished = has_checkpoints(out) and not (out / MANIFEST).exists()
+    unfinished = bool(checkpoints(out)) and not (out / MANIFEST).exists()
     if unfinished and not resume:
         raise ArtifactError(f"{out}: holds an unfinished run; continue it with --resume, or choose another --out")
     if resume and not unfinished and not (out / MANIFEST).exists():
