@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,33 @@ def test_a_run_that_moved_is_resumed_with_its_best_weights(tiny_qwen: Path, toy_
     train(out=tmp_path / "moved", resume=True)
     whole, moved = weights_of(tmp_path / "whole"), weights_of(tmp_path / "moved")
     assert all(torch.equal(whole[key], moved[key]) for key in whole)
+
+
+def test_what_tensorboard_shows_outlives_the_training(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a writer in place of TensorBoard's, which is no dependency: what matters is where it is told to write."""
+
+    class Writer:
+        def __init__(self, log_dir: str) -> None:
+            Path(log_dir).mkdir(parents=True)
+            self._file = Path(log_dir) / "events"
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self._file.write_text(f"{name} {value} {step}")
+
+        def add_text(self, name: str, text: str, step: int = 0) -> None: ...
+        def flush(self) -> None: ...
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", report_to="tensorboard", **QUICK)
+    assert (tmp_path / "run" / "logs" / "events").exists()
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "elsewhere"))
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "other", report_to="tensorboard", **QUICK)
+    assert (tmp_path / "elsewhere" / "events").exists()
+    assert not (tmp_path / "other" / "logs").exists()
 
 
 def test_nothing_of_the_users_is_overwritten(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:

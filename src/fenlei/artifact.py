@@ -3,6 +3,7 @@
 DIR/fenlei.json    written last; its presence says that the run is complete
     config.yaml    every option of the run
     model/         weights, config and tokenizer
+    logs/          what TensorBoard shows
     checkpoints/   of an unfinished training
 """
 
@@ -26,6 +27,7 @@ from fenlei.errors import ArtifactError, FenleiError
 FORMAT_VERSION = 1
 MANIFEST = "fenlei.json"
 CHECKPOINTS = "checkpoints"
+LOGS = "logs"
 COMPLETE = "complete"
 """The file that a checkpoint gets last: the checksums of the others."""
 
@@ -157,7 +159,7 @@ def check_free(out: Path, *, resume: bool) -> None:
     if resume and not unfinished and not (out / MANIFEST).exists():
         raise ArtifactError(f"{out}: holds no checkpoint to resume from; start without --resume")
     if not unfinished:
-        check_new(out, but=(CHECKPOINTS,))
+        check_new(out, but=(CHECKPOINTS, LOGS))
 
 
 def fingerprint(path: Path) -> str:

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerState, TrainingArguments
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
-from fenlei.artifact import CHECKPOINTS, check_free, saving
+from fenlei.artifact import CHECKPOINTS, LOGS, check_free, saving
 from fenlei.config import RunConfig
 from fenlei.errors import ConfigError, FenleiError
 from fenlei.evaluation.calibration import probabilities
@@ -144,6 +145,7 @@ def _optimise(setup: Setup, out: Path, start: Start | None, progress: Callable[[
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)
+    _keep_logs(trainer, out)
     with quiet_transformers(), stop.listening():
         trainer.train(resume_from_checkpoint=None if start is None else str(start.checkpoint))
     step, steps = trainer.state.global_step, trainer.state.max_steps
@@ -165,6 +167,13 @@ def _tracked(report_to: str) -> Iterator[None]:
         raise ConfigError(
             f"report_to {report_to!r}: {error}; install the tracker (pip install 'fenlei[trackers]'), or leave the option out"
         ) from error
+
+
+def _keep_logs(trainer: RowTrainer, out: Path) -> None:
+    """TensorBoard's files in the run's folder: its own choice are the checkpoints, which go at the end. TENSORBOARD_LOGGING_DIR wins."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(out / LOGS)
 
 
 def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
