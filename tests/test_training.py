@@ -402,6 +402,13 @@ def test_a_base_that_moved_or_changed_is_named(tiny_qwen: Path, toy_file: Path, 
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     with pytest.raises(ArtifactError, match="is not the base model that this run was trained on"):
         Classifier.load(tmp_path / "run")
+    config.write_bytes((tiny_qwen / "config.json").read_bytes())
+    weights = load_file(base / "model.safetensors")
+    for parameter in weights.values():
+        parameter.mul_(1.001)  # what more training does: the same names, shapes and sizes
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"\(other weights\); restore"):
+        Classifier.load(tmp_path / "run")
     base.rename(tmp_path / "elsewhere")
     with pytest.raises(ArtifactError, match=r"base_model.folder"):
         Classifier.load(tmp_path / "run")
