@@ -27,13 +27,11 @@ from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
 from fenlei.models.devices import Precision
 from fenlei.report.evaluation import evaluate_run
-from fenlei.text.batches import collate
 from fenlei.training.dry_run import dry_run
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
 from fenlei.training.setup import prepare
 from fenlei.training.trainer import RowTrainer
-from fenlei.training.vectors import cached_vectors
 
 QUICK: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "max_length": 48}
 
@@ -468,21 +466,6 @@ except Exception as error:
     assert "could not be saved" in done.stdout
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"checkpoints"}, "only what --resume needs may stay"
-
-
-def test_a_frozen_backbone_runs_once_a_row(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cached equals uncached, the second run computes nothing, and another length is another cache entry."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "tuning": "frozen"}))
-    setup.method.eval()
-    cached = cached_vectors(setup.method, setup.base, setup.train)
-    with torch.inference_mode():
-        fresh = setup.method.pool(collate(setup.train, range(len(setup.train)), setup.method.pad_id)).numpy()
-    np.testing.assert_allclose(cached, fresh, atol=1e-5)
-    monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", lambda self, batch: pytest.fail("the backbone ran again"))
-    np.testing.assert_array_equal(cached_vectors(setup.method, setup.base, setup.train), cached)
-    with pytest.raises(pytest.fail.Exception):
-        cached_vectors(setup.method, setup.base, setup.selecting)
 
 
 def test_dry_run_explains_and_writes_nothing(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
