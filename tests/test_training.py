@@ -25,6 +25,7 @@ from fenlei import Classifier, TrainResult, train
 from fenlei.artifact import read_manifest
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
+from fenlei.models.backbone import backbone_parameters
 from fenlei.models.devices import Precision
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.dry_run import dry_run
@@ -487,6 +488,20 @@ def test_choices_are_explained(tiny_qwen: Path, toy_file: Path) -> None:
     for name in ("tuning full", "learning_rate", "epochs", "max_length 256", "trainable parameters"):
         assert name in told
     assert None not in (setup.config.model.tuning, setup.config.optimization.learning_rate, setup.config.optimization.epochs)
+
+
+def test_choices_are_those_for_the_blocks_that_are_kept(tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deep model cut down to a small one is trained as a small one: all of it, at a small model's learning rate."""
+    whole = backbone_parameters(tiny_qwen, None)
+    half = backbone_parameters(tiny_qwen, 1)
+    assert half < whole
+    monkeypatch.setattr("fenlei.training.defaults.LORA_FROM_PARAMETERS", (half + whole) // 2)
+    for layers, tuning in ((None, "lora"), (1, "full")):
+        setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "layers": layers}))
+        assert setup.config.model.tuning == tuning
+    assert sum(parameter.numel() for parameter in setup.method.stock.base_model.parameters()) == half, "what is counted is what is loaded"
+    with pytest.raises(ConfigError, match="layers 3: the model has only 2"):
+        prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "layers": 3}))
 
 
 def test_no_data_and_no_model_are_said(tmp_path: Path, toy_file: Path) -> None:

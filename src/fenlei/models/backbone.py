@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fenlei.config import ModelConfig
 from fenlei.errors import ArtifactError, ConfigError, ModelError
@@ -63,6 +63,15 @@ def longest_input(config: Any) -> int:
     if limit < 1:  # none, or -1 for "any length"
         return UNLIMITED
     return limit - 2 if text_config.model_type in POSITIONS_AFTER_PAD else limit
+
+
+def backbone_parameters(folder: Path, layers: int | None) -> int:
+    """Of the backbone alone, with its lower `layers` blocks. Counted on the meta device: nothing is loaded."""
+    config = load_config(folder)
+    if layers is not None:
+        _keep_layers(config, layers)
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in AutoModel.from_config(config, trust_remote_code=False).parameters())
 
 
 def load_network(
