@@ -25,7 +25,8 @@ from fenlei import Classifier, TrainResult, train
 from fenlei.artifact import read_manifest
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
-from fenlei.models.backbone import backbone_parameters
+from fenlei.labels import LabelSet
+from fenlei.models.backbone import backbone_parameters, head_modules, load_network
 from fenlei.models.devices import Precision
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.dry_run import dry_run
@@ -488,6 +489,42 @@ def test_choices_are_explained(tiny_qwen: Path, toy_file: Path) -> None:
     for name in ("tuning full", "learning_rate", "epochs", "max_length 256", "trainable parameters"):
         assert name in told
     assert None not in (setup.config.model.tuning, setup.config.optimization.learning_rate, setup.config.optimization.epochs)
+
+
+@pytest.mark.parametrize("model", ["tiny_qwen", "tiny_bert"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_classifier_lends_its_head_to_the_same_labels_alone(
+    model: str, dtype: torch.dtype, toy_file: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    base: Path = request.getfixturevalue(model)
+    own = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(base)}))
+    assert not any(note.startswith("head:") for note in own.notes)
+    names = own.dataset.labels.names
+    for folder, given in (("same", names), ("order", names[::-1]), ("others", ("A", "B", "C")), ("more", (*names, "D"))):
+        classifier = load_network(base, LabelSet(given), int(own.tokenizer.pad_token_id), layers=None, dtype=dtype)
+        for module in head_modules(classifier).values():
+            for parameter in module.parameters():
+                torch.nn.init.constant_(parameter, 0.5)
+        classifier.save_pretrained(tmp_path / folder)
+        own.tokenizer.save_pretrained(tmp_path / folder)
+        setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tmp_path / folder)}))
+        (note,) = (note for note in setup.notes if note.startswith("head:"))
+        heads = {
+            name: torch.cat([p.flatten() for p in module.parameters()])
+            for name, module in head_modules(setup.method.stock).items()
+            if any(True for _ in module.parameters())
+        }
+        pooler = heads.pop("bert.pooler", None)
+        assert pooler is None or (pooler == 0.5).all(), "the pooler belongs to the pretrained model"
+        (head,) = heads.values()
+        assert head.dtype == torch.float32
+        if folder == "same":
+            assert note.endswith("a classifier of the same labels")
+            assert (head == 0.5).all()
+        else:
+            assert note.startswith("head: fresh")
+            assert given[0] in note
+            assert 0 < head.abs().max() < 0.2, "drawn as transformers draws a new head"
 
 
 def test_choices_are_those_for_the_blocks_that_are_kept(tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

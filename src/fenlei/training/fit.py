@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerState, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
 from fenlei.artifact import CHECKPOINTS, LOGS, check_free, saving

@@ -20,6 +20,7 @@ from fenlei.models.backbone import (
     add_lora,
     backbone_parameters,
     checkpoint_activations,
+    classifier_labels,
     load_config,
     load_network,
     load_tokenizer,
@@ -111,6 +112,7 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
         *(str(choice) for choice in choices),
         why_device,
         precision.reason,
+        *_head_note(base, dataset, kind),
         f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
         *_cut_note(train, encoder.max_length),
     )
@@ -151,6 +153,17 @@ def _build(
     elif tuning == "frozen":
         freeze_backbone(network)
     return HeadMethod(network, pad_id), kind
+
+
+def _head_note(base: Path, dataset: Dataset, kind: str) -> list[str]:
+    """Where the head comes from, if the base model has one of its own."""
+    names = classifier_labels(load_config(base))
+    if names is None or kind != "linear":
+        return []
+    if names == dataset.labels.names:
+        return ["head: that of the base model, which is a classifier of the same labels"]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return [f"head: fresh, for the base model is a classifier of other labels ({shown})"]
 
 
 def _cut_note(encoded: EncodedTexts, max_length: int) -> list[str]:
