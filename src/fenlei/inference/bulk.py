@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
-import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenlei.artifact import saving, whole_file
 from fenlei.data.examples import Example
+from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
 
@@ -103,14 +102,6 @@ def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabi
     return {**columns, **{prefix + name: value for name, value in values.items()}}
 
 
-def to_json(row: Any) -> str:
-    """`row` as one line of JSON. Dates and the like become their text; NaN, which JSON has not, becomes null."""
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:
-        return json.dumps(_without_nan(row), ensure_ascii=False, allow_nan=False, default=str)
-
-
 def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
     added = ("prediction", "confidence", *(("probabilities",) if probabilities else ()), "calibrated", "tokens_cut")
     clash = [prefix + name for name in added if prefix + name in example.columns]
@@ -168,19 +159,12 @@ class _CommaSeparated:
 
 
 def _cell(value: Any) -> Any:
-    if value is None:
+    plain = json_value(value)
+    if plain is None:
         return ""
-    return to_json(value) if isinstance(value, (dict, list, tuple, bool)) else value
+    return to_json(plain) if isinstance(plain, (dict, list, bool)) else plain
 
 
 def _rounded(value: float) -> float:
     """Six places: what float32 holds, without the digits that it does not."""
     return round(float(value), 6)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -15,11 +15,12 @@ from fenlei.artifact import read_manifest, write_bytes, write_text
 from fenlei.config import DataConfig, Device, RunConfig
 from fenlei.data.examples import Example
 from fenlei.data.folders import find_split_files
+from fenlei.data.jsonvalues import to_json
 from fenlei.data.readers import find_class_file, read_class_file, read_examples
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.bulk import WINDOW_ROWS, predicted_row, to_json
+from fenlei.inference.bulk import WINDOW_ROWS, predicted_row
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.markdown import render_markdown

@@ -19,9 +19,9 @@ from torch import nn
 
 from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_folder, write_manifest, write_text
 from fenlei.data.examples import Example
+from fenlei.data.jsonvalues import to_json
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.bulk import to_json
 from fenlei.inference.loading import HEAD_FILE, load_run_from
 from fenlei.inference.scoring import score
 from fenlei.models.backbone import in_head, is_decoder, quiet_transformers
