@@ -55,7 +55,7 @@ def test_what_stock_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, t
         export_merged(tmp_path / "prompt", tmp_path / "stock")
     assert not (tmp_path / "stock").exists()
     assert export_merged(tmp_path / "prompt", tmp_path / "stock", force=True).agreement >= 0.995
-    with pytest.raises(ArtifactError, match="already there"):
+    with pytest.raises(ArtifactError, match="is not empty"):
         export_merged(tmp_path / "prompt", tmp_path / "stock", force=True)
 
 

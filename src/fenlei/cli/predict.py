@@ -74,7 +74,8 @@ def _load(run: str, device: Device) -> Classifier:
 
 def _predict_texts(classifier: Classifier, texts: list[str], with_probabilities: bool, as_json: bool) -> None:
     from fenlei.cli.display import notes, probability_bars, tables
-    from fenlei.inference.bulk import predicted_row, to_json
+    from fenlei.data.jsonvalues import to_json
+    from fenlei.inference.bulk import predicted_row
 
     for text, prediction in zip(texts, classifier.predict(texts), strict=True):
         if as_json:

@@ -16,7 +16,7 @@ class Example:
     source: str
     """The file, as the user named it."""
     line: int
-    """Its line in the file, counted from 1 (for Parquet: the row)."""
+    """Its line in the file, counted from 1 (Parquet and JSON arrays: the row)."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Every column of the row as read, in order; bulk prediction writes them back."""
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from fenlei.artifact import whole_folder
+from fenlei.artifact import check_new, whole_folder
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.export.sample_texts import sample_texts
@@ -52,10 +52,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     ArtifactError where `out` is taken, or where the folder's labels agree with the run's on less than 99.5 % of the texts.
     """
     target = Path(out).resolve()
-    if target.is_file():
-        raise ArtifactError(f"{target}: is a file; --out names a folder")
-    if target.exists() and any(target.iterdir()):
-        raise ArtifactError(f"{target}: already there; choose another --out, or remove it")
+    check_new(target)
     if texts is not None and not texts:
         raise ConfigError("no texts to prove parity on; give at least one, or none at all for made-up ones")
     loaded = load_run(run, device="cpu", fold=True)

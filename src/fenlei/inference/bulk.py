@@ -9,9 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
-import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fenlei.artifact import saving, whole_file
 from fenlei.data.examples import Example
+from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
 
@@ -103,14 +102,6 @@ def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabi
     return {**columns, **{prefix + name: value for name, value in values.items()}}
 
 
-def to_json(row: Any) -> str:
-    """`row` as one line of JSON. Dates and the like become their text; NaN, which JSON has not, becomes null."""
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:
-        return json.dumps(_without_nan(row), ensure_ascii=False, allow_nan=False, default=str)
-
-
 def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
     added = ("prediction", "confidence", *(("probabilities",) if probabilities else ()), "calibrated", "tokens_cut")
     clash = [prefix + name for name in added if prefix + name in example.columns]
@@ -127,35 +118,20 @@ def _sink(target: str | Path) -> Iterator[Callable[[str], None]]:
     if isinstance(target, str):
         yield _to_stdout
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with whole_file(target, DataError) as temporary:
 
-    def append(text: str) -> None:
-        # Opened for each window, so that a full disk shows here, not when something else closes the file.
-        with _saving(target), temporary.open("a", encoding="utf-8", newline="") as file:
-            file.write(text)
+        def append(text: str) -> None:
+            # Opened for each window, so that a full disk shows here, not when something else closes the file.
+            with saving(target, DataError), temporary.open("a", encoding="utf-8", newline="") as file:
+                file.write(text)
 
-    try:
-        with _saving(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
         append("")
         yield append
-        with _saving(target):
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _to_stdout(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-@contextmanager
-def _saving(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{target}: could not be written ({error}); free some space or choose another place") from error
 
 
 def _json_lines(examples: Sequence[Example], rows: Sequence[Row]) -> str:
@@ -183,19 +159,12 @@ class _CommaSeparated:
 
 
 def _cell(value: Any) -> Any:
-    if value is None:
+    plain = json_value(value)
+    if plain is None:
         return ""
-    return to_json(value) if isinstance(value, (dict, list, tuple, bool)) else value
+    return to_json(plain) if isinstance(plain, (dict, list, bool)) else plain
 
 
 def _rounded(value: float) -> float:
     """Six places: what float32 holds, without the digits that it does not."""
     return round(float(value), 6)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,8 +17,9 @@ from fenlei.errors import ArtifactError
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import in_head, load_lora, load_network, load_tokenizer
 from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.head import HeadMethod, MlpHead, install_head
-from fenlei.models.hub import resolve_model
+from fenlei.models.hub import NANO, resolve_model
 from fenlei.text.prompts import TextEncoder
 
 HEAD_FILE = "head.safetensors"
@@ -86,11 +87,20 @@ def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:
                 "or write its new place into base_model.folder of fenlei.json"
             )
         folder = resolve_model(base["name"], revision=base["revision"])
-    if fingerprint(folder / "config.json") != base["config_sha256"]:
-        raise ArtifactError(
-            f"{folder}: is not the base model that this run was trained on (its config.json differs); restore {base['name']!r}"
-        )
+    _check_base(folder, base, str(manifest["libraries"].get("fenlei", "as it was then")))
     return folder
+
+
+def _check_base(folder: Path, base: dict[str, Any], trained_with: str) -> None:
+    """ArtifactError where the model in `folder` is not the one that `base` of the manifest describes."""
+    now = {"config.json": fingerprint(folder / "config.json"), "weights": weights_fingerprint(folder)}
+    then = {"config.json": base["config_sha256"], "weights": base.get("weights_fingerprint", now["weights"])}
+    changed = [what for what in now if now[what] != then[what]]
+    if changed:
+        cure = f"install fenlei {trained_with}" if base["name"] == NANO else f"restore {base['name']!r}"
+        raise ArtifactError(
+            f"{folder}: is not the base model that this run was trained on (other {' and '.join(changed)}); {cure}, or train again"
+        )
 
 
 def _empty_head(manifest: dict[str, Any], network: Any, n_labels: int, head: nn.Module | None) -> nn.Module:

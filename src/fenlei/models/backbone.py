@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fenlei.config import ModelConfig
 from fenlei.errors import ArtifactError, ConfigError, ModelError
@@ -66,15 +66,25 @@ def longest_input(config: Any) -> int:
     return limit - 2 if text_config.model_type in POSITIONS_AFTER_PAD else limit
 
 
+def backbone_parameters(folder: Path, layers: int | None) -> int:
+    """Of the backbone alone, with its lower `layers` blocks. Counted on the meta device: nothing is loaded."""
+    config = load_config(folder)
+    if layers is not None:
+        _keep_layers(config, layers)
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in AutoModel.from_config(config, trust_remote_code=False).parameters())
+
+
 def load_network(
     folder: Path, labels: LabelSet, pad_id: int, *, layers: int | None, dtype: torch.dtype, new_head: bool = True
 ) -> PreTrainedModel:
     """A stock `*ForSequenceClassification` over `folder`'s weights, label names and pad id in its config, its head in float32.
 
-    `new_head`: the head starts afresh where the folder has none; else it must be there. ModelError where the architecture has no
-    classifier, or weights are missing.
+    `new_head`: the head starts afresh, unless the folder's own is for the very same labels; else the folder's must be there. ModelError
+    where the architecture has no classifier, or weights are missing.
     """
     config = load_config(folder)
+    fresh = new_head and classifier_labels(config) != labels.names
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: place for place, name in enumerate(labels)}
@@ -99,6 +109,9 @@ def load_network(
     for module in head_modules(network).values():
         module.float()
     _restore_head(network, folder)
+    beside = [name for name, _ in network.named_children() if name != network.base_model_prefix]
+    if fresh and any(key.partition(".")[0] in beside and key not in lost for key in network.state_dict()):
+        _draw_anew(network, beside)
     speed_up_short_rows(network)
     return network  # type: ignore[no-any-return]
 
@@ -173,6 +186,22 @@ def load_lora(network: PreTrainedModel, folder: Path) -> torch.nn.Module:
 def fold_lora(adapted: torch.nn.Module) -> PreTrainedModel:
     """The stock network with the adapters added into its weights, in float32: bfloat16 would round them away."""
     return adapted.float().merge_and_unload(safe_merge=True)  # type: ignore[no-any-return, operator]
+
+
+def classifier_labels(config: Any) -> tuple[str, ...] | None:
+    """The classes, in order, of a model that is a classifier already; None for any other."""
+    if not any("ForSequenceClassification" in name for name in config.architectures or ()):
+        return None
+    return tuple(str(name) for _, name in sorted(config.id2label.items()))
+
+
+def _draw_anew(network: PreTrainedModel, names: list[str]) -> None:
+    """These parts of `network` as its architecture draws them at first."""
+    part: Any
+    for module in (module for name in names for module in network.get_submodule(name).modules()):
+        for part in (module, *module.parameters(recurse=False)):
+            part._is_hf_initialized = False  # else transformers leaves what it loaded
+        network._init_weights(module)
 
 
 def _restore_head(network: PreTrainedModel, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fenlei.artifact import read_manifest, saving
+from fenlei.artifact import read_manifest, write_bytes, write_text
 from fenlei.config import DataConfig, Device, RunConfig
 from fenlei.data.examples import Example
 from fenlei.data.folders import find_split_files
+from fenlei.data.jsonvalues import to_json
 from fenlei.data.readers import find_class_file, read_class_file, read_examples
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.bulk import WINDOW_ROWS, predicted_row, to_json
+from fenlei.inference.bulk import WINDOW_ROWS, predicted_row
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.markdown import render_markdown
@@ -211,29 +211,13 @@ def _write_report(evaluation: Evaluation, run: Path, source: str | Path, rows: S
     )
     baseline = evaluation.baseline.to_json() if evaluation.baseline else None
     figures = {"run": str(run), "data": str(source), **metrics.to_json(), "baseline": baseline}
-    _write(out / "predictions.jsonl", _json_lines(rows))
-    _write(out / "bad_cases.jsonl", _json_lines([rows[mistake.row] for mistake in evaluation.mistakes]))
-    _write(out / "confusion.png", png)
-    _write(out / "report.md", _encoded(render_markdown(page)))
-    _write(out / "report.html", _encoded(render_html(page)))
-    _write(out / "metrics.json", _encoded(json.dumps(figures, ensure_ascii=False, indent=2) + "\n"))
+    write_text(out / "predictions.jsonl", _json_lines(rows))
+    write_text(out / "bad_cases.jsonl", _json_lines([rows[mistake.row] for mistake in evaluation.mistakes]))
+    write_bytes(out / "confusion.png", png)
+    write_text(out / "report.md", render_markdown(page))
+    write_text(out / "report.html", render_html(page))
+    write_text(out / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
 
 
-def _json_lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    return _encoded("".join(to_json(row) + "\n" for row in rows))
-
-
-def _encoded(text: str) -> bytes:
-    r"""UTF-8; bytes of a file name that are no UTF-8, which Python holds as lone surrogates, as their \u escape."""
-    return text.encode("utf-8", "backslashreplace")
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with saving(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+def _json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(to_json(row) + "\n" for row in rows)

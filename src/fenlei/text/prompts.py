@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,6 +22,9 @@ PROMPTS = {
     "en": "Decide which category the text belongs to.\nText: {text}\nCategory:",
 }
 """Prompts by language; a user's own is a template with {text}."""
+
+PROBES = ("a", "的", "1", "の", "я", "가")
+"""Texts that the tokenizer is looked at with, the first that it has a token for: one that knows no Latin letter may be silent on `a`."""
 
 CHUNK_ROWS = 4096
 """Texts given to the tokenizer at once: enough for its threads, little enough that Python lists of ids stay small."""
@@ -101,9 +104,20 @@ def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer puts before and after a text ([CLS] and [SEP], a bos), found by looking at what it does."""
-    probe = _plain_ids(tokenizer, "a")
-    whole: list[int] = tokenizer("a")["input_ids"]
+    named = f"{tokenizer.name_or_path}: its tokenizer ({type(tokenizer).__name__})"
+    try:
+        known = ((text, _plain_ids(tokenizer, text)) for text in PROBES)
+        text, probe = next(((text, ids) for text, ids in known if ids), ("", []))
+        whole: list[int] = tokenizer(text)["input_ids"] if probe else []
+    except (TypeError, ValueError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{named} does not take a text alone ({reason}); choose a model that reads plain text") from error
+    if not probe:
+        raise ModelError(f"{named} gives no token for any of {', '.join(PROBES)}; its files do not fit together, fetch the model again")
     for at in range(len(whole) - len(probe) + 1):
         if whole[at : at + len(probe)] == probe:
             return whole[:at], whole[at + len(probe) :]
-    raise ConfigError("the tokenizer changes a text's ids when it adds special tokens; fenlei cannot tell where the text lies")
+    raise ModelError(
+        f"{named} gives {text!r} the ids {probe}, and {whole} once special tokens are added: where the text lies cannot be told, and so "
+        "not what to shorten; choose a model whose special tokens stand before or after the text"
+    )

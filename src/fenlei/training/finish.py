@@ -19,13 +19,14 @@ from torch import nn
 
 from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_folder, write_manifest, write_text
 from fenlei.data.examples import Example
+from fenlei.data.jsonvalues import to_json
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.bulk import to_json
 from fenlei.inference.loading import HEAD_FILE, load_run_from
 from fenlei.inference.scoring import score
 from fenlei.models.backbone import in_head, is_decoder, quiet_transformers
 from fenlei.models.baseline import Baseline
+from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.hub import is_local, resolved_revision
 from fenlei.training.model_card import model_card
 from fenlei.training.setup import Setup
@@ -120,6 +121,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
             "revision": resolved_revision(setup.base) or model.revision,
             "folder": str(setup.base.resolve()),
             "config_sha256": fingerprint(setup.base / "config.json"),
+            "weights_fingerprint": weights_fingerprint(setup.base),
         },
         "parameters": {"all": setup.parameters, "trainable": setup.trainable},
         "best_step": best.get("step"),

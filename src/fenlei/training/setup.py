@@ -16,7 +16,16 @@ from fenlei.artifact import fingerprint
 from fenlei.config import RunConfig
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
-from fenlei.models.backbone import add_lora, checkpoint_activations, load_config, load_network, load_tokenizer, longest_input
+from fenlei.models.backbone import (
+    add_lora,
+    backbone_parameters,
+    checkpoint_activations,
+    classifier_labels,
+    load_config,
+    load_network,
+    load_tokenizer,
+    longest_input,
+)
 from fenlei.models.devices import Precision, pick_device, pick_precision
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
 from fenlei.models.hub import resolve_model
@@ -88,7 +97,7 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
     dataset = load_dataset(config.data, seed=seed)
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     tokenizer = load_tokenizer(base)
-    parameters = _backbone_parameters(base)
+    parameters = backbone_parameters(base, config.model.layers)
     config, choices = _fill_in(config, len(dataset.train), parameters, longest_input(load_config(base)))
     encoder = TextEncoder(tokenizer, config.model.prompt, int(config.model.max_length or 0))
     device, why_device = pick_device(config.optimization.device)
@@ -103,6 +112,7 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
         *(str(choice) for choice in choices),
         why_device,
         precision.reason,
+        *_head_note(base, dataset, kind),
         f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
         *_cut_note(train, encoder.max_length),
     )
@@ -145,12 +155,15 @@ def _build(
     return HeadMethod(network, pad_id), kind
 
 
-def _backbone_parameters(base: Path) -> int:
-    """Counted on the meta device: nothing is loaded."""
-    from transformers import AutoModel
-
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in AutoModel.from_config(load_config(base), trust_remote_code=False).parameters())
+def _head_note(base: Path, dataset: Dataset, kind: str) -> list[str]:
+    """Where the head comes from, if the base model has one of its own."""
+    names = classifier_labels(load_config(base))
+    if names is None or kind != "linear":
+        return []
+    if names == dataset.labels.names:
+        return ["head: that of the base model, which is a classifier of the same labels"]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return [f"head: fresh, for the base model is a classifier of other labels ({shown})"]
 
 
 def _cut_note(encoded: EncodedTexts, max_length: int) -> list[str]:

@@ -27,8 +27,7 @@ from fenlei.errors import ArtifactError
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
-
-WEIGHTS_FILE = "trainable.safetensors"
+from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 
 
 class Rows(Dataset[int]):
@@ -110,8 +109,9 @@ class RowTrainer(Trainer):
         """Whole, with a mark that says so, or not at all."""
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         try:
+            unseal(folder)
             super()._save_checkpoint(model, trial)
-            (folder / COMPLETE).touch()
+            seal(folder)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save gives a RuntimeError where the disk is full
             raise ArtifactError(f"{folder}: could not be saved ({error}); free some space, then continue with --resume") from error
         finally:
@@ -128,7 +128,8 @@ class RowTrainer(Trainer):
         load_weights(self._method, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        load_weights(self._method, Path(cast(str, self.state.best_model_checkpoint)))
+        best = Path(cast(str, self.state.best_model_checkpoint)).name  # by its name: the run's folder may have moved since
+        load_weights(self._method, Path(cast(str, self.args.output_dir)) / best)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.args.device.type, self._compute_in) if self._compute_in else nullcontext()
