@@ -19,6 +19,8 @@ class Example:
     """Its line in the file, counted from 1 (for Parquet: the row)."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Every column of the row as read, in order; bulk prediction writes them back."""
+    candidates: tuple[str, ...] | None = None
+    """The labels that the row itself offers (Fudan files); None where it offers none. Methods with fixed labels do not look at them."""
 
     @property
     def where(self) -> str:

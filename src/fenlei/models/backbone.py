@@ -13,6 +13,7 @@ import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -73,6 +74,13 @@ def longest_input(config: Any) -> int:
     return limit - 2 if text_config.model_type in POSITIONS_AFTER_PAD else limit
 
 
+def backbone_parameters(folder: Path) -> int:
+    """Parameters of the folder's network without a head. Counted on the meta device: nothing is loaded."""
+    with torch.device("meta"):
+        network = AutoModel.from_config(load_config(folder), trust_remote_code=False)
+        return sum(parameter.numel() for parameter in network.parameters())
+
+
 def load_network(
     folder: Path, labels: LabelSet, pad_id: int, *, layers: int | None, dtype: torch.dtype, new_head: bool = True
 ) -> PreTrainedModel:
@@ -120,16 +128,17 @@ def load_language_model(folder: Path, pad_id: int, *, layers: int | None, dtype:
         _keep_layers(config, layers)
     with quiet_transformers():
         try:
-            network, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, config=config, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({_first_line(error)})") from error
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
+    network: PreTrainedModel = loaded[0]
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:
         raise ModelError(f"{folder}: {len(missing)} weights are not in its files, among them {missing[0]!r}")
     _check_attention(network, folder)
-    return network  # type: ignore[no-any-return]
+    return network
 
 
 def _check_attention(network: PreTrainedModel, folder: Path) -> None:

@@ -153,7 +153,7 @@ class GenerateMethod(nn.Module):
 
     def _apply(self, *args: Any, **kwargs: Any) -> GenerateMethod:
         self._forget()
-        return cast(GenerateMethod, super()._apply(*args, **kwargs))
+        return cast(GenerateMethod, cast(Any, super())._apply(*args, **kwargs))
 
 
 @dataclass(frozen=True)

@@ -139,9 +139,8 @@ def shared_prefix_attention(
         else:
             seen_k, seen_v = group.states.keys[layer], group.states.values[layer]
         ends = at + group.tokens
-        own = (group.pad(one[at:ends]) for one in (q, k, v))
-        mixed = _attend(*own, seen_k, seen_v, group.hidden(sliding_window), softcap)
-        parts.append(group.flatten(mixed))
+        own_q, own_k, own_v = (group.pad(one[at:ends]) for one in (q, k, v))
+        parts.append(group.flatten(_attend(own_q, own_k, own_v, seen_k, seen_v, group.hidden(sliding_window), softcap)))
         at = ends
     return torch.cat(parts)[None], None
 
@@ -186,7 +185,8 @@ def _attend(
     weights = cast(Any, _Weights).apply(scores, hidden[None, :, None], v.dtype)
     mixed = (weights[..., :prefix].reshape(kv, rows * each, prefix) @ seen_v.transpose(0, 1)).view(kv * rows, each, -1)
     mixed = mixed + weights[..., prefix:].reshape(kv * rows, each, length) @ own_v
-    return mixed.view(kv, rows, heads // kv, length, -1).permute(1, 3, 0, 2, 4).reshape(rows, length, heads, -1)
+    out: torch.Tensor = mixed.view(kv, rows, heads // kv, length, -1).permute(1, 3, 0, 2, 4).reshape(rows, length, heads, -1)
+    return out
 
 
 class _Weights(torch.autograd.Function):

@@ -16,7 +16,8 @@ from fenlei.artifact import read_manifest, saving
 from fenlei.config import DataConfig, Device, RunConfig
 from fenlei.data.examples import Example
 from fenlei.data.folders import find_split_files
-from fenlei.data.readers import find_class_file, read_class_file, read_examples
+from fenlei.data.label_file import read_class_file
+from fenlei.data.readers import find_class_file, read_examples
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics

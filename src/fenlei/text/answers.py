@@ -1,8 +1,8 @@
 """The labels of a question as one tree of tokens, so that beginnings they share are read once.
 
-The root is the end of the prompt. A node is a token that something follows; what is scored are steps: one token after the root or after a
-node. An answer's log-probability is the sum of its steps. Where one label begins another (体育, 体育彩票), the shorter one takes the step that
-ends an answer as well; where no other label goes on, the end is certain enough among these labels and is not scored.
+The root is the end of the prompt. A node is a token that something follows; what is scored are steps: one token after the root or after
+a node. An answer's log-probability is the sum of its steps. Where one label begins another (体育, 体育彩票), the shorter one takes the
+step that ends an answer as well; where no label goes on, nothing among these labels hangs on the end, and it is not scored.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ Candidates = Sequence[Sequence[str] | None]
 
 
 class QuestionEncoder:
-    """Texts to token ids under one instruction, one label set and one length limit. The instruction without a label list is a template's."""
+    """Texts to token ids under one instruction, one label set and one length limit."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: Instruction, labels: LabelSet, max_length: int) -> None:
         self._tokenizer = tokenizer
@@ -37,14 +37,13 @@ class QuestionEncoder:
         space = instruction.leading_space
         self._answers = dict(zip(labels, plain_ids(tokenizer, [space + name for name in labels]), strict=True))
         self._asked: dict[tuple[str, ...], Question] = {}
-        self.question()  # what cannot be asked shows here
 
     @property
     def template(self) -> str:
         return self.instruction.template
 
     def with_labels(self, labels: LabelSet) -> QuestionEncoder:
-        """The same instruction with other labels; ConfigError where they do not fit."""
+        """The same instruction with other labels."""
         return QuestionEncoder(self._tokenizer, self.instruction, labels, self.max_length)
 
     def question(self, candidates: Sequence[str] | None = None) -> Question:

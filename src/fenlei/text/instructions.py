@@ -47,13 +47,14 @@ class Instruction:
     """What is known of labels besides their names."""
 
     def to_json(self) -> dict[str, Any]:
+        """All but the template, which a run stores as its prompt."""
         notes = {name: {"description": note.description, "aliases": list(note.aliases)} for name, note in self.notes.items()}
-        return {"template": self.template, "terminator": self.terminator, "examples": [list(one) for one in self.examples], "notes": notes}
+        return {"terminator": self.terminator, "examples": [list(one) for one in self.examples], "notes": notes}
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Instruction:
+    def from_json(cls, template: str, stored: Mapping[str, Any]) -> Instruction:
         notes = {name: LabelNote(note["description"], tuple(note["aliases"])) for name, note in stored["notes"].items()}
-        return cls(stored["template"], stored["terminator"], tuple((text, label) for text, label in stored["examples"]), notes)
+        return cls(template, stored["terminator"], tuple((text, label) for text, label in stored["examples"]), notes)
 
     @property
     def leading_space(self) -> str:

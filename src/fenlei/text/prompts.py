@@ -72,7 +72,9 @@ class EncodedTexts:
         own = np.diff(self.starts)
         if self.asked is None or len({question.before for question in self.questions}) < 2:
             return own
-        return own + np.array([len(question.before) for question in self.questions])[self.asked]
+        before = np.array([len(question.before) for question in self.questions], dtype=np.int64)
+        total: np.ndarray = own + before[self.asked]
+        return total
 
 
 class TextEncoder:
