@@ -20,6 +20,7 @@ from fenlei.text.asking import QuestionEncoder
 from fenlei.text.batches import collate
 from fenlei.text.instructions import compose
 from fenlei.text.tokens import control_ids, plain_ids
+from fenlei.training.objectives import answer_loss, label_loss
 
 TEXTS = ["国足取胜", "央行下调利率，市场应声而动", "新", "望远镜拍到遥远星系的第一缕光，论文今日发表", "", "股市"]
 LABELS = LabelSet(("体育", "体育彩票", "财经", "财", "科技新闻"))
@@ -170,3 +171,21 @@ def test_gradients_are_those_of_the_stock_model(folder: Path) -> None:
     ours = dict(method.stock.named_parameters())
     for name, parameter in network.named_parameters():
         np.testing.assert_allclose(ours[name].grad, parameter.grad, atol=5e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("objective", ["labels", "tokens"])
+def test_it_learns_four_rows_by_heart(objective: str, tiny_qwen: Path) -> None:
+    method, encoder = build(tiny_qwen)
+    texts, gold = TEXTS[:4], torch.tensor([0, 2, 1, 4])
+    answers = [LABELS.name(one) for one in gold.tolist()]
+    encoded = encoder.encode(texts) if objective == "labels" else encoder.encode_answers(texts, answers)
+    loss_function = label_loss if objective == "labels" else answer_loss
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    for _ in range(120):
+        optimizer.zero_grad()
+        loss = loss_function(method.train()(collate(encoded, range(4), method.pad_id)).logits, gold)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+    logits = score(method.eval(), encoder.encode(texts), len(LABELS)).logits
+    np.testing.assert_array_equal(logits.argmax(axis=1), gold)

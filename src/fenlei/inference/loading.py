@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, candidates_of
 from fenlei.errors import ArtifactError
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import in_head, load_language_model, load_lora, load_network, load_tokenizer
@@ -45,12 +45,6 @@ def encode_examples(encoder: TextEncoder | QuestionEncoder, examples: Sequence[E
     """The texts of rows; for the generate method with the candidates that the rows offer."""
     texts = [example.text for example in examples]
     return encoder.encode(texts, candidates_of(examples)) if isinstance(encoder, QuestionEncoder) else encoder.encode(texts)
-
-
-def candidates_of(examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
-    """What each row offers; None where none of them offers any."""
-    candidates = [example.candidates for example in examples]
-    return None if all(one is None for one in candidates) else candidates
 
 
 def load_run(run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, fold: bool = False) -> LoadedRun:

@@ -9,10 +9,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fenlei.config import ModelConfig
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, candidates_of, check_gold
 from fenlei.data.splits import Dataset
-from fenlei.errors import ConfigError, DataError
-from fenlei.inference.loading import candidates_of, encode_examples
+from fenlei.errors import ConfigError
+from fenlei.inference.loading import encode_examples
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.instructions import compose
@@ -32,16 +32,6 @@ def with_candidates(dataset: Dataset) -> Dataset:
     note = f"candidates: rows are asked among those of their own; {new:,} labels come from them alone" if new else ""
     note = note or "candidates: rows are asked among those of their own"
     return replace(dataset, labels=labels, notes=(*dataset.notes, note))
-
-
-def check_gold(row: Example) -> None:
-    """DataError where a row offers no labels, or not the one it has."""
-    if row.candidates is None or row.label in row.candidates:
-        return
-    if not row.candidates:
-        raise DataError(f"{row.where}: the list of candidate labels is empty; fill it, or remove it from the row")
-    shown = ", ".join(repr(name) for name in row.candidates[:8]) + (", ..." if len(row.candidates) > 8 else "")
-    raise DataError(f"{row.where}: label {row.label!r} is not among the row's candidates, {shown}; add it to them, or correct it")
 
 
 def take_shots(dataset: Dataset, shots: int, seed: int) -> tuple[Dataset, list[tuple[str, str]]]:
