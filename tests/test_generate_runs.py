@@ -17,6 +17,7 @@ from fenlei.artifact import read_manifest
 from fenlei.cli.main import main
 from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.report.evaluation import evaluate_run
+from fenlei.training.dry_run import dry_run
 from fenlei.training.objectives import label_loss
 
 QUICK: dict[str, Any] = {"method": "generate", "max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "max_length": 200}
@@ -191,3 +192,10 @@ def test_smoothing_spreads_over_candidates_alone() -> None:
     torch.testing.assert_close(ours, torch.nn.functional.cross_entropy(logits, gold, reduction="sum", label_smoothing=0.2))
     wide = torch.cat([logits, torch.full((2, 1), -torch.inf)], dim=1)
     torch.testing.assert_close(label_loss(wide, gold, smoothing=0.2), ours)
+
+
+@pytest.mark.parametrize("options", [{"tuning": "none"}, {"tuning": "lora", "objective": "tokens"}])
+def test_a_dry_run_shows_the_whole_prompt(options: dict[str, Any], tiny_qwen: Path, toy_file: Path) -> None:
+    plan = dry_run(toy_file, model=str(tiny_qwen), **QUICK, **options)
+    assert all(shown.startswith("<|im_start|>user\n请判断") and shown.endswith("<|im_start|>assistant\n") for shown in plan.inputs)
+    assert (plan.steps == 0) == (options["tuning"] == "none")

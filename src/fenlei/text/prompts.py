@@ -66,6 +66,13 @@ class EncodedTexts:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.ids[self.starts[row] : self.starts[row + 1]]
 
+    def prompt(self, row: int) -> np.ndarray:
+        """All that the model reads of a row before it answers."""
+        if self.asked is None:
+            return self[row]
+        question = self.questions[self.asked[row]]
+        return np.array([*question.before, *self[row][: len(self[row]) - len(question.tree.tokens)]], dtype=np.int32)
+
     @property
     def lengths(self) -> np.ndarray:
         """Tokens that a row adds to a batch, int64 (rows,): its own, and the prompt's before it where rows do not share one."""
