@@ -20,7 +20,8 @@ from fenlei.data.encodings import HEAD_BYTES
 from fenlei.data.examples import Example
 from fenlei.data.folders import find_split_files
 from fenlei.data.jsonarray import CHUNK
-from fenlei.data.readers import file_layout, find_class_file, read_class_file, read_examples
+from fenlei.data.label_file import read_class_file
+from fenlei.data.readers import file_layout, find_class_file, read_examples
 from fenlei.errors import DataError
 
 ROWS = [

@@ -32,7 +32,7 @@ def evaluate(
 ) -> None:
     """Measure a run on labelled rows, beside its baseline."""
     from fenlei.cli.display import counting_rows
-    from fenlei.data.readers import read_class_file
+    from fenlei.data.label_file import read_class_file
     from fenlei.models.allocator import keep_freed_memory
     from fenlei.report.evaluation import evaluate_run
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,10 @@ LABEL_NAMES = (
     *("标签", "类别", "分类", "类"),
 )
 """Column names taken for the label. `output` stands before `category`: in the Fudan files `category` lists the candidates."""
+
+
+CANDIDATE_NAMES = ("category", "categories", "candidates", "候选", "候选类别")
+"""Columns that may hold a row's candidate labels, as a list or joined by commas."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,16 @@ class Columns:
             raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; fill it in or remove the row")
         name = _label_text(value, self.label, where)
         return name if known is None else known_label(name, known, where)
+
+    def candidates_of(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """The labels that a row offers; None where it has no such column. One word alone is some other column's category."""
+        name = find_name(row, CANDIDATE_NAMES, excluded=(*self.text, self.label or ""))
+        value = None if name is None else row[name]
+        if isinstance(value, str):
+            value = re.split("[,，、]", value) if re.search("[,，、]", value) else None
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, (str, int)) for one in value):
+            return None
+        return tuple(dict.fromkeys(one for part in value if (one := str(part).strip())))
 
 
 def choose_columns(row: Mapping[str, Any], *, text_column: str | None, label_column: str | None, labelled: bool, where: str) -> Columns:

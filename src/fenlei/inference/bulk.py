@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fenlei.artifact import saving, whole_file
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
@@ -53,10 +53,12 @@ def predict_file(
     text_column: str | None = None,
     probabilities: bool = False,
     prefix: str = "",
+    labels: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> BulkResult:
     """Classifies every row of `source` into `target` (JSONL, or CSV if it ends so); `-` is standard input or output.
 
+    `labels` are the labels to choose among; without them a run of the generate method asks each row among the candidates that it offers.
     `prefix` goes before the name of each added column; `progress` is told the number of rows done after each window. DataError
     where a row has no text or a column that would be written twice, ConfigError for a target of another format; a failure leaves
     nothing behind.
@@ -70,7 +72,7 @@ def predict_file(
         while window := list(itertools.islice(examples, WINDOW_ROWS)):
             for example in window:
                 _refuse_clash(example, prefix, probabilities)
-            predictions = classifier.predict([example.text for example in window])
+            predictions = classifier.predict([example.text for example in window], labels=labels or offered_labels(classifier, window))
             answered = zip(window, predictions, strict=True)
             write(to_text(window, [predicted_row(e.columns, p, probabilities=probabilities, prefix=prefix) for e, p in answered]))
             rows += len(window)
@@ -79,6 +81,19 @@ def predict_file(
             if progress:
                 progress(rows)
     return BulkResult(rows, time.monotonic() - began, tokens_cut, rows_cut)
+
+
+def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+    """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
+
+    DataError for a row whose list of candidates is empty.
+    """
+    if not classifier.takes_labels:
+        return None
+    empty = next((example for example in examples if example.candidates == ()), None)
+    if empty is not None:
+        raise DataError(f"{empty.where}: the list of candidate labels is empty; fill it, or remove it from the row")
+    return candidates_of(examples)
 
 
 def checked_target(target: str | Path) -> str | Path:

@@ -13,14 +13,15 @@ import numpy as np
 
 from fenlei.artifact import read_manifest, write_bytes, write_text
 from fenlei.config import DataConfig, Device, RunConfig
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, check_gold
 from fenlei.data.folders import find_split_files
 from fenlei.data.jsonvalues import to_json
-from fenlei.data.readers import find_class_file, read_class_file, read_examples
+from fenlei.data.label_file import read_class_file
+from fenlei.data.readers import find_class_file, read_examples
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.bulk import WINDOW_ROWS, predicted_row
+from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.markdown import render_markdown
@@ -76,12 +77,16 @@ def evaluate_run(
     notes: list[str] = []
     source = _labelled_file(data, notes)
     examples = _read(source, run, labels, text_column, label_column, class_names)
+    own = len(labels)
+    if classifier.takes_labels if classifier else read_manifest(run)["method"] == "generate":
+        labels = _with_offered(labels, examples)
     _check_rows(examples, labels, prefix)
     gold = np.array(labels.ids([str(example.label) for example in examples]), dtype=np.int64)
-    baseline = _baseline_metrics(run / "baseline", examples, gold, labels)  # first: it takes seconds, and may be damaged
+    # First: it takes seconds, and may be damaged. It does not know labels that rows bring along.
+    baseline = _baseline_metrics(run / "baseline", examples, gold, labels) if len(labels) == own else None
 
     predictions = _predict(classifier or _load(run, device), examples, progress)
-    scores = np.array([[one.probabilities[name] for name in labels] for one in predictions], dtype=np.float32)
+    scores = np.array([[one.probabilities.get(name, 0.0) for name in labels] for one in predictions], dtype=np.float32)
     metrics = compute_metrics(gold, scores, labels)
     mistakes = find_mistakes(examples, gold, scores, labels)
     plot = confusion_plot(metrics)
@@ -135,6 +140,13 @@ def _class_file_beside(source: str | Path) -> tuple[str, ...] | None:
         return None  # nobody named this file: it may be about something else
 
 
+def _with_offered(labels: LabelSet, examples: Sequence[Example]) -> LabelSet:
+    """The run's labels and those that rows offer; DataError for a row whose own label is none of its candidates."""
+    for example in examples:
+        check_gold(example)
+    return LabelSet.in_order_of_appearance([*labels, *(name for example in examples for name in example.candidates or ())])
+
+
 def _check_rows(examples: Sequence[Example], labels: LabelSet, prefix: str) -> None:
     """DataError for labels that the run does not know, and for columns that the written rows would have twice."""
     strange = [example for example in examples if example.label not in labels]
@@ -161,7 +173,8 @@ def _predict(classifier: Classifier, examples: Sequence[Example], progress: Call
     """In the windows of bulk prediction, so that `evaluate` and `predict` give a row the same answer to the bit."""
     predictions: list[Prediction] = []
     for start in range(0, len(examples), WINDOW_ROWS):
-        predictions += classifier.predict([example.text for example in examples[start : start + WINDOW_ROWS]])
+        window = examples[start : start + WINDOW_ROWS]
+        predictions += classifier.predict([example.text for example in window], labels=offered_labels(classifier, window))
         if progress:
             progress(len(predictions))
     return predictions

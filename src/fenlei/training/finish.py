@@ -22,12 +22,14 @@ from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import to_json
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.loading import HEAD_FILE, load_run_from
+from fenlei.inference.loading import HEAD_FILE, encode_examples, load_run_from
 from fenlei.inference.scoring import score
 from fenlei.models.backbone import in_head, is_decoder, quiet_transformers
 from fenlei.models.baseline import Baseline
 from fenlei.models.fingerprint import weights_fingerprint
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.hub import is_local, resolved_revision
+from fenlei.text.asking import QuestionEncoder
 from fenlei.training.model_card import model_card
 from fenlei.training.setup import Setup
 
@@ -58,7 +60,7 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     notes: list[str] = []
 
     def logits(examples: tuple[Example, ...]) -> np.ndarray:
-        return score(run.method, run.encoder.encode([e.text for e in examples]), len(labels)).logits
+        return score(run.method, encode_examples(run.encoder, examples), len(labels)).logits
 
     calibrating = setup.dataset.calibrating
     if len(calibrating) >= LEAST_CALIBRATING_ROWS:
@@ -86,7 +88,9 @@ def _save_model(setup: Setup, folder: Path) -> None:
     network, tuning = setup.method.network, setup.config.model.tuning
     stock = setup.method.stock
     if tuning == "full":
-        if setup.head_kind == "linear":
+        if isinstance(setup.method, GenerateMethod):
+            cast(Any, stock).to(setup.precision.weights).save_pretrained(folder)
+        elif setup.head_kind == "linear":
             cast(Any, stock.base_model).to(setup.precision.weights)  # the head stays float32
             stock.save_pretrained(folder)
         else:
@@ -94,7 +98,7 @@ def _save_model(setup: Setup, folder: Path) -> None:
     elif tuning == "lora":
         cast(Any, network).save_pretrained(folder)
     stock.config.save_pretrained(folder)
-    if tuning == "frozen" or (tuning == "full" and setup.head_kind != "linear"):
+    if tuning == "frozen" or (tuning == "full" and setup.head_kind not in ("linear", None)):
         head = {key: value.contiguous() for key, value in stock.state_dict().items() if in_head(stock, key)}
         save_file(head, folder / HEAD_FILE)
     setup.tokenizer.save_pretrained(folder)
@@ -111,7 +115,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "prompt": setup.encoder.template,
         "max_length": setup.encoder.max_length,
         "length_rule": "the text is cut at its end",
-        "pooling": "last real token" if is_decoder(setup.method.stock) else "the encoder's own",
+        **_method_facts(setup),
         "layers": model.layers,
         "temperature": 1.0,
         "calibrated": False,
@@ -135,6 +139,18 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "libraries": library_versions(),
     }
+
+
+def _method_facts(setup: Setup) -> dict[str, Any]:
+    """What only one of the methods has to say."""
+    if isinstance(setup.encoder, QuestionEncoder):
+        return {
+            "instruction": setup.encoder.instruction.to_json(),
+            "objective": setup.config.model.objective if setup.config.model.tuning != "none" else None,
+            "prior_correction": cast(GenerateMethod, setup.method).correct_prior,
+            "row_candidates": any(example.candidates is not None for example in setup.dataset.calibrating),
+        }
+    return {"pooling": "last real token" if is_decoder(setup.method.stock) else "the encoder's own"}
 
 
 def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> Metrics:

@@ -25,11 +25,13 @@ from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.scoring import score
 from fenlei.models.allocator import keep_freed_memory
 from fenlei.models.backbone import is_decoder, quiet_transformers
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.text.prompts import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
+from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.resume import check_same_data, recall, remember
 from fenlei.training.setup import Setup, prepare
@@ -118,6 +120,8 @@ def _test_data(setup: Setup, out: Path) -> Path | None:
 
 def _optimise(setup: Setup, out: Path, start: Start | None, progress: Callable[[Progress], None] | None) -> list[dict[str, Any]]:
     """Runs the loop; the best weights by macro F1 on the selecting rows are in the method afterwards. Returns the log history."""
+    if setup.config.model.tuning == "none":
+        return []
     options = setup.config.optimization
     stop = StopOnInterrupt()
     callbacks: list[Any] = [stop]
@@ -140,7 +144,7 @@ def _optimise(setup: Setup, out: Path, start: Start | None, progress: Callable[[
             label_ids=setup.label_ids,
             evaluation=evaluation,
             batch_tokens=options.batch_tokens,
-            label_smoothing=options.label_smoothing,
+            loss=choose_loss(setup.config),
             autocast=setup.autocast,
             callbacks=callbacks,
         )
@@ -213,15 +217,15 @@ def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
     return arguments
 
 
-def _evaluation(setup: Setup) -> Callable[[HeadMethod], dict[str, float]]:
+def _evaluation(setup: Setup) -> Callable[[HeadMethod | GenerateMethod], dict[str, float]]:
     """Figures on the selecting rows, uncalibrated, of the weights as they are."""
     labels = setup.dataset.labels
     gold = np.array(labels.ids([str(example.label) for example in setup.dataset.selecting]))
     autocast = setup.autocast if setup.precision.weights != torch.float32 else None
     vectors = _vectors(setup, setup.selecting)
 
-    def evaluate(method: HeadMethod) -> dict[str, float]:
-        if vectors is not None:
+    def evaluate(method: HeadMethod | GenerateMethod) -> dict[str, float]:
+        if vectors is not None and isinstance(method, HeadMethod):
             with torch.inference_mode():
                 logits = method.classify(torch.from_numpy(np.array(vectors))).cpu().numpy()
         else:
@@ -236,6 +240,6 @@ def _evaluation(setup: Setup) -> Callable[[HeadMethod], dict[str, float]]:
 
 def _vectors(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
     """What a frozen decoder says of every row; None where the backbone learns, or pools in ways of its own."""
-    if setup.config.model.tuning != "frozen" or not is_decoder(setup.method.stock):
+    if setup.config.model.tuning != "frozen" or not isinstance(setup.method, HeadMethod) or not is_decoder(setup.method.stock):
         return None
     return cached_vectors(setup.method, setup.base, encoded)

@@ -24,10 +24,12 @@ from transformers import Trainer, TrainingArguments
 
 from fenlei.artifact import COMPLETE
 from fenlei.errors import ArtifactError
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
+from fenlei.training.objectives import Loss
 
 
 class Rows(Dataset[int]):
@@ -48,15 +50,15 @@ class RowTrainer(Trainer):
 
     def __init__(
         self,
-        method: HeadMethod,
+        method: HeadMethod | GenerateMethod,
         args: TrainingArguments,
         *,
         encoded: EncodedTexts,
         vectors: np.ndarray | None,
         label_ids: np.ndarray,
-        evaluation: Callable[[HeadMethod], dict[str, float]],
+        evaluation: Callable[[Any], dict[str, float]],
         batch_tokens: int,
-        label_smoothing: float,
+        loss: Loss,
         autocast: torch.dtype | None,
         **rest: Any,
     ) -> None:
@@ -69,7 +71,7 @@ class RowTrainer(Trainer):
         self._label_ids = torch.from_numpy(label_ids)
         self._evaluation = evaluation
         self._batch_tokens = batch_tokens
-        self._label_smoothing = label_smoothing
+        self._loss = loss
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
 
@@ -86,14 +88,14 @@ class RowTrainer(Trainer):
         for group in by_token_budget(self._lengths, rows, self._batch_tokens):
             gold = self._label_ids[group].to(self.args.device)
             logits = self._logits(model, group)
-            loss = torch.nn.functional.cross_entropy(logits, gold, reduction="sum", label_smoothing=self._label_smoothing) / len(rows)
+            loss = self._loss(logits, gold) / len(rows)
             self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
     def _logits(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
         if self._vectors is not None:
-            return self._method.classify(torch.from_numpy(self._vectors[rows]))
+            return cast(HeadMethod, self._method).classify(torch.from_numpy(self._vectors[rows]))
         with self._autocast():
             return cast(torch.Tensor, model(collate(self._encoded, rows, self._method.pad_id)).logits)
 
@@ -135,7 +137,7 @@ class RowTrainer(Trainer):
         return torch.autocast(self.args.device.type, self._compute_in) if self._compute_in else nullcontext()
 
 
-def load_weights(method: HeadMethod, checkpoint: Path) -> None:
+def load_weights(method: torch.nn.Module, checkpoint: Path) -> None:
     """The learning weights of `checkpoint` into `method`; ArtifactError where they do not fit it."""
     try:
         stored = load_file(checkpoint / WEIGHTS_FILE)
