@@ -56,6 +56,12 @@ class Columns:
         name = _label_text(value, self.label, where)
         return name if known is None else known_label(name, known, where)
 
+    def has_text(self, row: Mapping[str, Any]) -> bool:
+        return any(not _is_missing(row.get(name)) for name in self.text)
+
+    def has_label(self, row: Mapping[str, Any]) -> bool:
+        return self.label is not None and not _is_missing(row.get(self.label))
+
 
 def choose_columns(row: Mapping[str, Any], *, text_column: str | None, label_column: str | None, labelled: bool, where: str) -> Columns:
     """The columns to read, judged by a file's first row; DataError lists what was looked for and what is there."""
