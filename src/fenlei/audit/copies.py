@@ -89,7 +89,7 @@ def nearest_copies(rows: AuditedRows, copies: Iterable[Copy], *, across: bool) -
 
 
 def _near_heads(rows: AuditedRows) -> Iterator[tuple[int, int, int, bool]]:
-    """(row, row, edits, whether a numeral differs)"""
+    """Each pair as (row, row, edits, whether a numeral differs)."""
     texts = list(rows.same_text)
     heads = [_first_in_parts(rows, places) for places in rows.same_text.values()]
     same_bare = groups(bare(texts))

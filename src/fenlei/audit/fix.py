@@ -80,29 +80,43 @@ def plan_fixes(audit: Audit) -> list[Touched]:
 
 def _removals(audit: Audit) -> Iterator[tuple[int, str]]:
     """Rows with reasons; of two for one row the first counts."""
-    rows = audit.rows
-    where = [example.where for example in rows.examples]
-    for row, example in enumerate(rows.examples):
-        if not rows.plain_texts[row]:
+    yield from _blanks(audit)
+    yield from _leaked(audit)
+    for conflict in audit.conflicts:
+        yield from _settled(audit, conflict)
+    yield from _copied(audit)
+
+
+def _blanks(audit: Audit) -> Iterator[tuple[int, str]]:
+    for row, example in enumerate(audit.rows.examples):
+        if not audit.rows.plain_texts[row]:
             yield row, "no text"
         elif example.label is None:
             yield row, "no label"
+
+
+def _leaked(audit: Audit) -> Iterator[tuple[int, str]]:
+    rows = audit.rows
     for places in rows.same_text.values():
         later = next((row for row in places if rows.part_of[row] > 0), None)
         if later is not None:
-            yield from ((row, f"leak: {where[later]} has the same text") for row in places)
+            yield from ((row, f"leak: {rows.examples[later].where} has the same text") for row in places)
     for pair in audit.near_pairs:
         if rows.part_of[pair.row] != rows.part_of[pair.of] and not pair.other_number:
-            yield from ((row, f"leak: {where[pair.row]} has nearly the same text") for row in _same(audit, pair.of))
-    for conflict in audit.conflicts:
-        yield from _settled(audit, conflict)
+            reason = f"leak: {rows.examples[pair.row].where} has nearly the same text"
+            yield from ((row, reason) for row in _same(audit, pair.of))
+
+
+def _copied(audit: Audit) -> Iterator[tuple[int, str]]:
+    examples = audit.rows.examples
     in_conflict = {row for conflict in audit.conflicts for row in conflict.rows}
     for copy in audit.duplicates:
         if copy.row not in in_conflict:
-            yield copy.row, f"duplicate: {where[copy.of]} has the same text"
+            yield copy.row, f"duplicate: {examples[copy.of].where} has the same text"
     for copy in audit.near_duplicates:
-        if rows.examples[copy.row].label == rows.examples[copy.of].label and not copy.other_number:
-            yield from ((row, f"near duplicate: {where[copy.of]} has nearly the same text") for row in _same(audit, copy.row))
+        if examples[copy.row].label == examples[copy.of].label and not copy.other_number:
+            reason = f"near duplicate: {examples[copy.of].where} has nearly the same text"
+            yield from ((row, reason) for row in _same(audit, copy.row))
 
 
 def _settled(audit: Audit, conflict: Conflict) -> Iterator[tuple[int, str]]:

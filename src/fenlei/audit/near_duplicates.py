@@ -57,7 +57,7 @@ def find_near_pairs(texts: Sequence[str]) -> list[NearPair]:
         most = allowed_edits(min(len(one), len(other)))
         edits = Levenshtein.distance(one, other, score_cutoff=most)
         if edits <= most:
-            pairs.append(NearPair(*sorted((order[first], order[second])), edits))
+            pairs.append(NearPair(min(order[first], order[second]), max(order[first], order[second]), edits))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 
 

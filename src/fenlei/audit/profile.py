@@ -18,6 +18,8 @@ _RANGES = (
     ("Japanese", 0x3040, 0x30FF), ("Korean", 0x1100, 0x11FF), ("Korean", 0xAC00, 0xD7AF), ("Latin", 0x41, 0x24F),
     ("Latin", 0xFF21, 0xFF5A), ("Cyrillic", 0x400, 0x52F), ("Arabic", 0x600, 0x6FF), ("Arabic", 0x750, 0x77F),
 )  # fmt: skip
+LETTERS_PER_CHARACTER = 3
+"""A Chinese character counts as so many letters, or one long Latin name would make a Chinese title Latin."""
 KANA_SHARE = 0.1
 """Share of kana among the letters from which a text is Japanese: most of its letters may be Chinese characters."""
 TOKENS_PER_CHARACTER = {"Chinese": 0.75, "Japanese": 0.75, "Korean": 0.75}
@@ -134,11 +136,12 @@ def _look_alike(one: str, other: str) -> bool:
 
 
 def _languages(characters: np.ndarray) -> Languages:
-    """characters (rows, scripts): how many of each."""
-    letters = characters[:, 1:]
+    """The script of each text, from its characters of each: int (rows, scripts)."""
+    weights = [LETTERS_PER_CHARACTER if script in TOKENS_PER_CHARACTER else 1 for script in SCRIPTS]
+    letters = (characters * weights)[:, 1:]
     script = letters.argmax(axis=1) + 1
     japanese = SCRIPTS.index("Japanese")
-    script[characters[:, japanese] > KANA_SHARE * letters.sum(axis=1)] = japanese
+    script[letters[:, japanese - 1] > KANA_SHARE * letters.sum(axis=1)] = japanese
     script[letters.sum(axis=1) == 0] = 0
     counts = np.bincount(script, minlength=len(SCRIPTS))
     rare = (counts > 0) & (counts < RARE_SCRIPT * len(script))

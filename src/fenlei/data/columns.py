@@ -152,6 +152,8 @@ def _label_text(value: Any, column: str, where: str) -> str:
         return str(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # pandas writes a column of ids as 3.0 where one of them was missing
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str) and value[0].strip():
+        return value[0].strip()  # as doccano writes the one label of a row
     if isinstance(value, (list, tuple)):
         raise DataError(
             f"{where}: expected one label in column {column!r}, found a list, {_short(value)}; "
@@ -162,7 +164,9 @@ def _label_text(value: Any, column: str, where: str) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, (str, list)):
+        return not (value.strip() if isinstance(value, str) else value)  # an empty list: a row of doccano that nobody labelled
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _short(value: Any) -> str:
