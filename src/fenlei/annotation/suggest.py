@@ -49,9 +49,10 @@ def suggest(
 ) -> list[Suggestion]:
     """At most `n` texts of a file, the most useful first; of texts that come twice the first.
 
-    Uncertainty is the margin of the calibrated probabilities; novelty the energy of the logits (Liu et al.: "Energy-based out-of-distribution
-    detection", NeurIPS 2020). Each pick's rank by its measure is weighed by its distance from those picked before (maximal marginal relevance,
-    Carbonell and Goldstein, SIGIR 1998). ConfigError for n below 1, DataError where the pool has a row without a text or already labelled.
+    Uncertainty is the margin of the calibrated probabilities; novelty the energy of the logits (Liu et al.: "Energy-based
+    out-of-distribution detection", NeurIPS 2020). Each pick's rank by its measure is weighed by its distance from those picked before
+    (maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998). ConfigError for n below 1, DataError where a row of the pool has no
+    text, or a label already.
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, was {n}")
@@ -79,8 +80,8 @@ def _refuse_labelled(rows: Sequence[Example]) -> None:
     labelled = next((row for row in rows if row.columns.get("label") not in (None, "", [])), None)
     if labelled is not None:
         raise DataError(
-            f"{labelled.where}: the pool has a label already, {labelled.columns['label']!r}, which the run's answer would take the place of; "
-            "give the rows without labels, or rename the column"
+            f"{labelled.where}: the pool has a label already, {labelled.columns['label']!r}, in whose place the run's answer "
+            "would go; give the rows without labels, or rename the column"
         )
 
 

@@ -26,28 +26,31 @@ def suggest(
     *,
     n: Annotated[int, typer.Option("-n", "--number", help="How many texts to pick.")] = 100,
     out: Annotated[str, typer.Option("--out", "--output", help="File to write; `-` is stdout.")] = "-",
-    format: Annotated[
-        Literal["jsonl", "doccano", "label-studio"], typer.Option(help="For whom; `train` reads all of them back.")
-    ] = "jsonl",
+    format: Annotated[Literal["jsonl", "doccano", "label-studio"], typer.Option(help="For which tool; `train` reads all.")] = "jsonl",
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="With --out: print what was picked as JSON.")] = False,
 ) -> None:
     """Pick the texts that are worth labelling next.
 
-    Two of three are those the run wavers on, the third one unlike what it knows, and no two are alike. Each has the run's answer as its label,
-    for a person to confirm or correct.
+    Two of three are those the run wavers on, the third is unlike what it knows, and no two are alike. Each has the run's answer as its
+    label, for a person to confirm or correct.
     """
     from fenlei.annotation.exchange import checked_out, render, write_suggestions
     from fenlei.annotation.suggest import suggest as pick
     from fenlei.cli.display import counting_rows, notes
-    from fenlei.cli.predict import _load, _trained_column
+    from fenlei.config import RunConfig
+    from fenlei.inference.classifier import Classifier
+    from fenlei.models.allocator import keep_freed_memory
 
     if out != "-":
         checked_out(Path(out), format)
-    classifier = _load(str(run), device)
+    keep_freed_memory()
+    classifier = Classifier.load(run, device=device)
+    if text_column is None and (run / "config.yaml").is_file():
+        text_column = RunConfig.from_yaml(run / "config.yaml").data.text_column
     with counting_rows("looking at", pool, hidden=out == "-") as progress:
-        picked = pick(classifier, pool, n, text_column=text_column or _trained_column(str(run)), progress=progress)
+        picked = pick(classifier, pool, n, text_column=text_column, progress=progress)
     model = run.resolve().name
     if out == "-":
         typer.echo(render(picked, format, model), nl=False)
