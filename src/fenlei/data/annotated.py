@@ -52,16 +52,22 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
 def _answer(task: Mapping[str, Any], where: str) -> str | None:
     """The choice of most annotators; None where nobody chose. DataError where they are split, or chose several labels at once."""
     votes: Counter[str] = Counter()
-    for annotation in task.get("annotations") or ():
-        if annotation.get("was_cancelled"):
-            continue
-        for result in annotation.get("result") or ():
-            if result.get("type") == "choices":
-                choices = result.get("value", {}).get("choices") or ()
-                if len(choices) > 1:
-                    raise DataError(f"{where}: expected one choice a task, found {choices}; several labels a row are not supported yet")
-                votes.update(choices)
+    try:
+        answers = [choices for annotation in task.get("annotations") or () for choices in _choices(annotation)]
+    except (AttributeError, TypeError, KeyError):
+        raise DataError(f"{where}: `annotations` is not what Label Studio writes; export the project as JSON again") from None
+    for choices in answers:
+        if len(choices) > 1:
+            raise DataError(f"{where}: expected one choice a task, found {choices}; several labels a row are not supported yet")
+        votes.update(choices)
     best = votes.most_common(2)
     if len(best) == 2 and best[0][1] == best[1][1]:
         raise DataError(f"{where}: annotators disagree: {best[0][0]!r} and {best[1][0]!r}; settle it, or cancel one of the answers")
     return best[0][0] if best else None
+
+
+def _choices(annotation: Mapping[str, Any]) -> list[list[str]]:
+    """What one annotator chose, unless the task was skipped."""
+    if annotation.get("was_cancelled"):
+        return []
+    return [list(result["value"]["choices"]) for result in annotation.get("result") or () if result.get("type") == "choices"]
