@@ -71,6 +71,12 @@ class Columns:
             return None
         return tuple(dict.fromkeys(one for part in value if (one := str(part).strip())))
 
+    def has_text(self, row: Mapping[str, Any]) -> bool:
+        return any(not _is_missing(row.get(name)) for name in self.text)
+
+    def has_label(self, row: Mapping[str, Any]) -> bool:
+        return self.label is not None and not _is_missing(row.get(self.label))
+
 
 def choose_columns(row: Mapping[str, Any], *, text_column: str | None, label_column: str | None, labelled: bool, where: str) -> Columns:
     """The columns to read, judged by a file's first row; DataError lists what was looked for and what is there."""
@@ -161,6 +167,8 @@ def _label_text(value: Any, column: str, where: str) -> str:
         return str(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # pandas writes a column of ids as 3.0 where one of them was missing
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str) and value[0].strip():
+        return value[0].strip()  # as doccano writes the one label of a row
     if isinstance(value, (list, tuple)):
         raise DataError(
             f"{where}: expected one label in column {column!r}, found a list, {_short(value)}; "
@@ -171,7 +179,9 @@ def _label_text(value: Any, column: str, where: str) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, (str, list)):
+        return not (value.strip() if isinstance(value, str) else value)  # an empty list: a row of doccano that nobody labelled
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _short(value: Any) -> str:

@@ -50,21 +50,24 @@ def read_examples(
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
     labelled: bool = True,
+    blanks: bool = False,
 ) -> Iterator[Example]:
     """The rows of a file (`-`: JSON lines from stdin), streamed; DataError at the first row that does not fit.
 
     text_column: one name, or several joined by commas, whose texts are joined by line breaks. None: found by name.
     class_names: the only labels allowed; an id in the file becomes its name.
     labelled: False leaves labels unread, so that no label column is needed.
+    blanks: True lets rows without a text or a label pass, as "" and None, for those who count them.
     """
     known = None if class_names is None else LabelSet(tuple(class_names))
     with _opened(path, text_column, label_column, labelled) as (layout, rows, own_names):
         for line, row in rows:
             where = f"{layout.source}:{line}"
-            text = layout.columns.text_of(row, where)
+            columns = layout.columns
+            text = "" if blanks and not columns.has_text(row) else columns.text_of(row, where)
             label = None
-            if labelled:
-                label = layout.columns.label_of(row, where, own_names)
+            if labelled and not (blanks and not columns.has_label(row)):
+                label = columns.label_of(row, where, own_names)
                 label = label if known is None else known_label(label, known, where)
             yield Example(text, label, layout.source, line, row, layout.columns.candidates_of(row))
 

@@ -117,6 +117,13 @@ def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabi
     return {**columns, **{prefix + name: value for name, value in values.items()}}
 
 
+def write_rows(target: Path, examples: Sequence[Example], rows: Sequence[Row]) -> None:
+    """`rows` to a file, CSV or JSON lines by its ending, whole or not at all; `examples` say where each is from, for errors."""
+    to_text = _CommaSeparated() if target.suffix.lower() == ".csv" else _json_lines
+    with _sink(target) as write:
+        write(to_text(examples, rows))
+
+
 def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
     added = ("prediction", "confidence", *(("probabilities",) if probabilities else ()), "calibrated", "tokens_cut")
     clash = [prefix + name for name in added if prefix + name in example.columns]

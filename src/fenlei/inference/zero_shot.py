@@ -51,7 +51,7 @@ def load_zero_shot(
     encoder = QuestionEncoder(tokenizer, compose(tokenizer, prompt, names.names, notes, examples), names, length)
     encoder.question()  # what cannot be asked shows before the model is loaded
     place, _ = pick_device(device)
-    precision = pick_precision(place, backbone_parameters(base), None)
+    precision = pick_precision(place, backbone_parameters(base, None))
     network = load_language_model(base, int(tokenizer.pad_token_id), layers=None, dtype=precision.weights)
     method = GenerateMethod(network.requires_grad_(False), int(tokenizer.pad_token_id), correct_prior=prior_correction).to(place).eval()
     manifest = {

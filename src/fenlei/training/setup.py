@@ -13,6 +13,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from fenlei.artifact import fingerprint
+from fenlei.audit.warnings import data_warnings
 from fenlei.config import RunConfig
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
@@ -117,6 +118,7 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
     trainable, everything = parameter_counts(method)
     notes = (
         *dataset.notes,
+        *data_warnings(dataset),
         *(str(choice) for choice in choices),
         why_device,
         precision.reason,
