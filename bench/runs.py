@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,11 @@ def real_model() -> str:
     return os.environ["FENLEI_REAL_MODEL"]
 
 
+def model_folder() -> str:
+    """The real model as a folder, for those who do not know `nano`."""
+    return str(resolve_model(real_model()))
+
+
 def head_of(data: Path, rows: int) -> Path:
     """The first `rows` lines of `data`, as a file of its own."""
     target = WORK / "data" / f"{data.parent.name}_{data.stem}_{rows}.jsonl"
@@ -56,8 +62,8 @@ def random_twin(model: str) -> str:
     return str(target)
 
 
-def run(name: str, data: Path, dev: Path, **options: Any) -> tuple[Evaluation, float]:
-    """Trains the run `name` unless it is there, resumes it where it was cut off; its figures on all of `dev` and its training seconds."""
+def trained(name: str, data: Path, dev: Path, **options: Any) -> float:
+    """Trains the run `name` unless it is there, resumes it where it was cut off; its training seconds."""
     out = WORK / name
     took = out / "seconds.json"
     if not (out / MANIFEST).exists():
@@ -68,12 +74,26 @@ def run(name: str, data: Path, dev: Path, **options: Any) -> tuple[Evaluation, f
     seconds = json.loads(took.read_text())
     if seconds["resumed"]:
         print(f"  {name} was taken up again: its seconds are those of the last part", flush=True)
-    return evaluate_run(out, dev), float(seconds["seconds"])
+    return float(seconds["seconds"])
 
 
-def conclude(name: str, ratio: float, goal: float, **more: Any) -> None:
-    """The line that every bench ends with."""
-    print(json.dumps({"name": name, "ratio": round(ratio, 4), "goal": goal, "met": ratio >= goal, **more}, ensure_ascii=False))
+def run(name: str, data: Path, dev: Path, **options: Any) -> tuple[Evaluation, float]:
+    """The figures of the run `name` on all of `dev`, and its training seconds; trained where it is not there yet."""
+    seconds = trained(name, data, dev, **options)
+    return evaluate_run(WORK / name, dev), seconds
+
+
+def conclude(name: str, ratio: float, goal: float, *, at_most: bool = False, **more: Any) -> None:
+    """The line that every bench ends with. `at_most`: the goal is a limit."""
+    met = ratio <= goal if at_most else ratio >= goal
+    print(json.dumps({"name": name, "ratio": round(ratio, 4), "goal": goal, "met": met, **more}, ensure_ascii=False))
+
+
+def conclude_all(name: str, found: Mapping[str, tuple[float, float]], **more: Any) -> None:
+    """The same for several figures, each a ratio and its goal: the line is that of the one nearest to its goal or furthest below."""
+    ratio, goal = min(found.values(), key=lambda one: one[0] / one[1])
+    figures = {key: {"ratio": round(one, 4), "goal": aim, "met": one >= aim} for key, (one, aim) in found.items()}
+    conclude(name, ratio, goal, figures=figures, **more)
 
 
 def _tell(progress: Progress) -> None:
