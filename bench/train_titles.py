@@ -1,51 +1,31 @@
 """LoRA training on the news titles, beside the ways people train today: python -m bench.train_titles [PEER ...] [--rounds N] [--quick].
 
-Every side trains one epoch over the first rows of the same file: as many as keep it busy for about a minute. Loading and the first
-optimiser step are not counted, on any side.
+trainer: a plain transformers.Trainer (bfloat16, dynamic padding, 32 rows, LoRA of the same rank and targets). ms-swift: its seq_cls
+(FENLEI_SWIFT names the folder of its command). run_classification: that script's defaults. old-script: the settings of the first published
+script of this kind.
 """
 
 from __future__ import annotations
 
-from bench.runs import conclude_all, head_of, model_folder, shared
-from bench.side_by_side import Side, alternate, arguments, ours, peer, speed_ratio
+from bench.runs import conclude_all
+from bench.side_by_side import arguments
+from bench.training import Peer, beside, ratios
 
-OURS, ROWS, QUICK_ROWS, DEV_ROWS = "fenlei", 448, 64, 20
-
-GOALS = {"trainer": 3.0, "ms-swift": 6.0, "run_classification": 40.0, "old-script": 100.0}
-"""How many times the rows a second of each."""
-
-PEERS: dict[str, tuple[str, int, tuple[object, ...]]] = {
-    "trainer": ("trainer.py", 192, ("--tuning", "lora", "--batch-size", 32)),
-    "ms-swift": ("swift_sft.py", 128, ("--batch-size", 32)),
-    "run_classification": (
-        "trainer.py",
-        40,
-        ("--tuning", "full", "--dtype", "float32", "--padding", "max_length", "--max-length", 128, "--batch-size", 8),
-    ),
-    "old-script": (
-        "trainer.py",
-        12,
-        ("--tuning", "full", "--dtype", "float32", "--padding", "max_length", "--max-length", 512, "--batch-size", 2, "--accumulation", 2),
-    ),
+FLOAT32_FULL = ("--tuning", "full", "--dtype", "float32", "--padding", "max_length")
+PEERS = {
+    "trainer": Peer("trainer.py", 192, 64, ("--tuning", "lora", "--batch-size", 32), goal=3.0),
+    "ms-swift": Peer("swift_sft.py", 128, 64, ("--batch-size", 32), goal=6.0),
+    "run_classification": Peer("trainer.py", 40, 16, (*FLOAT32_FULL, "--max-length", 128, "--batch-size", 8), goal=40.0),
+    "old-script": Peer("trainer.py", 12, 8, (*FLOAT32_FULL, "--max-length", 512, "--batch-size", 2, "--accumulation", 2), goal=100.0),
 }
-"""Script, rows and settings of each: a plain Trainer (bfloat16, LoRA of the same rank and targets); ms-swift's seq_cls;
-run_classification.py's defaults; the settings of the first published script of this kind (see bench/peers).
-"""
 
 
 def main() -> None:
     """Prints the rounds; the last line is JSON."""
     given = arguments(__doc__ or "", tuple(PEERS))
-    data, model = shared() / "data" / "thucnews10", model_folder()
-    dev, train = head_of(data / "dev.jsonl", DEV_ROWS), data / "train.jsonl"
-    sides = [Side(OURS, ours("train", head_of(train, QUICK_ROWS if given.quick else ROWS), dev, "--model", model))]
-    for name in given.peers:
-        script, rows, settings = PEERS[name]
-        rows = min(rows, QUICK_ROWS) if given.quick else rows
-        sides.append(Side(name, peer(script, head_of(train, rows), "--model", model, *settings)))
-    measured = alternate(sides, given.rounds)
-    found = {name: (speed_ratio(measured, OURS, name), GOALS[name]) for name in given.peers}
-    conclude_all("LoRA training, titles: times a peer's rows a second", found)
+    peers = {name: PEERS[name] for name in given.peers}
+    measured = beside("thucnews10", given, peers, rows=448, quick_rows=64)
+    conclude_all("LoRA training, titles: times a peer's rows a second", ratios(measured, peers))
 
 
 if __name__ == "__main__":

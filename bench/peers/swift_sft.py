@@ -1,8 +1,8 @@
 """ms-swift's `swift sft --task_type seq_cls`, as its documentation shows it for classification, on a CPU.
 
 Needs an environment with ms-swift: FENLEI_SWIFT names the folder of its `swift` command (python -m venv E;
-E/bin/pip install ms-swift==4.6.0; FENLEI_SWIFT=E/bin). Its labels are integers: the rows are written anew so. Time runs from the end of the first optimiser step to the end of
-the last, from the seconds a step in its own log.
+E/bin/pip install ms-swift==4.6.0; FENLEI_SWIFT=E/bin). Its labels are integers: the rows are written anew so. Time runs from the end of
+the first optimiser step to the end of the last, by the seconds a step in its own log.
 """
 
 import argparse
@@ -43,11 +43,10 @@ def command(given, rows, labels, out):
     swift = str(Path(os.environ["FENLEI_SWIFT"]) / "swift")
     kind = json.loads((Path(given.model) / "config.json").read_text(encoding="utf-8"))["model_type"]
     options = {
-        "model": given.model, "model_type": kind, "template": TEMPLATES[kind], "task_type": "seq_cls", "num_labels": labels, "dataset": rows,
-        "use_cpu": "true",
-        "torch_dtype": "bfloat16", "bf16": "true", "tuner_type": "lora", "lora_rank": 16, "lora_alpha": 32, "num_train_epochs": 1,
-        "per_device_train_batch_size": given.batch_size, "gradient_accumulation_steps": 1, "split_dataset_ratio": 0, "eval_strategy": "no",
-        "logging_steps": 1, "output_dir": out,
+        "model": given.model, "model_type": kind, "template": TEMPLATES[kind], "task_type": "seq_cls", "num_labels": labels,
+        "dataset": rows, "use_cpu": "true", "torch_dtype": "bfloat16", "bf16": "true", "tuner_type": "lora", "lora_rank": 16,
+        "lora_alpha": 32, "num_train_epochs": 1, "per_device_train_batch_size": given.batch_size, "gradient_accumulation_steps": 1,
+        "split_dataset_ratio": 0, "eval_strategy": "no", "logging_steps": 1, "output_dir": out,
     }  # fmt: skip
     return [swift, "sft", *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
 
