@@ -1,6 +1,7 @@
 """What ten epochs over a frozen backbone cost beside one: python -m bench.frozen_epochs [--rounds N] [--quick].
 
-Each training begins with an empty cache of vectors, and its seconds are those of all it does, loading, evaluations and checkpoints included.
+Each training begins with an empty cache of vectors, and its seconds are those of all it does: loading,
+evaluations and checkpoints included.
 """
 
 from __future__ import annotations

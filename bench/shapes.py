@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 PASSES = {"predict": 1, "lora": 2, "full": 3}
-"""Forward; and the gradients of activations; and those of weights. An adapter's own products are left out: below one per cent at rank 16."""
+"""Forward; and the gradients of activations; and those of weights. An adapter's own products are left out: two per cent at rank 16."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""LoRA training on whole news articles, cut at 1,024 tokens, beside a plain transformers.Trainer: python -m bench.train_long [--rounds N] [--quick].
+"""LoRA training on whole news articles, cut at 1,024 tokens, beside a plain transformers.Trainer.
+
+python -m bench.train_long [--rounds N] [--quick]
 
 Eight rows an optimiser step on both sides: the Trainer takes them in two parts of four, as 32 articles at once need more memory than small
 machines have.

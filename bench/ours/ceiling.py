@@ -1,4 +1,4 @@
-"""The matrix-product ceiling: the products of one pass through a model's linears, bfloat16, into memory that is reused. `rows` are TFLOP."""
+"""The matrix-product ceiling: a model's linears one after the other, bfloat16, into memory that is reused. `rows` are TFLOP."""
 
 from __future__ import annotations
 
