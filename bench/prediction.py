@@ -15,7 +15,7 @@ TRAINED_ON, DEV_ROWS, QUICK_ROWS, PARITY_TEXTS = 2000, 2000, 96, 64
 
 
 def titles_run(*, quick: bool) -> Path:
-    """A LoRA run on the first titles, trained once: that of bench.qwen_titles."""
+    """A LoRA run on the first titles, trained once."""
     data, model = shared() / "data" / "thucnews10", model_folder()
     rows, dev = (QUICK_ROWS, QUICK_ROWS) if quick else (TRAINED_ON, DEV_ROWS)
     name = f"quick_{Path(model).parent.name}_{Path(model).name}" if quick else f"qwen_titles_{rows}"

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.runs import head_of, model_folder, shared
+from bench.runs import even_head_of, head_of, model_folder, shared
 from bench.side_by_side import Rounds, Side, alternate, ours, peer, speed_ratio
 
 OURS, DEV_ROWS = "fenlei", 20
@@ -32,9 +32,9 @@ def beside(
     """Trains on the first `rows` of `dataset` with fenlei under `settings`, and with each of `peers` on as many of them as it says."""
     data, model = shared() / "data" / dataset, model_folder()
     dev, train = head_of(data / "dev.jsonl", DEV_ROWS), data / "train.jsonl"
-    sides = [Side(OURS, ours("train", head_of(train, quick_rows if given.quick else rows), dev, "--model", model, *settings))]
+    sides = [Side(OURS, ours("train", even_head_of(train, quick_rows if given.quick else rows), dev, "--model", model, *settings))]
     for name, one in peers.items():
-        own = head_of(train, one.quick_rows if given.quick else one.rows)
+        own = even_head_of(train, one.quick_rows if given.quick else one.rows)
         sides.append(Side(name, peer(one.script, own, "--model", model, *one.settings)))
     return alternate(sides, given.rounds)
 
