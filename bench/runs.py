@@ -6,9 +6,13 @@ import json
 import os
 import sys
 import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import yaml
 
 from fenlei.artifact import MANIFEST, has_checkpoints
 from fenlei.models.hub import resolve_model
@@ -34,6 +38,11 @@ def real_model() -> str:
     return os.environ["FENLEI_REAL_MODEL"]
 
 
+def model_folder() -> str:
+    """The real model as a folder, for those who do not know `nano`."""
+    return str(resolve_model(real_model()))
+
+
 def head_of(data: Path, rows: int) -> Path:
     """The first `rows` lines of `data`, as a file of its own."""
     target = WORK / "data" / f"{data.parent.name}_{data.stem}_{rows}.jsonl"
@@ -42,6 +51,33 @@ def head_of(data: Path, rows: int) -> Path:
         with data.open(encoding="utf-8") as file:
             target.write_text("".join(islice(file, rows)), encoding="utf-8")
     return target
+
+
+def even_head_of(data: Path, rows: int) -> Path:
+    """As head_of, with no more rows of a class than its share: few rows hold every class."""
+    target = WORK / "data" / f"{data.parent.name}_{data.stem}_{rows}_even.jsonl"
+    if not target.exists():
+        lines = [(json.loads(line)["label"], line) for line in data.read_text(encoding="utf-8").splitlines()]
+        share = -(-rows // len({label for label, _ in lines}))
+        taken: Counter[str] = Counter()
+        chosen = []
+        for label, line in lines:
+            if len(chosen) < rows and taken[label] < share:
+                taken[label] += 1
+                chosen.append(line + "\n")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text("".join(chosen), encoding="utf-8")
+    return target
+
+
+def given_options(words: Sequence[str]) -> dict[str, Any]:
+    """`name=value` words as options of fenlei.train: headline benches try other than the defaults with them."""
+    return {name: yaml.safe_load(value) for name, _, value in (word.partition("=") for word in words)}
+
+
+def name_of(base: str, options: Mapping[str, Any]) -> str:
+    """The run's name: `base`, and what was asked beside the defaults."""
+    return "_".join([base, *(f"{key}-{value}" for key, value in options.items())]).replace("/", "-")
 
 
 def random_twin(model: str) -> str:
@@ -56,24 +92,46 @@ def random_twin(model: str) -> str:
     return str(target)
 
 
-def run(name: str, data: Path, dev: Path, **options: Any) -> tuple[Evaluation, float]:
-    """Trains the run `name` unless it is there, resumes it where it was cut off; its figures on all of `dev` and its training seconds."""
+def trained(name: str, data: Path, dev: Path | None, **options: Any) -> float:
+    """Trains the run `name` unless it is there, resumes it where it was cut off; its training seconds.
+
+    Without `dev`, rows of `data` are set aside.
+    """
     out = WORK / name
     took = out / "seconds.json"
     if not (out / MANIFEST).exists():
         began = time.perf_counter()
         resume = has_checkpoints(out)
-        train(data, dev=str(dev), out=out, resume=resume, progress=_tell, announce=lambda note: print(f"  {note}", flush=True), **options)
+        if dev is not None:
+            options["dev"] = str(dev)
+        train(data, out=out, resume=resume, progress=_tell, announce=lambda note: print(f"  {note}", flush=True), **options)
         took.write_text(json.dumps({"seconds": time.perf_counter() - began, "resumed": resume}))
     seconds = json.loads(took.read_text())
     if seconds["resumed"]:
         print(f"  {name} was taken up again: its seconds are those of the last part", flush=True)
-    return evaluate_run(out, dev), float(seconds["seconds"])
+    return float(seconds["seconds"])
 
 
-def conclude(name: str, ratio: float, goal: float, **more: Any) -> None:
-    """The line that every bench ends with."""
-    print(json.dumps({"name": name, "ratio": round(ratio, 4), "goal": goal, "met": ratio >= goal, **more}, ensure_ascii=False))
+def run(name: str, data: Path, dev: Path, *, selecting: Path | Literal["dev"] | None = "dev", **options: Any) -> tuple[Evaluation, float]:
+    """The figures of the run `name` on all of `dev`, and its training seconds; trained where it is not there yet.
+
+    `selecting`: what selects the checkpoint and calibrates; `dev` itself, another file, or None for rows set aside from `data`.
+    """
+    seconds = trained(name, data, dev if selecting == "dev" else selecting, **options)
+    return evaluate_run(WORK / name, dev), seconds
+
+
+def conclude(name: str, ratio: float, goal: float, *, at_most: bool = False, **more: Any) -> None:
+    """The line that every bench ends with. `at_most`: the goal is a limit."""
+    met = ratio <= goal if at_most else ratio >= goal
+    print(json.dumps({"name": name, "ratio": round(ratio, 4), "goal": goal, "met": met, **more}, ensure_ascii=False))
+
+
+def conclude_all(name: str, found: Mapping[str, tuple[float, float]], **more: Any) -> None:
+    """The same for several figures, each a ratio and its goal: the line is that of the one nearest to its goal or furthest below."""
+    ratio, goal = min(found.values(), key=lambda one: one[0] / one[1])
+    figures = {key: {"ratio": round(one, 4), "goal": aim, "met": one >= aim} for key, (one, aim) in found.items()}
+    conclude(name, ratio, goal, figures=figures, **more)
 
 
 def _tell(progress: Progress) -> None:

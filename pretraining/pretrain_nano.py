@@ -1,10 +1,13 @@
 """Pretrain `nano`, the small causal language model that ships with fenlei, on plain text.
 
     python pretraining/pretrain_nano.py CORPUS --work DIR [--donor MODEL_FOLDER] [--tokens 12300000]
+    python pretraining/teacher.py --work DIR --donor MODEL_FOLDER            # from then on the donor's vectors are learned as well
+    python pretraining/pretrain_nano.py CORPUS --work DIR --tokens 20000000
     python pretraining/pretrain_nano.py CORPUS --work DIR --publish src/fenlei/models/nano/weights
 
 CORPUS: a text file (.txt or .xz), one paragraph or headline a line, documents parted by blank lines. Everything lies in DIR: the
-tokenizer, the token stream, checkpoints and log.jsonl. Started again with the same DIR it goes on from the last checkpoint.
+tokenizer, the token stream, checkpoints and log.jsonl. Started again with the same DIR it goes on from the last checkpoint; with more
+tokens than before, the learning rate rises again to where the longer schedule has it.
 """
 
 from __future__ import annotations
@@ -21,8 +24,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bag_of_words import BagOfWords
 from borrow import borrowed_embeddings
+from distillation import Teacher
+from objectives import SHARES, Objectives, held_out_loss
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizer import train_tokenizer
@@ -33,8 +37,6 @@ SEQUENCE, BATCH = 256, 16
 PEAK_RATE, WARM_UP_STEPS, FINAL_RATE_SHARE, WEIGHT_DECAY = 1.5e-3, 100, 0.05, 0.1
 DOCUMENT_CHARACTERS = 1000
 """Only the beginning of a long document is read: a few book-length ones would else outweigh thousands of news items."""
-BAG_SHARE = 0.3
-"""Weight of the bag-of-words loss beside the next-token loss."""
 HELD_OUT = 0.01
 CHECKPOINT_EVERY, EVALUATE_EVERY = 100, 400
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -97,38 +99,31 @@ def build(tokenizer: PreTrainedTokenizerFast, donor: str | None) -> Qwen3ForCaus
     return model
 
 
-def batches(stream: np.ndarray, first_step: int) -> Iterator[torch.Tensor]:
-    """Batch `first_step`, `first_step + 1`, ... of (BATCH, SEQUENCE) tokens: an epoch is a seeded permutation of the stream's windows,
-    shifted anew each epoch so that the same text meets other neighbours.
+def windows_of(stream: np.ndarray, first_step: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """For step `first_step` and on: (rows, SEQUENCE) tokens, and where in the stream each row begins.
+
+    An epoch is a seeded permutation of the stream's windows, shifted anew each epoch so that the same text meets other neighbours.
     """
     step = first_step
     while True:
         windows = len(stream) // SEQUENCE - 1
-        epoch, at = divmod(step, windows // BATCH)
+        epoch, at = divmod(step, windows // rows)
         generator = np.random.default_rng(epoch)
         shift, order = generator.integers(SEQUENCE), generator.permutation(windows)
-        rows = order[at * BATCH : (at + 1) * BATCH] * SEQUENCE + shift
-        yield torch.from_numpy(np.stack([stream[r : r + SEQUENCE] for r in rows]).astype(np.int64))
+        starts = order[at * rows : (at + 1) * rows] * SEQUENCE + shift
+        yield np.stack([stream[start : start + SEQUENCE] for start in starts]).astype(np.int64), starts
         step += 1
 
 
-def losses_of(model: Qwen3ForCausalLM, bag: BagOfWords, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Next-token loss in nats a token, and the loss of the words of each line read back from its last state."""
-    with torch.autocast("cpu", torch.bfloat16):
-        states = model.model(input_ids=tokens, use_cache=False).last_hidden_state
-        logits = model.lm_head(states[:, :-1])
-    next_token = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten())
-    return next_token, bag(states, tokens, model.get_input_embeddings().weight)
-
-
-@torch.no_grad()
-def held_out_loss(model: Qwen3ForCausalLM, bag: BagOfWords, stream: np.ndarray) -> float:
-    """Mean next-token loss in nats a token."""
-    windows = torch.from_numpy(stream[: len(stream) // SEQUENCE * SEQUENCE].astype(np.int64)).view(-1, SEQUENCE)
-    model.eval()
-    losses = [losses_of(model, bag, part)[0].item() * len(part) for part in windows.split(BATCH)]
-    model.train()
-    return sum(losses) / len(windows)
+def batches(stream: np.ndarray, teacher: Teacher | None, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """(BATCH, SEQUENCE) tokens; the last half of the rows are the teacher's lines, if there is one: where in its stream those begin."""
+    taught_rows = BATCH // 2 if teacher else 0
+    plain = windows_of(stream, first_step, BATCH - taught_rows)
+    if teacher is None:
+        yield from ((torch.from_numpy(tokens), torch.empty(0, dtype=torch.long)) for tokens, _ in plain)
+    else:
+        for (tokens, _), (taught, starts) in zip(plain, windows_of(teacher.stream, first_step, taught_rows), strict=False):
+            yield torch.from_numpy(np.concatenate([tokens, taught])), torch.from_numpy(starts)
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -138,14 +133,14 @@ def learning_rate(step: int, steps: int) -> float:
     return PEAK_RATE * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def parameters_in_order(model: Qwen3ForCausalLM, bag: BagOfWords) -> list[tuple[str, torch.nn.Parameter]]:
+def parameters_in_order(model: Qwen3ForCausalLM, objectives: Objectives) -> list[tuple[str, torch.nn.Parameter]]:
     """Names and parameters in the optimizer's order: matrices (decayed) first, then norm weights (not decayed)."""
-    named = [*model.named_parameters(), *((f"bag.{name}", parameter) for name, parameter in bag.named_parameters())]
+    named = [*model.named_parameters(), *objectives.named_parameters()]
     return sorted(named, key=lambda item: item[1].ndim == 1)
 
 
-def new_optimizer(model: Qwen3ForCausalLM, bag: BagOfWords) -> torch.optim.AdamW:
-    ordered = [parameter for _, parameter in parameters_in_order(model, bag)]
+def new_optimizer(model: Qwen3ForCausalLM, objectives: Objectives) -> torch.optim.AdamW:
+    ordered = [parameter for _, parameter in parameters_in_order(model, objectives)]
     groups = [
         {"params": [p for p in ordered if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in ordered if p.ndim == 1], "weight_decay": 0.0},
@@ -153,9 +148,9 @@ def new_optimizer(model: Qwen3ForCausalLM, bag: BagOfWords) -> torch.optim.AdamW
     return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.95), fused=True)
 
 
-def save_checkpoint(work: Path, model: Qwen3ForCausalLM, bag: BagOfWords, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_checkpoint(work: Path, model: Qwen3ForCausalLM, objectives: Objectives, optimizer: torch.optim.Optimizer, step: int) -> None:
     """One safetensors file with weights and AdamW moments, written to a temporary name and renamed."""
-    ordered = parameters_in_order(model, bag)
+    ordered = parameters_in_order(model, objectives)
     tensors = {f"weight.{name}": parameter.detach() for name, parameter in ordered}
     for (name, _), state in zip(ordered, optimizer.state_dict()["state"].values(), strict=True):
         tensors |= {f"{key}.{name}": state[key] for key in MOMENTS}
@@ -163,7 +158,7 @@ def save_checkpoint(work: Path, model: Qwen3ForCausalLM, bag: BagOfWords, optimi
     os.replace(work / "checkpoint.tmp", work / "checkpoint.safetensors")
 
 
-def load_checkpoint(work: Path, model: Qwen3ForCausalLM, bag: BagOfWords, optimizer: torch.optim.Optimizer) -> int:
+def load_checkpoint(work: Path, model: Qwen3ForCausalLM, objectives: Objectives, optimizer: torch.optim.Optimizer) -> int:
     """The step to go on from; 0 where there is no checkpoint."""
     path = work / "checkpoint.safetensors"
     if not path.exists():
@@ -172,39 +167,41 @@ def load_checkpoint(work: Path, model: Qwen3ForCausalLM, bag: BagOfWords, optimi
         step = int(file.metadata()["step"])
     tensors, state = load_file(path), {}
     with torch.no_grad():
-        for index, (name, parameter) in enumerate(parameters_in_order(model, bag)):
+        for index, (name, parameter) in enumerate(parameters_in_order(model, objectives)):
+            if f"weight.{name}" not in tensors:  # an objective added since
+                state[index] = {key: torch.zeros_like(parameter) for key in MOMENTS} | {"step": torch.tensor(float(step))}
+                continue
             parameter.copy_(tensors[f"weight.{name}"])
             state[index] = {key: tensors[f"{key}.{name}"] for key in MOMENTS} | {"step": torch.tensor(float(step))}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return step
 
 
-def train(work: Path, model: Qwen3ForCausalLM, bag: BagOfWords, tokens: int) -> None:
+def train(work: Path, model: Qwen3ForCausalLM, objectives: Objectives, budget: int) -> None:
     stream, held_out = np.load(work / "train.npy", mmap_mode="r"), np.load(work / "held_out.npy")
-    optimizer = new_optimizer(model, bag)
-    steps, first, began = tokens // (SEQUENCE * BATCH), load_checkpoint(work, model, bag, optimizer), time.time()
-    for step, batch in zip(range(first, steps), batches(stream, first), strict=False):
+    optimizer = new_optimizer(model, objectives)
+    steps, first, began = budget // (SEQUENCE * BATCH), load_checkpoint(work, model, objectives, optimizer), time.time()
+    for step, (tokens, taught_from) in zip(range(first, steps), batches(stream, objectives.teacher, first), strict=False):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps)
-        next_token, words = losses_of(model, bag, batch)
-        (next_token + BAG_SHARE * words).backward()
+        losses = objectives(model, tokens, taught_from)
+        sum(SHARES[name] * loss for name, loss in losses.items()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
         done = step + 1
         if done % CHECKPOINT_EVERY == 0 or done == steps:
-            save_checkpoint(work, model, bag, optimizer, done)
+            save_checkpoint(work, model, objectives, optimizer, done)
         if done % 50 == 0 or done == steps:
             rate = (done - first) * SEQUENCE * BATCH / (time.time() - began)
             entry = {
                 "step": done,
                 "of": steps,
-                "loss": round(next_token.item(), 4),
-                "words": round(words.item(), 4),
+                **{name: round(loss.item(), 4) for name, loss in losses.items()},
                 "tokens_per_second": round(rate),
             }
             if done % EVALUATE_EVERY == 0 or done == steps:
-                entry["held_out_loss"] = round(held_out_loss(model, bag, held_out), 4)
+                entry["held_out_loss"] = round(held_out_loss(model, held_out, SEQUENCE, BATCH), 4)
             with (work / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
             print(entry, flush=True)
@@ -226,12 +223,12 @@ def main() -> None:
     args = parser.parse_args()
     tokenizer = prepare(args.corpus, args.work)
     model = build(tokenizer, None if args.publish or (args.work / "checkpoint.safetensors").exists() else args.donor)
-    bag = BagOfWords.for_stream(np.load(args.work / "train.npy"), len(tokenizer), WIDTH, tokenizer.eos_token_id)
+    objectives = Objectives.for_stream(args.work, len(tokenizer), WIDTH, tokenizer.eos_token_id)
     if args.publish:
-        load_checkpoint(args.work, model, bag, new_optimizer(model, bag))
+        load_checkpoint(args.work, model, objectives, new_optimizer(model, objectives))
         publish(args.work, model, tokenizer, args.publish)
     else:
-        train(args.work, model, bag, args.tokens)
+        train(args.work, model, objectives, args.tokens)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from fenlei.config import DataConfig
 from fenlei.data import encodings
 from fenlei.data.folders import find_split_files
-from fenlei.data.readers import read_class_file, read_examples
+from fenlei.data.label_file import read_class_file
+from fenlei.data.readers import read_examples
 from fenlei.data.splits import load_dataset
 from fenlei.errors import DataError
 

@@ -185,7 +185,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, classifier: Any,
 
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "两字"}])
     monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(DataError, match=r"out\.jsonl: could not be written \(.*No space left on device.*\); free some space"):
+    with pytest.raises(DataError, match=r"out\.jsonl: could not be saved \(.*No space left on device.*\); free some space"):
         predict_file(classifier, source, tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 

@@ -23,7 +23,7 @@ from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig
 from fenlei.errors import ConfigError, DataError
 from fenlei.training.progress import Progress
 
-COMMANDS = ("demo", "train", "evaluate", "predict", "export", "download")
+COMMANDS = ("demo", "audit", "train", "evaluate", "predict", "suggest", "export", "download")
 BUILTIN = Path(display.__file__).parents[1] / "data" / "builtin"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from fenlei import Classifier, train
@@ -55,7 +56,7 @@ def test_what_stock_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, t
         export_merged(tmp_path / "prompt", tmp_path / "stock")
     assert not (tmp_path / "stock").exists()
     assert export_merged(tmp_path / "prompt", tmp_path / "stock", force=True).agreement >= 0.995
-    with pytest.raises(ArtifactError, match="already there"):
+    with pytest.raises(ArtifactError, match="is not empty"):
         export_merged(tmp_path / "prompt", tmp_path / "stock", force=True)
 
 
@@ -84,3 +85,37 @@ def _other(data: Path) -> Path:
     copy = data.with_name("dev.jsonl")
     copy.write_bytes(data.read_bytes())
     return copy
+
+
+@pytest.mark.parametrize(("model", "tuning"), [("tiny_qwen", "full"), ("tiny_llama", "lora")])
+def test_a_generate_run_becomes_a_stock_language_model(
+    model: str, tuning: str, toy_file: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    options = {**QUICK, "max_length": 200, "method": "generate", "tuning": tuning}
+    train(toy_file, model=str(request.getfixturevalue(model)), out=tmp_path / "run", **options)
+    result = export_merged(tmp_path / "run", tmp_path / "stock")
+    assert result.agreement >= 0.995
+    assert result.largest_difference < 0.05
+    assert result.rows == 200
+    told = json.loads((tmp_path / "stock" / "prompt.json").read_text(encoding="utf-8"))
+    classifier = Classifier.load(tmp_path / "run", device="cpu")
+    assert told["labels"] == list(classifier.labels)
+    text = "国足热身赛两球取胜"
+    tokenizer = load_tokenizer(tmp_path / "stock")
+    stock = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "stock").eval()
+    prompt = tokenizer(told["prompt"].replace("{text}", text), add_special_tokens=False)["input_ids"]
+    scores = []
+    for label in told["labels"]:
+        answer = tokenizer(label, add_special_tokens=False)["input_ids"]
+        with torch.inference_mode():
+            logits = stock(torch.tensor([prompt + answer])).logits[0].float().log_softmax(-1)
+        scores.append(sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(answer)))
+    np.testing.assert_allclose(scores, classifier.logits([text]).logits[0], atol=0.05)
+
+
+def test_a_corrected_prior_is_no_weight(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_length": 200, "method": "generate", "tuning": "none"}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **options)
+    with pytest.raises(ConfigError, match="what each label scores on an empty text"):
+        export_merged(tmp_path / "run", tmp_path / "stock")
+    assert export_merged(tmp_path / "run", tmp_path / "stock", force=True).agreement >= 0.995

@@ -39,7 +39,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     for name, value in small.items():
         monkeypatch.setattr(pretrain_nano, name, value)
     yield pretrain_nano
-    for name in ("pretrain_nano", "bag_of_words", "borrow", "tokenizer"):
+    for name in ("pretrain_nano", "teacher", "objectives", "bag_of_words", "distillation", "borrow", "tokenizer"):
         sys.modules.pop(name, None)
 
 
@@ -51,25 +51,22 @@ def corpus(tmp_path: Path, toy_rows: list[dict[str, str]]) -> Path:
 
 
 def start(script: Any, corpus: Path, work: Path) -> tuple[Any, Any, Any]:
-    import numpy as np
-
     tokenizer = script.prepare(corpus, work)
     model = script.build(tokenizer, None)
-    bag = script.BagOfWords.for_stream(np.load(work / "train.npy"), len(tokenizer), 32, tokenizer.eos_token_id)
-    return tokenizer, model, bag
+    return tokenizer, model, script.Objectives.for_stream(work, len(tokenizer), 32, tokenizer.eos_token_id)
 
 
 def test_resumed_equals_unbroken_and_the_loss_falls(script: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = 60 * 16 * 4
-    _, model, bag = start(script, corpus, tmp_path / "whole")
-    script.train(tmp_path / "whole", model, bag, tokens)
+    _, model, objectives = start(script, corpus, tmp_path / "whole")
+    script.train(tmp_path / "whole", model, objectives, tokens)
     real = script.batches
-    monkeypatch.setattr(script, "batches", lambda stream, first: islice(real(stream, first), 25))
-    _, model, bag = start(script, corpus, tmp_path / "cut")
-    script.train(tmp_path / "cut", model, bag, tokens)
+    monkeypatch.setattr(script, "batches", lambda *given: islice(real(*given), 25))
+    _, model, objectives = start(script, corpus, tmp_path / "cut")
+    script.train(tmp_path / "cut", model, objectives, tokens)
     monkeypatch.setattr(script, "batches", real)
-    _, model, bag = start(script, corpus, tmp_path / "cut")
-    script.train(tmp_path / "cut", model, bag, tokens)
+    _, model, objectives = start(script, corpus, tmp_path / "cut")
+    script.train(tmp_path / "cut", model, objectives, tokens)
     whole, cut = (load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
@@ -98,9 +95,51 @@ def test_the_words_of_a_line_are_those_up_to_its_end(script: Any) -> None:
     """A state that points at exactly one token's embedding must give a loss near zero for a line of that token alone."""
     weights = torch.ones(6)
     weights[0] = 0
-    bag = script.BagOfWords(weights, 4, eos_id=0)
+    from bag_of_words import BagOfWords
+
+    bag = BagOfWords(weights, 4, eos_id=0)
     embeddings = torch.eye(6, 4) * 100
     tokens = torch.tensor([[1, 1, 0, 2, 0, 3, 3]])
     states = torch.nn.functional.one_hot(torch.tensor([[0, 1, 0, 2, 0, 0, 0]]), 4).float()
     assert bag(states, tokens, embeddings).item() < 1e-3
     assert bag(states.flip(1), tokens, embeddings).item() > 10
+
+
+def test_a_teacher_that_comes_later_is_learned_from(script: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import teacher
+
+    work, donor = tmp_path / "work", tmp_path / "donor"
+    monkeypatch.setattr(script, "SEQUENCE", 64)  # whole lines fit
+    monkeypatch.setattr(script, "HELD_OUT", 0.1)
+    tokenizer, model, objectives = start(script, corpus, work)
+    script.train(work, model, objectives, 10 * 64 * 4)
+    script.publish(work, model, tokenizer, donor)
+    monkeypatch.setattr(teacher, "SHORTEST", 1)
+    monkeypatch.setattr(sys, "argv", ["teacher", "--work", str(work), "--donor", str(donor)])
+    teacher.main()
+    _, model, objectives = start(script, corpus, work)
+    script.train(work, model, objectives, 110 * 64 * 4)
+    log = [json.loads(line) for line in (work / "log.jsonl").read_text().splitlines()]
+    assert "teacher" not in log[0]
+    assert log[-1]["teacher"] < log[1]["teacher"]
+
+
+def test_a_line_is_pulled_towards_its_own_vector(script: Any, tmp_path: Path) -> None:
+    """The map can be perfect only if each line's last state meets the vector of that very line."""
+    import numpy as np
+    from distillation import Distillation, Teacher
+
+    stream = np.array([4, 4, 0, 1, 0, 2, 2, 0, 3, 0])
+    (tmp_path / "teacher").mkdir()
+    np.savez(tmp_path / "teacher" / "00000.npz", lines=[3, 1, 2], vectors=[[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    distillation = Distillation(Teacher(tmp_path, stream, eos_id=0), 4, eos_id=0)
+    wanted = {3: 0, 1: 1, 2: 2}
+    with torch.no_grad():
+        for token, row in wanted.items():
+            distillation.map.weight[:, token] = distillation.teacher.vectors[row]
+    taught = distillation.teacher.stream
+    assert taught.tolist() == [3, 0, 1, 0, 2, 2, 0]
+    tokens = torch.from_numpy(np.stack([taught[:5], taught[2:]]))  # the second row's only whole line is the one of 2s
+    states = torch.nn.functional.one_hot(tokens, 4).float()
+    assert distillation(states, tokens, torch.tensor([0, 2])).item() < 1e-10
+    assert distillation(states, tokens, torch.tensor([2, 0])).item() > 0.1

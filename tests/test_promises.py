@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest
 from fenlei.config import TrustConfig
+from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation.calibration import Calibration, probabilities
 from fenlei.evaluation.novelty import auroc, energy
@@ -109,19 +110,20 @@ def test_out_of_scope_rows_choose_the_score_that_tells_them_best(run: Path, stra
 def test_states_are_used_where_they_tell_more_than_logits_and_come_back_from_the_folder(strange: Path, tmp_path: Path) -> None:
     """Logits that say nothing, states that say all: in-scope texts lie at two points, others between them."""
 
-    def score(texts: Sequence[str], keep_states: bool) -> Scores:
+    def score(rows: Sequence[Example], keep_states: bool) -> Scores:
+        texts = [row.text for row in rows]
         rng = np.random.default_rng(len(texts))
         place = np.array([0.0 if text.startswith("zq") else 8.0 * (-1) ** at for at, text in enumerate(texts)])
         states = (rng.normal(size=(len(texts), 4)) + place[:, None]).astype(np.float32)
         return Scores(rng.normal(size=(len(texts), 2)).astype(np.float32), np.zeros(len(texts), dtype=np.int32), states)
 
-    rows = KnownRows([str(at) for at in range(100)], [str(at) for at in range(200)], np.arange(200) % 2)
+    rows = KnownRows(*([Example(str(at), None, "f", at) for at in range(count)] for count in (100, 200)), np.arange(200) % 2)
     dev = DevScores(score(rows.calibrating, False).logits, np.arange(100) % 2)
     promises = make_promises(TrustConfig(out_of_scope=str(strange)), dev, rows, ("a", "b"), score, seed=0)
     rule = promises.trust.novelty
     assert rule.score == "mahalanobis"
     assert promises.trust.needs_states
-    asked = score(["zq", "zq", "x", "x"], True)
+    asked = score([Example(text, None, "f", 1) for text in ("zq", "zq", "x", "x")], True)
     assert (rule.ranks(asked)[:2] == 1.0).all()
     assert (rule.ranks(asked)[2:] < 1.0).all()
     save_novelty(tmp_path, rule)

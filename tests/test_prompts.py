@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models, processors
+from transformers import LayoutLMv3Tokenizer, PreTrainedTokenizerFast
 
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, ModelError
 from fenlei.models.backbone import load_tokenizer
 from fenlei.text.prompts import PROMPTS, TextEncoder
 
@@ -33,6 +36,44 @@ def test_at_the_limit_only_the_text_is_cut(tiny_bert: Path, extra: int) -> None:
     tail = [*tokenizer(PROMPTS["zh"].partition("{text}")[2], add_special_tokens=False)["input_ids"], tokenizer.sep_token_id]
     assert cut[0].tolist()[-len(tail) :] == tail
     assert cut[0].tolist()[0] == tokenizer.cls_token_id
+
+
+SPECIALS = {"[PAD]": 0, "[CLS]": 1, "[SEP]": 2}
+
+
+def small_tokenizer(*pieces: str) -> PreTrainedTokenizerFast:
+    """Knows `pieces` and nothing else: what it does not know, it drops."""
+    bpe = Tokenizer(models.BPE(vocab=SPECIALS | {piece: place for place, piece in enumerate(pieces, start=3)}, merges=[]))
+    bpe.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=list(SPECIALS.items()))
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="[PAD]", name_or_path="some/model")
+
+
+def test_a_tokenizer_without_latin_letters_keeps_its_special_tokens_around_the_text() -> None:
+    """Asked about `a` alone, it shows [CLS][SEP] with nothing between: both seemed to come after the text."""
+    encoder = TextEncoder(small_tokenizer("的", "国"), None, 8)
+    assert encoder.encode(["国的"])[0].tolist() == [1, 4, 3, 2]
+
+
+def test_a_tokenizer_that_knows_no_text_is_named() -> None:
+    with pytest.raises(ModelError, match=r"some/model: its tokenizer \(\w+\) gives no token for any of a, 的"):
+        TextEncoder(small_tokenizer("中"), None, 8)
+
+
+def test_a_tokenizer_that_writes_a_text_otherwise_beside_special_tokens_is_named() -> None:
+    class Otherwise(PreTrainedTokenizerFast):
+        def __call__(self, text: Any, add_special_tokens: bool = True, **options: Any) -> Any:
+            return super().__call__("的" if add_special_tokens else text, add_special_tokens=add_special_tokens, **options)
+
+    tokenizer = Otherwise(tokenizer_object=small_tokenizer("a", "的").backend_tokenizer, pad_token="[PAD]", name_or_path="some/model")
+    with pytest.raises(ModelError, match=r"gives 'a' the ids \[3\], and \[1, 4, 2\] once special tokens are added.*choose a model"):
+        TextEncoder(tokenizer, None, 8)
+
+
+def test_a_tokenizer_that_wants_more_than_a_text_is_named() -> None:
+    vocabulary = {piece: place for place, piece in enumerate(["<s>", "<pad>", "</s>", "<unk>", "a", "Ġa"])}
+    boxes_wanted = LayoutLMv3Tokenizer(vocab=vocabulary, merges=[], name_or_path="some/layout")
+    with pytest.raises(ModelError, match=r"some/layout: its tokenizer \(LayoutLMv3\w*\) does not take a text alone \(.+\); choose a model"):
+        TextEncoder(boxes_wanted, None, 8)
 
 
 def test_no_room_for_the_text_is_refused(tiny_qwen: Path) -> None:

@@ -20,7 +20,7 @@ from fenlei.evaluation.abstention import AbstentionRule
 from fenlei.evaluation.calibration import Calibration, fit_temperature
 from fenlei.evaluation.conformal import ConformalRule
 from fenlei.evaluation.metrics import compute_metrics
-from fenlei.inference.classifier import Classifier
+from fenlei.inference.classifier import Classifier, _Asked
 from fenlei.inference.scoring import Scores
 from fenlei.inference.trust import Trust
 from fenlei.labels import LabelSet
@@ -51,7 +51,14 @@ class KeywordClassifier(Classifier):
     def labels(self):
         return self._names
 
-    def logits(self, texts, *, progress=None):
+    @property
+    def takes_labels(self):
+        return False
+
+    def _asked(self, labels, rows):
+        return _Asked(None, self._names, None, np.ones(rows, dtype=bool))
+
+    def logits(self, texts, *, labels=None, progress=None):
         self.windows.append(len(texts))
         logits = np.log(np.stack([self._shares(text) for text in texts]))
         return Scores(logits, np.full(len(texts), self._tokens_cut))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +25,15 @@ from fenlei import Classifier, TrainResult, train
 from fenlei.artifact import read_manifest
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
+from fenlei.labels import LabelSet
+from fenlei.models.backbone import backbone_parameters, head_modules, load_network
 from fenlei.models.devices import Precision
 from fenlei.report.evaluation import evaluate_run
-from fenlei.text.batches import collate
 from fenlei.training.dry_run import dry_run
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
 from fenlei.training.setup import prepare
 from fenlei.training.trainer import RowTrainer
-from fenlei.training.vectors import cached_vectors
 
 QUICK: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "max_length": 48}
 
@@ -264,6 +265,92 @@ def test_a_checkpoint_that_cannot_be_saved_leaves_the_one_before_it(
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
+def _interrupted_at(step: int, out: Path, data: Path, model: Path, **options: Any) -> None:
+    """Leaves a checkpoint of the step after `step`."""
+
+    def interrupt(progress: Progress) -> None:
+        if progress.step == step and progress.metrics is None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(TrainingInterrupted):
+        train(data, model=str(model), out=out, progress=interrupt, **options)
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_steps": 20, "tuning": "lora", "learning_rate": 0.01}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
+    _interrupted_at(17, tmp_path / "cut", toy_file, tiny_qwen, **options)
+    newest = Path("checkpoints/checkpoint-18")
+    files = {path.name for path in (tmp_path / "cut" / newest).iterdir()}
+    assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors", "trainer_state.json", "complete"} <= files
+    for name in sorted(files):
+        run = tmp_path / name
+        shutil.copytree(tmp_path / "cut", run)
+        content = bytearray((run / newest / name).read_bytes())
+        content[len(content) // 2] ^= 1  # one bit, where torch.load would notice nothing
+        (run / newest / name).write_bytes(content)
+        told: list[str] = []
+        train(out=run, resume=True, announce=told.append)
+        assert any(note.startswith("passed over") and "checkpoint-18 is damaged" in note and name in note for note in told)
+        assert any(note.startswith("resuming from") and "checkpoint-18" not in note for note in told)
+        whole, cut = weights_of(tmp_path / "whole"), weights_of(run)
+        assert all(torch.equal(whole[key], cut[key]) for key in whole), name
+
+
+def test_without_a_whole_checkpoint_resuming_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    _interrupted_at(2, tmp_path / "run", toy_file, tiny_qwen, **QUICK)
+    (tmp_path / "run" / "checkpoints" / "checkpoint-3" / "optimizer.pt").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"no checkpoint can be gone on from .*checkpoint-3 is damaged \(optimizer\.pt\)"):
+        train(out=tmp_path / "run", resume=True)
+
+
+def test_best_weights_that_are_damaged_are_noticed_before_training_goes_on(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    _interrupted_at(9, tmp_path / "run", toy_file, tiny_qwen, **{**QUICK, "max_steps": 20})
+    last, best = (tmp_path / "run" / "checkpoints" / f"checkpoint-{step}" for step in (10, 7))
+    assert json.loads((last / "trainer_state.json").read_text())["best_model_checkpoint"] == str(best)
+    weights = best / "trainable.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match=r"checkpoint-10: checkpoint-7 is damaged \(trainable\.safetensors\)"):
+        train(out=tmp_path / "run", resume=True)
+
+
+def test_a_run_that_moved_is_resumed_with_its_best_weights(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_steps": 20, "tuning": "frozen", "learning_rate": 10.0}  # the first epoch is the best
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
+    _interrupted_at(9, tmp_path / "cut", toy_file, tiny_qwen, **options)
+    (tmp_path / "cut").rename(tmp_path / "moved")
+    train(out=tmp_path / "moved", resume=True)
+    whole, moved = weights_of(tmp_path / "whole"), weights_of(tmp_path / "moved")
+    assert all(torch.equal(whole[key], moved[key]) for key in whole)
+
+
+def test_what_tensorboard_shows_outlives_the_training(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a writer in place of TensorBoard's, which is no dependency: what matters is where it is told to write."""
+
+    class Writer:
+        def __init__(self, log_dir: str) -> None:
+            Path(log_dir).mkdir(parents=True)
+            self._file = Path(log_dir) / "events"
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            self._file.write_text(f"{name} {value} {step}")
+
+        def add_text(self, name: str, text: str, step: int = 0) -> None: ...
+        def flush(self) -> None: ...
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_tensorboard_available", lambda: True)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", report_to="tensorboard", **QUICK)
+    assert (tmp_path / "run" / "logs" / "events").exists()
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "elsewhere"))
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "other", report_to="tensorboard", **QUICK)
+    assert (tmp_path / "elsewhere" / "events").exists()
+    assert not (tmp_path / "other" / "logs").exists()
+
+
 def test_nothing_of_the_users_is_overwritten(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     (tmp_path / "work" / "model").mkdir(parents=True)
     (tmp_path / "work" / "model" / "mine.txt").write_text("mine")
@@ -314,6 +401,13 @@ def test_a_base_that_moved_or_changed_is_named(tiny_qwen: Path, toy_file: Path, 
     config = base / "config.json"
     config.write_text(config.read_text().replace('"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'))
     with pytest.raises(ArtifactError, match="is not the base model that this run was trained on"):
+        Classifier.load(tmp_path / "run")
+    config.write_bytes((tiny_qwen / "config.json").read_bytes())
+    weights = load_file(base / "model.safetensors")
+    for parameter in weights.values():
+        parameter.mul_(1.001)  # what more training does: the same names, shapes and sizes
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"\(other weights\); restore"):
         Classifier.load(tmp_path / "run")
     base.rename(tmp_path / "elsewhere")
     with pytest.raises(ArtifactError, match=r"base_model.folder"):
@@ -376,21 +470,6 @@ except Exception as error:
     assert left == {"checkpoints"}, "only what --resume needs may stay"
 
 
-def test_a_frozen_backbone_runs_once_a_row(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cached equals uncached, the second run computes nothing, and another length is another cache entry."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "tuning": "frozen"}))
-    setup.method.eval()
-    cached = cached_vectors(setup.method, setup.base, setup.train)
-    with torch.inference_mode():
-        fresh = setup.method.pool(collate(setup.train, range(len(setup.train)), setup.method.pad_id)).numpy()
-    np.testing.assert_allclose(cached, fresh, atol=1e-5)
-    monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", lambda self, batch: pytest.fail("the backbone ran again"))
-    np.testing.assert_array_equal(cached_vectors(setup.method, setup.base, setup.train), cached)
-    with pytest.raises(pytest.fail.Exception):
-        cached_vectors(setup.method, setup.base, setup.selecting)
-
-
 def test_dry_run_explains_and_writes_nothing(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     plan = dry_run(toy_file, model=str(tiny_qwen), prompt="zh", **QUICK)
     assert sum(plan.labels.values()) == 51
@@ -410,6 +489,56 @@ def test_choices_are_explained(tiny_qwen: Path, toy_file: Path) -> None:
     for name in ("tuning full", "learning_rate", "epochs", "max_length 256", "trainable parameters"):
         assert name in told
     assert None not in (setup.config.model.tuning, setup.config.optimization.learning_rate, setup.config.optimization.epochs)
+
+
+@pytest.mark.parametrize("model", ["tiny_qwen", "tiny_bert"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_classifier_lends_its_head_to_the_same_labels_alone(
+    model: str, dtype: torch.dtype, toy_file: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    base: Path = request.getfixturevalue(model)
+    own = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(base)}))
+    assert not any(note.startswith("head:") for note in own.notes)
+    names = own.dataset.labels.names
+    for folder, given in (("same", names), ("order", names[::-1]), ("others", ("A", "B", "C")), ("more", (*names, "D"))):
+        classifier = load_network(base, LabelSet(given), int(own.tokenizer.pad_token_id), layers=None, dtype=dtype)
+        for module in head_modules(classifier).values():
+            for parameter in module.parameters():
+                torch.nn.init.constant_(parameter, 0.5)
+        classifier.save_pretrained(tmp_path / folder)
+        own.tokenizer.save_pretrained(tmp_path / folder)
+        setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tmp_path / folder)}))
+        (note,) = (note for note in setup.notes if note.startswith("head:"))
+        heads = {
+            name: torch.cat([p.flatten() for p in module.parameters()])
+            for name, module in head_modules(setup.method.stock).items()
+            if any(True for _ in module.parameters())
+        }
+        pooler = heads.pop("bert.pooler", None)
+        assert pooler is None or (pooler == 0.5).all(), "the pooler belongs to the pretrained model"
+        (head,) = heads.values()
+        assert head.dtype == torch.float32
+        if folder == "same":
+            assert note.endswith("a classifier of the same labels")
+            assert (head == 0.5).all()
+        else:
+            assert note.startswith("head: fresh")
+            assert given[0] in note
+            assert 0 < head.abs().max() < 0.2, "drawn as transformers draws a new head"
+
+
+def test_choices_are_those_for_the_blocks_that_are_kept(tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deep model cut down to a small one is trained as a small one: all of it, at a small model's learning rate."""
+    whole = backbone_parameters(tiny_qwen, None)
+    half = backbone_parameters(tiny_qwen, 1)
+    assert half < whole
+    monkeypatch.setattr("fenlei.training.defaults.LORA_FROM_PARAMETERS", (half + whole) // 2)
+    for layers, tuning in ((None, "lora"), (1, "full")):
+        setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "layers": layers}))
+        assert setup.config.model.tuning == tuning
+    assert sum(parameter.numel() for parameter in setup.method.stock.base_model.parameters()) == half, "what is counted is what is loaded"
+    with pytest.raises(ConfigError, match="layers 3: the model has only 2"):
+        prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "layers": 3}))
 
 
 def test_no_data_and_no_model_are_said(tmp_path: Path, toy_file: Path) -> None:

@@ -3,6 +3,7 @@
 DIR/fenlei.json    written last; its presence says that the run is complete
     config.yaml    every option of the run
     model/         weights, config and tokenizer
+    logs/          what TensorBoard shows
     checkpoints/   of an unfinished training
 """
 
@@ -21,13 +22,14 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from fenlei.errors import ArtifactError
+from fenlei.errors import ArtifactError, FenleiError
 
 FORMAT_VERSION = 1
 MANIFEST = "fenlei.json"
 CHECKPOINTS = "checkpoints"
+LOGS = "logs"
 COMPLETE = "complete"
-"""An empty file that a checkpoint gets last."""
+"""The file that a checkpoint gets last: the checksums of the others."""
 
 REQUIRED = (
     "format_version",
@@ -51,7 +53,7 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder; give the folder that `fenlei train --out` wrote")
     if not path.exists():
-        unfinished = has_checkpoints(folder)
+        unfinished = checkpoints(folder)
         cure = "training did not end; continue it with --resume" if unfinished else "give the folder that `fenlei train --out` wrote"
         raise ArtifactError(f"{folder}: holds no complete run (no {MANIFEST}): {cure}")
     try:
@@ -77,14 +79,30 @@ def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Whole or not at all: to a temporary name, then renamed."""
-    with saving(path):
-        temporary = path.with_name(path.name + ".tmp")
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    r"""UTF-8, whole or not at all; bytes of a file name that are no UTF-8, which Python holds as lone surrogates, as their \u escape."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Whole or not at all."""
+    with whole_file(path) as temporary, saving(path):
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def whole_file(target: Path, error: type[FenleiError] = ArtifactError) -> Iterator[Path]:
+    """A temporary name beside `target` that becomes `target` on success and is removed on failure; what is written to it, the caller
+    guards with `saving`, for not every OSError of his is about this file.
+    """
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with saving(target, error):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        with saving(target, error):
+            os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -104,37 +122,44 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def saving(path: Path) -> Iterator[None]:
-    """Turns a failed write (disk full, no permission) into an ArtifactError that says what to do."""
+def saving(path: Path, error: type[FenleiError] = ArtifactError) -> Iterator[None]:
+    """Turns a failed write (disk full, no permission) into an `error` that says what to do."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{path}: could not be saved ({error}); free some space or choose another folder, then run again") from error
+    except (OSError, SafetensorError) as reason:
+        raise error(f"{path}: could not be saved ({reason}); free some space or choose another folder, then run again") from reason
 
 
-def last_checkpoint(run: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; None where there is none."""
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of an unfinished training that were written to their end, the newest first."""
     whole = [mark.parent for mark in (run / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
-    return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    return sorted(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
 
 
-def has_checkpoints(run: Path) -> bool:
-    """Whether a training was begun in `run` that can be gone on with."""
-    return last_checkpoint(run) is not None
+def is_taken(out: Path, *, but: tuple[str, ...] = ()) -> bool:
+    """Whether something is in the way of a new folder `out`: a file, or a folder that holds more than `but`."""
+    return out.exists() and (not out.is_dir() or any(path.name not in but for path in out.iterdir()))
 
 
-def check_free(out: Path, *, resume: bool) -> None:
-    """ArtifactError where `out` cannot take a run: it holds one, or anything else (resume: it holds none to go on with)."""
+def check_new(out: Path, *, but: tuple[str, ...] = ()) -> None:
+    """ArtifactError where `out` cannot become a new folder: nothing of the user's is ever overwritten."""
     if out.exists() and not out.is_dir():
         raise ArtifactError(f"{out}: is a file; --out names a folder")
     if (out / MANIFEST).exists():
         raise ArtifactError(f"{out}: already holds a complete run; choose another --out, or remove the folder")
-    if resume and not has_checkpoints(out):
-        raise ArtifactError(f"{out}: holds no checkpoint to resume from; start without --resume")
-    if not resume and has_checkpoints(out):
-        raise ArtifactError(f"{out}: holds an unfinished run; continue it with --resume, or choose another --out")
-    if not resume and out.is_dir() and any(path.name != CHECKPOINTS for path in out.iterdir()):
+    if is_taken(out, but=but):
         raise ArtifactError(f"{out}: is not empty; choose a new folder for --out, so that nothing in this one is overwritten")
+
+
+def check_free(out: Path, *, resume: bool) -> None:
+    """ArtifactError where `out` cannot take a run: it holds one, or anything else (resume: it holds none to go on with)."""
+    unfinished = bool(checkpoints(out)) and not (out / MANIFEST).exists()
+    if unfinished and not resume:
+        raise ArtifactError(f"{out}: holds an unfinished run; continue it with --resume, or choose another --out")
+    if resume and not unfinished and not (out / MANIFEST).exists():
+        raise ArtifactError(f"{out}: holds no checkpoint to resume from; start without --resume")
+    if not unfinished:
+        check_new(out, but=(CHECKPOINTS, LOGS))
 
 
 def fingerprint(path: Path) -> str:

@@ -17,8 +17,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fenlei.errors import ConfigError
 
-Method = Literal["head"]
-Tuning = Literal["full", "lora", "frozen"]
+Method = Literal["head", "generate"]
+Tuning = Literal["full", "lora", "frozen", "none"]
+Objective = Literal["labels", "tokens"]
 HeadKind = Literal["linear", "mlp"]
 Device = Literal["auto", "cpu", "cuda", "mps", "npu"]
 Source = Literal["auto", "huggingface", "modelscope"]
@@ -69,11 +70,17 @@ class ModelConfig:
     method: Method = "head"
     tuning: Tuning | None = None
     """None: full below 100 million parameters, else lora."""
+    objective: Objective = "labels"
+    """Generate: what the loss is normalised over. `labels`: the label set, as scores are; `tokens`: the vocabulary, token by token."""
+    shots: int = 0
+    """Generate: training rows shown in the prompt, the classes in turn; they are not trained on."""
+    prior_correction: bool | None = None
+    """Generate: take off what each label scores on an empty text. None: where nothing is tuned."""
     head: HeadKind = "linear"
     layers: int | None = None
     """Keep the lower N blocks of the backbone. None: all."""
     prompt: str | None = None
-    """`zh`, `en`, or a template with {text}. None: the bare text."""
+    """`zh`, `en`, or a template with {text} (generate: and {labels} before it). None: the bare text; generate: the labels' language."""
     max_length: int | None = None
     """Tokens an input may have, prompt and special tokens included. None: 1024, or what the model takes if that is less."""
     lora_rank: int = 16
@@ -93,6 +100,23 @@ class ModelConfig:
             found.append(f"prompt must be 'zh', 'en' or a template that contains {{text}} once, was {self.prompt!r}")
         if not 0 <= self.lora_dropout < 1:
             found.append(f"lora_dropout must be at least 0 and below 1, was {self.lora_dropout}")
+        return [*found, *self._method_problems()]
+
+    def _method_problems(self) -> list[str]:
+        """Options of one method given to the other."""
+        found = []
+        if self.shots < 0:
+            found.append(f"shots must be at least 0, was {self.shots}")
+        if self.method == "generate":
+            if self.head != "linear":
+                found.append(f"head {self.head!r} belongs to method head; generate answers with the language model itself")
+            if self.tuning == "frozen":
+                found.append("tuning 'frozen' belongs to method head; generate without training is tuning 'none'")
+            return found
+        if self.tuning == "none":
+            found.append("tuning 'none' belongs to method generate; a head has to learn (tuning 'frozen' trains it alone)")
+        if self.objective != "labels" or self.shots or self.prior_correction is not None:
+            found.append("objective, shots and prior_correction belong to method generate")
         return found
 
 
@@ -184,6 +208,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         found = [*self.data.problems(), *self.model.problems(), *self.optimization.problems(), *self.trust.problems()]
+        if self.model.objective == "tokens" and self.optimization.label_smoothing:
+            found.append("label_smoothing spreads over the label set, which objective 'tokens' does not see")
         if found:
             raise ConfigError("\n".join(found))
 

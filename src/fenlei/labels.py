@@ -10,6 +10,14 @@ from fenlei.errors import DataError
 
 
 @dataclass(frozen=True)
+class LabelNote:
+    """What is known of a label besides its name; a model that reads the names reads it too."""
+
+    description: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class LabelSet:
     """Distinct label names; the id of a name is its place."""
 

@@ -74,8 +74,10 @@ def demo(
 
 def free_folder(wanted: Path) -> Path:
     """`wanted`, or the first of wanted-2, wanted-3, ... that is not there or empty."""
+    from fenlei.artifact import is_taken
+
     folder, number = wanted, 1
-    while folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    while is_taken(folder):
         number += 1
         folder = wanted.with_name(f"{wanted.name}-{number}")
     return folder

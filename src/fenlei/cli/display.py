@@ -48,7 +48,9 @@ class TrainingDisplay:
             self._bars.stop()
 
     def announce(self, note: str) -> None:
-        self._console.print(note, style="dim", markup=False)
+        from fenlei.audit.warnings import WARNING  # here: other commands show nothing of it, and need not load it
+
+        self._console.print(note, style="yellow" if note.startswith(WARNING) else "dim", markup=False)
 
     def __call__(self, now: Progress) -> None:
         if self._console.is_terminal:

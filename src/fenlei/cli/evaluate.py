@@ -48,7 +48,7 @@ def evaluate(
         raise typer.BadParameter(f"{more_runs[0]}: one file or folder is evaluated; further runs come after --compare", param_hint="RUN")
 
     from fenlei.cli.display import counting_rows
-    from fenlei.data.readers import read_class_file
+    from fenlei.data.label_file import read_class_file
     from fenlei.models.allocator import keep_freed_memory
     from fenlei.report.evaluation import evaluate_run
 

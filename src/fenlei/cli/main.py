@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from fenlei import __version__
-from fenlei.cli import demo, download, evaluate, export, predict, train
+from fenlei.cli import audit, demo, download, evaluate, export, predict, suggest, train
 from fenlei.errors import FenleiError
 
 INTERRUPTED = 130
@@ -49,9 +49,11 @@ app = typer.Typer(
 )
 for _command, _examples in (
     (demo.demo, demo.EXAMPLES),
+    (audit.audit, audit.EXAMPLES),
     (train.train, train.EXAMPLES),
     (evaluate.evaluate, evaluate.EXAMPLES),
     (predict.predict, predict.EXAMPLES),
+    (suggest.suggest, suggest.EXAMPLES),
     (export.export, export.EXAMPLES),
     (download.download, download.EXAMPLES),
 ):

@@ -32,11 +32,14 @@ HELP = {
     "model": "A local folder, `nano` (built in), or a Hugging Face or ModelScope id.",
     "revision": "Branch, tag or commit of a model on a hub.",
     "source": "The hub to look on.",
-    "method": "How the model answers.",
-    "tuning": "What learns: everything, adapters, or the head alone (default: by the model's size).",
+    "method": "How the model answers: by a head of its own, or by the language model's probability of each label.",
+    "tuning": "What learns: everything, adapters, the head alone (frozen), or nothing (generate; default: by the model's size).",
+    "objective": "generate: what the loss is normalised over.",
+    "shots": "generate: training rows shown in the prompt.",
+    "prior_correction": "generate: take off what labels score on an empty text (default: where nothing is tuned).",
     "head": "Network on top of the backbone.",
     "layers": "Keep the lower N blocks only: faster, less exact.",
-    "prompt": "`zh`, `en` or a template with {text}; without it the model reads the bare text.",
+    "prompt": "`zh`, `en` or a template with {text}; without it a head reads the bare text, generate a prompt in the labels' language.",
     "max_length": "Tokens of an input; longer texts are cut at their end, and counted (default: 1024, or what the model takes).",
     "lora_rank": "Rank of the adapters.",
     "lora_alpha": "Scale of the adapters.",
@@ -101,7 +104,7 @@ def _parameters() -> list[inspect.Parameter]:
 
 def _parameter(name: str, kind: Any, default: Any, panel: str) -> inspect.Parameter:
     dashed = name.replace("_", "-")
-    flag = f"--{dashed}/--no-{dashed}" if kind is bool else f"--{dashed}"
+    flag = f"--{dashed}/--no-{dashed}" if kind in (bool, Optional[bool]) else f"--{dashed}"  # noqa: UP045
     words = HELP[name] + _default(default)
     option = typer.Option(flag, *SHORT_NAMES.get(name, []), help=words, show_default=False, rich_help_panel=panel)
     annotation = Annotated[Optional[kind], option]  # noqa: UP045 - `kind` is a value, no name

@@ -10,6 +10,7 @@ import typer
 
 from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
 from fenlei.config import Device, TrustConfig
+from fenlei.errors import ConfigError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "fenlei predict runs/news --text 央行宣布下调存款准备金率",
+    "fenlei predict Qwen/Qwen3-0.6B --labels 财经,体育,科技 --text 央行宣布下调存款准备金率",
     "fenlei predict runs/news new.csv --out predicted.csv --probabilities",
     "fenlei predict runs/news new.csv --out predicted.csv --target-accuracy 0.99",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
@@ -25,11 +27,14 @@ EXAMPLES = (
 
 
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
+    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot).")],
     source: Annotated[str | None, typer.Argument(metavar="INPUT", help="File of rows; `-` reads JSON lines from stdin.")] = None,
     *,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to classify instead of a file; may be given again.")] = None,
     out: Annotated[str, typer.Option("--out", "--output", help="File to write, .jsonl or .csv; `-` is stdout.")] = "-",
+    labels: Annotated[
+        str | None, typer.Option(help="Labels to choose among, joined by commas, or a labels.yaml.", show_default=False)
+    ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
@@ -51,7 +56,8 @@ def predict(
 
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
     if source is None:
-        _predict_texts(_load(run, device, trust), text or [], probabilities, json)
+        classifier, among = _load(run, device, labels, trust)
+        _predict_texts(classifier, text or [], among, probabilities, json)
         return
 
     from dataclasses import asdict
@@ -65,28 +71,43 @@ def predict(
     columns = text_column or _trained_column(run)
     if source != "-":
         notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
-    classifier = _load(run, device, trust)
+    classifier, among = _load(run, device, labels, trust)
     with counting_rows("predicting", source, hidden=out == "-") as progress:
-        result = predict_file(classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, progress=progress)
+        result = predict_file(
+            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, progress=progress
+        )
     if json and out != "-":
         print_json({"out": out, **asdict(result)})
     else:
         _note_summary(result)
 
 
-def _load(run: str, device: Device, trust: TrustConfig) -> Classifier:
+def _load(run: str, device: Device, labels: str | None, trust: TrustConfig) -> tuple[Classifier, list[str] | None]:
+    """The classifier, and the labels to ask it among where they are not its own."""
+    from fenlei.artifact import MANIFEST
     from fenlei.inference.classifier import Classifier
     from fenlei.models.allocator import keep_freed_memory
 
     keep_freed_memory()
-    return Classifier.load(run, device=device, trust=trust)
+    if labels is None:
+        return Classifier.load(run, device=device, trust=trust), None
+    from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
+
+    file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
+    named = [name for part in labels.split(",") if (name := part.strip())]
+    if (Path(run) / MANIFEST).exists():
+        return Classifier.load(run, device=device, trust=trust), named if file is None else list(read_class_file(file))
+    if trust.promises:
+        raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
+    return Classifier.zero_shot(run, named if file is None else file, device=device), None
 
 
-def _predict_texts(classifier: Classifier, texts: list[str], with_probabilities: bool, as_json: bool) -> None:
+def _predict_texts(classifier: Classifier, texts: list[str], labels: list[str] | None, with_probabilities: bool, as_json: bool) -> None:
     from fenlei.cli.display import notes, probability_bars, tables
-    from fenlei.inference.bulk import predicted_row, to_json
+    from fenlei.data.jsonvalues import to_json
+    from fenlei.inference.bulk import predicted_row
 
-    for text, prediction in zip(texts, classifier.predict(texts), strict=True):
+    for text, prediction in zip(texts, classifier.predict(texts, labels=labels), strict=True):
         if as_json:
             typer.echo(to_json(predicted_row({"text": text}, prediction, probabilities=with_probabilities)))
             continue
@@ -99,7 +120,13 @@ def _predict_texts(classifier: Classifier, texts: list[str], with_probabilities:
         if prediction.tokens_cut:
             notes().print(f"{prediction.tokens_cut:,} tokens at the end of the text were too many for the model and were not read")
         if not prediction.calibrated:
-            notes().print("The confidence is not calibrated: the run had too few dev rows for it.")
+            notes().print(f"The confidence is not calibrated: {_why_not(classifier, labels)}.")
+
+
+def _why_not(classifier: Classifier, labels: list[str] | None) -> str:
+    if labels is not None:
+        return "it was fitted on the run's own labels"
+    return "nothing was trained" if "data" not in classifier.describe() else "the run had too few dev rows for it"
 
 
 def _beside(prediction: Prediction) -> Iterator[str]:

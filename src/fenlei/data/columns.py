@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,10 @@ LABEL_NAMES = (
     *("标签", "类别", "分类", "类"),
 )
 """Column names taken for the label. `output` stands before `category`: in the Fudan files `category` lists the candidates."""
+
+
+CANDIDATE_NAMES = ("category", "categories", "candidates", "候选", "候选类别")
+"""Columns that may hold a row's candidate labels, as a list or joined by commas."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,22 @@ class Columns:
             raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; fill it in or remove the row")
         name = _label_text(value, self.label, where)
         return name if known is None else known_label(name, known, where)
+
+    def candidates_of(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """The labels that a row offers; None where it has no such column. One word alone is some other column's category."""
+        name = find_name(row, CANDIDATE_NAMES, excluded=(*self.text, self.label or ""))
+        value = None if name is None else row[name]
+        if isinstance(value, str):
+            value = re.split("[,，、]", value) if re.search("[,，、]", value) else None
+        if not isinstance(value, (list, tuple)) or not all(isinstance(one, (str, int)) for one in value):
+            return None
+        return tuple(dict.fromkeys(one for part in value if (one := str(part).strip())))
+
+    def has_text(self, row: Mapping[str, Any]) -> bool:
+        return any(not _is_missing(row.get(name)) for name in self.text)
+
+    def has_label(self, row: Mapping[str, Any]) -> bool:
+        return self.label is not None and not _is_missing(row.get(self.label))
 
 
 def choose_columns(row: Mapping[str, Any], *, text_column: str | None, label_column: str | None, labelled: bool, where: str) -> Columns:
@@ -146,6 +167,8 @@ def _label_text(value: Any, column: str, where: str) -> str:
         return str(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # pandas writes a column of ids as 3.0 where one of them was missing
+    if isinstance(value, (list, tuple)) and len(value) == 1 and isinstance(value[0], str) and value[0].strip():
+        return value[0].strip()  # as doccano writes the one label of a row
     if isinstance(value, (list, tuple)):
         raise DataError(
             f"{where}: expected one label in column {column!r}, found a list, {_short(value)}; "
@@ -156,7 +179,9 @@ def _label_text(value: Any, column: str, where: str) -> str:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip()) or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, (str, list)):
+        return not (value.strip() if isinstance(value, str) else value)  # an empty list: a row of doccano that nobody labelled
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _short(value: Any) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from fenlei.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,28 @@ class Example:
     source: str
     """The file, as the user named it."""
     line: int
-    """Its line in the file, counted from 1 (for Parquet: the row)."""
+    """Its line in the file, counted from 1 (Parquet and JSON arrays: the row)."""
     columns: Mapping[str, Any] = field(default_factory=dict)
     """Every column of the row as read, in order; bulk prediction writes them back."""
+    candidates: tuple[str, ...] | None = None
+    """The labels that the row itself offers (Fudan files); None where it offers none. Methods with fixed labels do not look at them."""
 
     @property
     def where(self) -> str:
         return f"{self.source}:{self.line}"
+
+
+def candidates_of(examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+    """What each row offers; None where none of them offers any."""
+    candidates = [example.candidates for example in examples]
+    return None if all(one is None for one in candidates) else candidates
+
+
+def check_gold(row: Example) -> None:
+    """DataError where a row offers no labels, or not the one it has."""
+    if row.candidates is None or row.label in row.candidates:
+        return
+    if not row.candidates:
+        raise DataError(f"{row.where}: the list of candidate labels is empty; fill it, or remove it from the row")
+    shown = ", ".join(repr(name) for name in row.candidates[:8]) + (", ..." if len(row.candidates) > 8 else "")
+    raise DataError(f"{row.where}: label {row.label!r} is not among the row's candidates, {shown}; add it to them, or correct it")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fenlei.data.annotated import without_tasks
 from fenlei.data.delimited import Row, looks_tabbed, read_csv, read_tabbed, read_tsv
 from fenlei.data.encodings import STDIN, Lines, open_bytes, read_lines, source_name
 from fenlei.data.jsonarray import read_json_array
@@ -54,7 +55,11 @@ def open_table(path: str | Path, *, named: Sequence[str] = (), labelled: bool = 
             return
         lines = read_lines(stream, source)
         name, reader = _text_format(path, lines, labelled)
-        yield Table(source, name, lines.encoding, reader(lines, named))
+        rows = reader(lines, named)
+        if reader in (_json_array, _json_lines):
+            rows, are_tasks = without_tasks(rows, source, labelled)
+            name = "Label Studio tasks" if are_tasks else name
+        yield Table(source, name, lines.encoding, rows)
 
 
 def suffix_of(path: str | Path) -> str:

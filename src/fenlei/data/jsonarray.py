@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -16,16 +17,21 @@ _BLANKS = " \t\r\n"
 
 
 def read_json_array(lines: Lines) -> Iterator[tuple[int, Any, str]]:
-    """For each element the line it starts on, its value and its JSON text; DataError names the line where the array breaks."""
+    """For each element its number from 1, its value and its JSON text; DataError names the line where the array breaks.
+
+    Elements are counted, for an array is often one line from end to end.
+    """
     text = _Text(lines)
     text.expect("[")
     if text.peek() == "]":
         text.expect("]")
     else:
-        yield text.value()
-        while text.peek() != "]":
+        yield 1, *text.value()
+        for number in itertools.count(2):
+            if text.peek() == "]":
+                break
             text.expect(",", or_else="]")
-            yield text.value()
+            yield number, *text.value()
         text.expect("]")
     if text.peek():
         raise text.error(f"the array ends, but {text.peek()!r} follows")
@@ -59,10 +65,9 @@ class _Text:
             raise self.error(f"expected {wanted}, found {found!r}" if found else f"expected {wanted}, found the end of the file")
         self._place += 1
 
-    def value(self) -> tuple[int, Any, str]:
-        """The line, value and JSON text of the next element."""
+    def value(self) -> tuple[Any, str]:
+        """The value and JSON text of the next element."""
         self.peek()
-        line = self._count_lines()
         while True:
             try:
                 element, end = self._decoder.raw_decode(self._buffer, self._place)
@@ -75,7 +80,7 @@ class _Text:
             else:
                 written = self._buffer[self._place : end]
                 self._place = end
-                return line, element, written
+                return element, written
 
     def error(self, what: str, at: int | None = None) -> DataError:
         line = self._count_lines()

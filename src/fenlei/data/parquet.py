@@ -31,7 +31,7 @@ def read_parquet(stream: BinaryIO, source: str) -> tuple[Iterator[Row], Mapping[
         number = 0
         try:
             for batch in file.iter_batches(batch_size=BATCH):
-                for row in batch.to_pylist():
+                for row in _in_microseconds(batch).to_pylist():
                     number += 1
                     yield number, row
         except (pa.ArrowException, OSError, ValueError) as error:
@@ -44,6 +44,18 @@ def read_parquet(stream: BinaryIO, source: str) -> tuple[Iterator[Row], Mapping[
     except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:
         raise unreadable(error, 1) from error
     return rows(), _class_names(file.schema_arrow.metadata or {})
+
+
+def _in_microseconds(batch: Any) -> Any:
+    """Nanoseconds cut to what Python's dates hold: pyarrow refuses them, or gives them as pandas has them where that is installed."""
+    import pyarrow as pa
+
+    for place, column in enumerate(batch.schema):
+        kind = column.type
+        if (pa.types.is_timestamp(kind) or pa.types.is_duration(kind)) and kind.unit == "ns":
+            coarser = pa.timestamp("us", kind.tz) if pa.types.is_timestamp(kind) else pa.duration("us")
+            batch = batch.set_column(place, column.name, batch.column(place).cast(coarser, safe=False))
+    return batch
 
 
 def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:

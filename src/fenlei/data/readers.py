@@ -13,13 +13,13 @@ from pathlib import Path
 
 from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name, known_label
 from fenlei.data.delimited import Row
-from fenlei.data.encodings import STDIN, open_bytes, read_lines, source_name
+from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example
 from fenlei.data.formats import open_table
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 
-CLASS_FILES = ("class.txt", "classes.txt", "label.txt", "labels.txt")
+CLASS_FILES = ("labels.yaml", "labels.yml", "class.txt", "classes.txt", "label.txt", "labels.txt")
 """Names of class files that are taken without being asked for, from the folder of the data."""
 
 
@@ -50,48 +50,32 @@ def read_examples(
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
     labelled: bool = True,
+    blanks: bool = False,
 ) -> Iterator[Example]:
     """The rows of a file (`-`: JSON lines from stdin), streamed; DataError at the first row that does not fit.
 
     text_column: one name, or several joined by commas, whose texts are joined by line breaks. None: found by name.
     class_names: the only labels allowed; an id in the file becomes its name.
     labelled: False leaves labels unread, so that no label column is needed.
+    blanks: True lets rows without a text or a label pass, as "" and None, for those who count them.
     """
     known = None if class_names is None else LabelSet(tuple(class_names))
     with _opened(path, text_column, label_column, labelled) as (layout, rows, own_names):
         for line, row in rows:
             where = f"{layout.source}:{line}"
-            text = layout.columns.text_of(row, where)
+            columns = layout.columns
+            text = "" if blanks and not columns.has_text(row) else columns.text_of(row, where)
             label = None
-            if labelled:
-                label = layout.columns.label_of(row, where, own_names)
+            if labelled and not (blanks and not columns.has_label(row)):
+                label = columns.label_of(row, where, own_names)
                 label = label if known is None else known_label(label, known, where)
-            yield Example(text, label, layout.source, line, row)
+            yield Example(text, label, layout.source, line, row, layout.columns.candidates_of(row))
 
 
 def file_layout(path: str | Path, *, text_column: str | None = None, label_column: str | None = None, labelled: bool = True) -> FileLayout:
     """How `read_examples` would read a file, judged by its head; DataError where it cannot."""
     with _opened(path, text_column, label_column, labelled) as (layout, _, _):
         return layout
-
-
-def read_class_file(path: str | Path) -> tuple[str, ...]:
-    """The class names of a file, one a line: the first is id 0. DataError for blank lines, names that come twice, too few."""
-    source = source_name(path)
-    with open_bytes(path) as stream:
-        lines = [line.strip() for _, line in read_lines(stream, source)]
-    while lines and not lines[-1]:
-        lines.pop()
-    if len(lines) < 2:
-        raise DataError(f"{source}: expected at least two class names, one a line, found {len(lines)}")
-    first_line: dict[str, int] = {}
-    for number, name in enumerate(lines, start=1):
-        if not name:
-            raise DataError(f"{source}:{number}: expected a class name, found a blank line, which would shift the ids below; remove it")
-        if name in first_line:
-            raise DataError(f"{source}:{number}: class {name!r} stands on line {first_line[name]} already; remove one of them")
-        first_line[name] = number
-    return tuple(lines)
 
 
 def find_class_file(data: str | Path) -> Path | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fenlei.config import DataConfig
@@ -12,10 +12,11 @@ from fenlei.data.columns import known_label
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example
 from fenlei.data.folders import SplitFiles, find_split_files
-from fenlei.data.readers import file_layout, find_class_file, read_class_file, read_examples
+from fenlei.data.label_file import read_label_file
+from fenlei.data.readers import file_layout, find_class_file, read_examples
 from fenlei.data.stratify import fewest_rows, halves, set_aside
 from fenlei.errors import ConfigError, DataError
-from fenlei.labels import LabelSet
+from fenlei.labels import LabelNote, LabelSet
 
 DEV_RATIO = 0.15
 """The share of dev where neither a dev file nor a ratio is given: that of the first requirements (S1)."""
@@ -37,6 +38,8 @@ class Dataset:
     labels: LabelSet
     notes: tuple[str, ...]
     """Lines to print: what was read, what was split and how, what is unusual."""
+    label_notes: Mapping[str, LabelNote] = field(default_factory=dict)
+    """What the class file says of labels besides their names."""
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,20 @@ class _ClassFile:
     """Class names and where they stand; `found` beside the data, or named by the user."""
 
     path: Path
-    names: tuple[str, ...]
+    notes: Mapping[str, LabelNote]
     found: bool
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.notes)
 
 
 def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     """The rows that a configuration names, split; DataError for rows and ConfigError for options that do not fit."""
     notes: list[str] = []
     files = _choose_files(config, notes)
-    rows, class_names = _read_train(files.train, config, notes)
+    rows, class_file = _read_train(files.train, config, notes)
+    class_names = None if class_file is None else class_file.names
     labels = _label_set(rows, class_names, notes)
     dev_file_rows = _read_part("dev", files.dev, config, labels, class_names, notes)
     test_file_rows = _read_part("test", files.test, config, labels, class_names, notes)
@@ -66,7 +74,7 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     notes.append(
         f"train {len(train):,}, dev {len(dev):,} ({len(selecting):,} select, {len(calibrating):,} calibrate), test {len(test):,} rows"
     )
-    return Dataset(train, selecting, calibrating, test, labels, tuple(notes))
+    return Dataset(train, selecting, calibrating, test, labels, tuple(notes), {} if class_file is None else class_file.notes)
 
 
 def _choose_files(config: DataConfig, notes: list[str]) -> SplitFiles:
@@ -111,8 +119,8 @@ def _refuse_seen(role: str, part: tuple[Path, ...], others: tuple[Path, ...]) ->
             raise ConfigError(f"{role}: {file} is used for training or dev as well, so a result on it would say nothing; give another file")
 
 
-def _read_train(files: tuple[Path, ...], config: DataConfig, notes: list[str]) -> tuple[Rows, tuple[str, ...] | None]:
-    """The rows to train on, and the class names where a class file gives them."""
+def _read_train(files: tuple[Path, ...], config: DataConfig, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
+    """The rows to train on, and the class file where there is one that fits."""
     class_file = _class_file(config, files[0], notes)
     layout = file_layout(files[0], text_column=config.text_column, label_column=config.label_column)
     if class_file is None or class_file.found:
@@ -125,24 +133,24 @@ def _read_train(files: tuple[Path, ...], config: DataConfig, notes: list[str]) -
     if class_file.found:
         return _with_found_names(rows, class_file, notes)
     notes.append(f"{class_file.path}: {len(class_file.names)} class names, in this order")
-    return rows, class_file.names
+    return rows, class_file
 
 
 def _class_file(config: DataConfig, train: Path, notes: list[str]) -> _ClassFile | None:
     """The class file that the user named, else one lying beside the data."""
     if config.class_file is not None:
-        return _ClassFile(Path(config.class_file), read_class_file(config.class_file), found=False)
+        return _ClassFile(Path(config.class_file), read_label_file(config.class_file), found=False)
     path = find_class_file(train)
     if path is None:
         return None
     try:
-        return _ClassFile(path, read_class_file(path), found=True)
+        return _ClassFile(path, read_label_file(path), found=True)
     except DataError as error:
         notes.append(f"{path}, found beside the data, is not used as class file: {error}")
         return None
 
 
-def _with_found_names(rows: Rows, class_file: _ClassFile, notes: list[str]) -> tuple[Rows, tuple[str, ...] | None]:
+def _with_found_names(rows: Rows, class_file: _ClassFile, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
     """Rows with names for their ids. A file that nobody named may be about something else: where it fits no row, it is left alone."""
     known = LabelSet(class_file.names)
     named: list[Example] = []
@@ -154,7 +162,7 @@ def _with_found_names(rows: Rows, class_file: _ClassFile, notes: list[str]) -> t
             misfit = misfit or error
     if misfit is None:
         notes.append(f"{class_file.path}, found beside the data: {len(known)} class names, in this order")
-        return tuple(named), class_file.names
+        return tuple(named), class_file
     if named:
         raise DataError(f"{misfit}. The class names are those of {class_file.path}, found beside the data: complete it, or move it away")
     notes.append(f"{class_file.path}, found beside the data, is not used as class file: it has none of the labels of the data")

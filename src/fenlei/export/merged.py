@@ -1,7 +1,7 @@
 """A run as one stock Hugging Face folder, for transformers.pipeline, AutoModelForSequenceClassification and vLLM.
 
 LoRA is folded in float32; the temperature is folded into `score.weight`, so that the stock softmax gives calibrated answers too. Then
-both are asked the same texts, and the export stands only if they agree.
+both are asked the same texts, and the export stands only if they agree. A generate run becomes a causal language model, and its prompt.
 """
 
 from __future__ import annotations
@@ -16,19 +16,25 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from fenlei.artifact import whole_folder
+from fenlei.artifact import check_new, whole_folder
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration, probabilities
+from fenlei.export.language_model import parity as language_model_parity
+from fenlei.export.language_model import refuse_prior, write_prompt
 from fenlei.export.sample_texts import sample_texts
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import load_run
 from fenlei.models.backbone import fold_lora, head_modules, quiet_transformers
 from fenlei.models.devices import pick_precision
+from fenlei.models.generate import GenerateMethod
+from fenlei.text.asking import QuestionEncoder
 
 logger = logging.getLogger(__name__)
 
 LEAST_AGREEMENT = 0.995
 PARITY_TEXTS = 2000
+PARITY_TEXTS_WRITTEN = 200
+"""For a language model, which reads the prompt and every branch of the answers with each text."""
 PARITY_BATCH = 32
 
 
@@ -54,35 +60,40 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     ArtifactError where `out` is taken, or where the folder's labels agree with the run's on less than 99.5 % of the texts.
     """
     target = Path(out).resolve()
-    if target.is_file():
-        raise ArtifactError(f"{target}: is a file; --out names a folder")
-    if target.exists() and any(target.iterdir()):
-        raise ArtifactError(f"{target}: already there; choose another --out, or remove it")
+    check_new(target)
     if texts is not None and not texts:
         raise ConfigError("no texts to prove parity on; give at least one, or none at all for made-up ones")
     loaded = load_run(run, device="cpu", fold=True)
-    _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, force)
+    writes = isinstance(loaded.encoder, QuestionEncoder)
+    if writes:
+        refuse_prior(loaded.manifest, force)
+    else:
+        _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, force)
     network = loaded.method.network
     stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock.float()
-    folded, notes = _fold_calibration(stock, Calibration.from_json(loaded.manifest))
+    calibration = Calibration.from_json(loaded.manifest)
+    folded, notes = (calibration, []) if writes else _fold_calibration(stock, calibration)
     if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")):
         notes.append("a stock folder gives probabilities alone: threshold, prediction sets and novelty stay with the run")
     tokenizer = AutoTokenizer.from_pretrained(Path(run) / "model", trust_remote_code=False)
     dtype = pick_precision(torch.device("cpu"), loaded.manifest["parameters"]["all"]).weights
-    stock.base_model.to(dtype)
+    (stock if writes else stock.base_model).to(dtype)
     stock.config.dtype = dtype
     tokenizer.model_max_length = loaded.encoder.max_length
     with whole_folder(target) as folder, quiet_transformers():
         stock.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        asked = list(texts) if texts is not None else sample_texts(tokenizer, PARITY_TEXTS)
-        agreement, difference = _parity(run, folder, asked[:PARITY_TEXTS], folded)
+        most = PARITY_TEXTS_WRITTEN if writes else PARITY_TEXTS
+        asked = (list(texts) if texts is not None else sample_texts(tokenizer, most))[:most]
+        if isinstance(loaded.encoder, QuestionEncoder):
+            write_prompt(folder, loaded.encoder, tokenizer)
+        agreement, difference = _parity(run, folder, asked, folded)
         if agreement < LEAST_AGREEMENT:
             raise ArtifactError(
                 f"{target}: the exported model gives the run's label on only {agreement:.2%} of {len(asked):,} texts "
                 f"(needed: {LEAST_AGREEMENT:.1%}; largest logit difference {difference:.3g}); nothing was written"
             )
-    return ExportResult(target, min(len(asked), PARITY_TEXTS), agreement, difference, tuple(notes))
+    return ExportResult(target, len(asked), agreement, difference, tuple(notes))
 
 
 def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, force: bool) -> None:
@@ -124,7 +135,11 @@ def _fold_calibration(stock: PreTrainedModel, calibration: Calibration) -> tuple
 
 def _parity(run: str | Path, folder: Path, texts: list[str], folded: Calibration) -> tuple[float, float]:
     """Share of equal labels, and the largest difference of logits calibrated by what was folded in, run against plain transformers."""
-    classifier = Classifier.load(run, device="cpu")
+    loaded = load_run(run, device="cpu")
+    if isinstance(loaded.method, GenerateMethod):
+        loaded.method.correct_prior = False
+        return language_model_parity(loaded, Classifier(loaded).logits(texts).logits, folder, texts)
+    classifier = Classifier(loaded)
     template = classifier.describe()["prompt"]
     ours = folded.apply(classifier.logits(texts).logits)
     theirs = _stock_logits(folder, [template.replace("{text}", text) for text in texts])

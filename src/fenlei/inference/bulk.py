@@ -9,9 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import json
-import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fenlei.data.examples import Example
+from fenlei.artifact import saving, whole_file
+from fenlei.data.examples import Example, candidates_of
+from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
 
@@ -57,10 +56,12 @@ def predict_file(
     text_column: str | None = None,
     probabilities: bool = False,
     prefix: str = "",
+    labels: Sequence[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> BulkResult:
     """Classifies every row of `source` into `target` (JSONL, or CSV if it ends so); `-` is standard input or output.
 
+    `labels` are the labels to choose among; without them a run of the generate method asks each row among the candidates that it offers.
     `prefix` goes before the name of each added column; `progress` is told the number of rows done after each window. DataError
     where a row has no text or a column that would be written twice, ConfigError for a target of another format; a failure leaves
     nothing behind.
@@ -74,7 +75,7 @@ def predict_file(
         while window := list(itertools.islice(examples, WINDOW_ROWS)):
             for example in window:
                 _refuse_clash(example, prefix, probabilities)
-            predictions = classifier.predict([example.text for example in window])
+            predictions = classifier.predict([example.text for example in window], labels=labels or offered_labels(classifier, window))
             answered = zip(window, predictions, strict=True)
             write(to_text(window, [predicted_row(e.columns, p, probabilities=probabilities, prefix=prefix) for e, p in answered]))
             rows += len(window)
@@ -83,6 +84,19 @@ def predict_file(
             if progress:
                 progress(rows)
     return BulkResult(rows, time.monotonic() - began, tokens_cut, rows_cut)
+
+
+def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+    """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
+
+    DataError for a row whose list of candidates is empty.
+    """
+    if not classifier.takes_labels:
+        return None
+    empty = next((example for example in examples if example.candidates == ()), None)
+    if empty is not None:
+        raise DataError(f"{empty.where}: the list of candidate labels is empty; fill it, or remove it from the row")
+    return candidates_of(examples)
 
 
 def checked_target(target: str | Path) -> str | Path:
@@ -112,12 +126,11 @@ def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabi
     return {**columns, **{prefix + name: value for name, value in values.items()}}
 
 
-def to_json(row: Any) -> str:
-    """`row` as one line of JSON. Dates and the like become their text; NaN, which JSON has not, becomes null."""
-    try:
-        return json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:
-        return json.dumps(_without_nan(row), ensure_ascii=False, allow_nan=False, default=str)
+def write_rows(target: Path, examples: Sequence[Example], rows: Sequence[Row]) -> None:
+    """`rows` to a file, CSV or JSON lines by its ending, whole or not at all; `examples` say where each is from, for errors."""
+    to_text = _CommaSeparated() if target.suffix.lower() == ".csv" else _json_lines
+    with _sink(target) as write:
+        write(to_text(examples, rows))
 
 
 def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
@@ -136,35 +149,20 @@ def _sink(target: str | Path) -> Iterator[Callable[[str], None]]:
     if isinstance(target, str):
         yield _to_stdout
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    with whole_file(target, DataError) as temporary:
 
-    def append(text: str) -> None:
-        # Opened for each window, so that a full disk shows here, not when something else closes the file.
-        with _saving(target), temporary.open("a", encoding="utf-8", newline="") as file:
-            file.write(text)
+        def append(text: str) -> None:
+            # Opened for each window, so that a full disk shows here, not when something else closes the file.
+            with saving(target, DataError), temporary.open("a", encoding="utf-8", newline="") as file:
+                file.write(text)
 
-    try:
-        with _saving(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
         append("")
         yield append
-        with _saving(target):
-            os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _to_stdout(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-@contextmanager
-def _saving(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{target}: could not be written ({error}); free some space or choose another place") from error
 
 
 def _json_lines(examples: Sequence[Example], rows: Sequence[Row]) -> str:
@@ -192,19 +190,12 @@ class _CommaSeparated:
 
 
 def _cell(value: Any) -> Any:
-    if value is None:
+    plain = json_value(value)
+    if plain is None:
         return ""
-    return to_json(value) if isinstance(value, (dict, list, tuple, bool)) else value
+    return to_json(plain) if isinstance(plain, (dict, list, bool)) else plain
 
 
 def _rounded(value: float) -> float:
     """Six places: what float32 holds, without the digits that it does not."""
     return round(float(value), 6)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

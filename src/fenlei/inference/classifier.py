@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import nn
@@ -13,9 +13,16 @@ from torch import nn
 from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
 from fenlei.errors import RequestError
+from fenlei.evaluation.calibration import Calibration, probabilities
 from fenlei.inference.loading import LoadedRun, load_run_from
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import Trust, load_trust
+from fenlei.inference.zero_shot import load_zero_shot
+from fenlei.labels import LabelSet
+from fenlei.text.asking import QuestionEncoder, check_candidates
+from fenlei.text.prompts import TextEncoder
+
+KEPT_LABEL_SETS = 8
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Prediction:
     confidence: float
     """Probability of `label`, between 0 and 1."""
     probabilities: Mapping[str, float]
-    """Of every label, in label order; they sum to 1."""
+    """Of every label that it was asked among, in label order; they sum to 1."""
     calibrated: bool
     """Whether the probabilities were fitted to held-out rows."""
     tokens_cut: int
@@ -39,12 +46,33 @@ class Prediction:
     """The share of known rows that are less strange, 0 to 1; None where the run does not measure it."""
 
 
-class Classifier:
-    """A run, loaded. Its answers for a text do not depend on the texts beside it."""
+Labels = Sequence[str] | Sequence[Sequence[str] | None]
+"""Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
 
-    def __init__(self, run: LoadedRun, trust: Trust) -> None:
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a request comes to."""
+
+    encoder: TextEncoder | QuestionEncoder
+    names: tuple[str, ...]
+    """The columns of the answer: the union of all candidates."""
+    candidates: list[tuple[str, ...]] | None
+    holds: np.ndarray
+    """bool (rows,): whether what was fitted on the run's label set holds for a row."""
+
+
+class Classifier:
+    """A run, loaded. Its answers for a text do not depend on the texts beside it.
+
+    A run of the generate method can be asked among other labels than its own (`labels=`); such answers are not calibrated, and
+    come without set, threshold and novelty, which were fitted on its own.
+    """
+
+    def __init__(self, run: LoadedRun, trust: Trust | None = None) -> None:
         self._run = run
-        self.trust = trust
+        self.trust = trust or Trust(Calibration.from_json(run.manifest), bool(run.manifest.get("calibrated")))
+        self._encoders: dict[tuple[str, ...], QuestionEncoder] = {}
 
     @classmethod
     def load(
@@ -59,6 +87,15 @@ class Classifier:
         asked = load_trust(Path(run), manifest, trust)  # first: it takes no time, and loading a network may take minutes
         return cls(load_run_from(Path(run), manifest, device=device, head=head), asked)
 
+    @classmethod
+    def zero_shot(cls, model: str, labels: Sequence[str] | Path, **options: Any) -> Classifier:
+        """A language model asked among `labels` (or those of a file, with descriptions), without training.
+
+        `options`: prompt, examples as (text, label), prior_correction, max_length, revision, source, device. ConfigError where labels or
+        prompt do not fit the model, ModelError where it is no language model.
+        """
+        return cls(load_zero_shot(model, labels, **options))
+
     @property
     def labels(self) -> tuple[str, ...]:
         return self._run.labels.names
@@ -71,50 +108,122 @@ class Classifier:
         """The run's manifest (labels, method, base model, versions, ...)."""
         return dict(self._run.manifest)
 
-    def logits(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Scores:
-        """Uncalibrated scores of every text, float32 (rows, labels). RequestError for a lone string or anything that is no text."""
-        if isinstance(texts, str):
-            raise RequestError("expected a list of texts, found one string; write [text]")
-        wrong = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise RequestError(f"text {wrong} is {type(texts[wrong]).__name__} {texts[wrong]!r}, expected a string")
-        broken = next((at for at, text in enumerate(texts) if not _is_unicode(text)), None)
-        if broken is not None:
-            raise RequestError(f"text {broken} {texts[broken]!r} is no valid Unicode (a lone surrogate); decode it with the right encoding")
-        encoded = self._run.encoder.encode(texts)
-        return score(self._run.method, encoded, len(self.labels), keep_states=self.trust.needs_states, progress=progress)
+    @property
+    def takes_labels(self) -> bool:
+        """Whether it can be asked among other labels than its own."""
+        return isinstance(self._run.encoder, QuestionEncoder)
 
-    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
-        """float32 (rows, labels), columns in the order of `labels`."""
-        return self.trust.calibration.probabilities(self.logits(texts).logits)
+    def logits(self, texts: Sequence[str], *, labels: Labels | None = None, progress: Callable[[int], None] | None = None) -> Scores:
+        """Uncalibrated scores of every text, float32 (rows, labels). RequestError for a lone string or anything that is no text.
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        return self.answer(self.logits(texts))
+        `labels` asks among others than the run's: columns are those labels (each text its own: all of them in order of appearance), -inf
+        where a label is no candidate for a text. RequestError where the run answers with a head, or a text has no candidates.
+        """
+        _check_texts(texts)
+        return self._score(texts, self._asked(labels, len(texts)), progress)
 
-    def answer(self, scores: Scores) -> list[Prediction]:
-        """What is said on scores that `logits` gave."""
-        trust = self.trust
-        rows = trust.calibration.probabilities(scores.logits)
-        sets = trust.sets.sets(rows) if trust.sets else None
-        abstained = trust.abstention.abstains(rows) if trust.abstention else None
-        novelty = trust.novelty.ranks(scores) if trust.novelty else None
-        return [
-            Prediction(
-                label=self.labels[int(row.argmax())],
-                confidence=float(row.max()),
-                probabilities=dict(zip(self.labels, row.tolist(), strict=True)),
-                calibrated=trust.calibrated,
-                tokens_cut=int(scores.tokens_cut[at]),
-                prediction_set=None if sets is None else self._named(row, sets[at]),
-                abstained=None if abstained is None else bool(abstained[at]),
-                novelty=None if novelty is None else float(novelty[at]),
+    def predict_proba(self, texts: Sequence[str], *, labels: Labels | None = None) -> np.ndarray:
+        """float32 (rows, labels), columns in the order of `labels`, else of the run's."""
+        _check_texts(texts)
+        asked = self._asked(labels, len(texts))
+        return self._probabilities(self._score(texts, asked), asked)
+
+    def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
+        """The answer for each text, among the run's labels or those given; see `logits`."""
+        return self.answer(self.logits(texts, labels=labels), labels=labels)
+
+    def columns(self, labels: Labels | None, rows: int) -> tuple[str, ...]:
+        """The names of the columns that `logits` gives for such labels."""
+        return self._asked(labels, rows).names
+
+    def answer(self, scores: Scores, *, labels: Labels | None = None) -> list[Prediction]:
+        """What is said on scores that `logits` gave for the same labels."""
+        asked, trust = self._asked(labels, len(scores.logits)), self.trust
+        values = self._probabilities(scores, asked)
+        own = asked.names == self.labels  # thresholds and sets belong to the run's columns
+        sets = trust.sets.sets(values) if own and trust.sets else None
+        abstained = trust.abstention.abstains(values) if own and trust.abstention else None
+        novelty = trust.novelty.ranks(scores) if own and trust.novelty else None
+        answers = []
+        for row, (shares, holds) in enumerate(zip(values, asked.holds.tolist(), strict=True)):
+            best = int(shares.argmax())
+            possible = ~np.isneginf(scores.logits[row])
+            answers.append(
+                Prediction(
+                    label=asked.names[best],
+                    confidence=float(shares[best]),
+                    probabilities={name: float(p) for name, p, there in zip(asked.names, shares, possible, strict=True) if there},
+                    calibrated=trust.calibrated and holds,
+                    tokens_cut=int(scores.tokens_cut[row]),
+                    prediction_set=_named(asked.names, shares, sets[row]) if sets is not None and holds else None,
+                    abstained=bool(abstained[row]) if abstained is not None and holds else None,
+                    novelty=float(novelty[row]) if novelty is not None and holds else None,
+                )
             )
-            for at, row in enumerate(rows)
-        ]
+        return answers
 
-    def _named(self, row: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
-        """The chosen labels, the likeliest first."""
-        return tuple(self.labels[at] for at in np.argsort(-row, kind="stable") if chosen[at])
+    def _score(self, texts: Sequence[str], asked: _Asked, progress: Callable[[int], None] | None = None) -> Scores:
+        if isinstance(asked.encoder, QuestionEncoder):
+            encoded = asked.encoder.encode(texts, asked.candidates)
+        else:
+            encoded = asked.encoder.encode(texts)
+        return score(self._run.method, encoded, len(asked.names), keep_states=self.trust.needs_states, progress=progress)
+
+    def _probabilities(self, scores: Scores, asked: _Asked) -> np.ndarray:
+        calibration = self.trust.calibration
+        if asked.names != self.labels:
+            calibration = Calibration(calibration.temperature)  # numbers of each class belong to the run's columns
+        fitted = calibration.probabilities(scores.logits)
+        return fitted if asked.holds.all() else np.where(asked.holds[:, None], fitted, probabilities(scores.logits))
+
+    def _asked(self, labels: Labels | None, rows: int) -> _Asked:
+        own, encoder = self.labels, self._run.encoder
+        if labels is None:
+            return _Asked(encoder, own, None, np.ones(rows, dtype=bool))
+        if not isinstance(encoder, QuestionEncoder):
+            raise RequestError(
+                f"this run answers with a head that knows its {len(own)} labels and no other, so labels cannot be given with a request; "
+                "use a run of --method generate, or a model's name with labels (zero-shot)"
+            )
+        given = [own if one is None else one for one in _each_text(labels, rows)]
+        names = tuple(dict.fromkeys(name for one in given for name in one)) or own
+        if names not in self._encoders:
+            if len(self._encoders) >= KEPT_LABEL_SETS:
+                self._encoders.pop(next(iter(self._encoders)))
+            self._encoders[names] = encoder.with_labels(LabelSet(names))
+        # The temperature was fitted on the run's whole label set, or, where its rows brought candidates of their own, on such.
+        known = set(own) if self._run.manifest.get("row_candidates") else set()
+        holds = np.array([one == own or known.issuperset(one) for one in given], dtype=bool)
+        return _Asked(self._encoders[names], names, given, holds)
+
+
+def _named(names: Sequence[str], shares: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
+    """The chosen labels, the likeliest first."""
+    return tuple(names[at] for at in np.argsort(-shares, kind="stable") if chosen[at])
+
+
+def _each_text(labels: Labels, rows: int) -> list[tuple[str, ...] | None]:
+    """The candidates of each text; RequestError where they are none, or not as many lists as texts."""
+    if isinstance(labels, str) or all(isinstance(one, str) for one in labels):
+        check_candidates(cast("Sequence[str]", labels), "labels")
+        return [tuple(cast("Sequence[str]", labels))] * rows
+    if len(labels) != rows:
+        raise RequestError(f"labels: expected one list of labels for each of {rows} texts, found {len(labels)}")
+    for at, one in enumerate(labels):
+        if one is not None:
+            check_candidates(one, f"labels of text {at}")
+    return [None if one is None else tuple(one) for one in labels]
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise RequestError("expected a list of texts, found one string; write [text]")
+    wrong = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise RequestError(f"text {wrong} is {type(texts[wrong]).__name__} {texts[wrong]!r}, expected a string")
+    broken = next((at for at, text in enumerate(texts) if not _is_unicode(text)), None)
+    if broken is not None:
+        raise RequestError(f"text {broken} {texts[broken]!r} is no valid Unicode (a lone surrogate); decode it with the right encoding")
 
 
 def _is_unicode(text: str) -> bool:

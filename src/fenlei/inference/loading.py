@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,22 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
+from transformers import PreTrainedTokenizerBase
 
 from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
+from fenlei.data.examples import Example, candidates_of
 from fenlei.errors import ArtifactError
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import in_head, load_lora, load_network, load_tokenizer
+from fenlei.models.backbone import in_head, load_language_model, load_lora, load_network, load_tokenizer
 from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.fingerprint import weights_fingerprint
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, install_head
-from fenlei.models.hub import resolve_model
-from fenlei.text.prompts import TextEncoder
+from fenlei.models.hub import NANO, resolve_model
+from fenlei.text.asking import QuestionEncoder
+from fenlei.text.instructions import Instruction
+from fenlei.text.prompts import EncodedTexts, TextEncoder
 
 HEAD_FILE = "head.safetensors"
 """Weights of a head that the stock layout has no place for, and of any head over a frozen backbone."""
@@ -29,10 +36,16 @@ HEAD_FILE = "head.safetensors"
 class LoadedRun:
     """A run, ready to answer."""
 
-    method: HeadMethod
-    encoder: TextEncoder
+    method: HeadMethod | GenerateMethod
+    encoder: TextEncoder | QuestionEncoder
     labels: LabelSet
     manifest: dict[str, Any]
+
+
+def encode_examples(encoder: TextEncoder | QuestionEncoder, examples: Sequence[Example]) -> EncodedTexts:
+    """The texts of rows; for the generate method with the candidates that the rows offer."""
+    texts = [example.text for example in examples]
+    return encoder.encode(texts, candidates_of(examples)) if isinstance(encoder, QuestionEncoder) else encoder.encode(texts)
 
 
 def load_run(run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, fold: bool = False) -> LoadedRun:
@@ -54,6 +67,8 @@ def load_run_from(
     tokenizer = load_tokenizer(model_folder)
     place, _ = pick_device(device)
     dtype = torch.float32 if fold else pick_precision(place, manifest["parameters"]["all"]).weights
+    if manifest["method"] == "generate":
+        return _load_generate(manifest, model_folder, labels, tokenizer, place, dtype)
     network: nn.Module = load_network(
         _weights_folder(manifest, model_folder),
         labels,
@@ -73,6 +88,23 @@ def load_run_from(
     return LoadedRun(method, encoder, labels, manifest)
 
 
+def _load_generate(
+    manifest: dict[str, Any],
+    model_folder: Path,
+    labels: LabelSet,
+    tokenizer: PreTrainedTokenizerBase,
+    place: torch.device,
+    dtype: torch.dtype,
+) -> LoadedRun:
+    pad_id = int(tokenizer.pad_token_id)
+    network: nn.Module = load_language_model(_weights_folder(manifest, model_folder), pad_id, layers=manifest["layers"], dtype=dtype)
+    if manifest["tuning"] == "lora":
+        network = load_lora(network, model_folder)  # type: ignore[arg-type]
+    method = GenerateMethod(network, pad_id, correct_prior=manifest["prior_correction"]).to(place).eval()
+    instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"])
+    return LoadedRun(method, QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"]), labels, manifest)
+
+
 def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:
     """Full tuning keeps the backbone in the run; LoRA and frozen runs refer to the base model, which must be the same still."""
     if manifest["tuning"] == "full":
@@ -86,11 +118,20 @@ def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:
                 "or write its new place into base_model.folder of fenlei.json"
             )
         folder = resolve_model(base["name"], revision=base["revision"])
-    if fingerprint(folder / "config.json") != base["config_sha256"]:
-        raise ArtifactError(
-            f"{folder}: is not the base model that this run was trained on (its config.json differs); restore {base['name']!r}"
-        )
+    _check_base(folder, base, str(manifest["libraries"].get("fenlei", "as it was then")))
     return folder
+
+
+def _check_base(folder: Path, base: dict[str, Any], trained_with: str) -> None:
+    """ArtifactError where the model in `folder` is not the one that `base` of the manifest describes."""
+    now = {"config.json": fingerprint(folder / "config.json"), "weights": weights_fingerprint(folder)}
+    then = {"config.json": base["config_sha256"], "weights": base.get("weights_fingerprint", now["weights"])}
+    changed = [what for what in now if now[what] != then[what]]
+    if changed:
+        cure = f"install fenlei {trained_with}" if base["name"] == NANO else f"restore {base['name']!r}"
+        raise ArtifactError(
+            f"{folder}: is not the base model that this run was trained on (other {' and '.join(changed)}); {cure}, or train again"
+        )
 
 
 def _empty_head(manifest: dict[str, Any], network: Any, n_labels: int, head: nn.Module | None) -> nn.Module:

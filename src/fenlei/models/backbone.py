@@ -11,12 +11,22 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from fenlei.config import ModelConfig
 from fenlei.errors import ArtifactError, ConfigError, ModelError
 from fenlei.labels import LabelSet
+from fenlei.models.attention import speed_up_short_rows
 from fenlei.models.lora_linear import fuse_lora
+from fenlei.models.shared_prefix import ATTENTION
 
 DEFAULT_MAX_LENGTH = 1024
 UNLIMITED = 1_000_000
@@ -65,15 +75,25 @@ def longest_input(config: Any) -> int:
     return limit - 2 if text_config.model_type in POSITIONS_AFTER_PAD else limit
 
 
+def backbone_parameters(folder: Path, layers: int | None) -> int:
+    """Of the backbone alone, with its lower `layers` blocks. Counted on the meta device: nothing is loaded."""
+    config = load_config(folder)
+    if layers is not None:
+        _keep_layers(config, layers)
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in AutoModel.from_config(config, trust_remote_code=False).parameters())
+
+
 def load_network(
     folder: Path, labels: LabelSet, pad_id: int, *, layers: int | None, dtype: torch.dtype, new_head: bool = True
 ) -> PreTrainedModel:
     """A stock `*ForSequenceClassification` over `folder`'s weights, label names and pad id in its config, its head in float32.
 
-    `new_head`: the head starts afresh where the folder has none; else it must be there. ModelError where the architecture has no
-    classifier, or weights are missing.
+    `new_head`: the head starts afresh, unless the folder's own is for the very same labels; else the folder's must be there. ModelError
+    where the architecture has no classifier, or weights are missing.
     """
     config = load_config(folder)
+    fresh = new_head and classifier_labels(config) != labels.names
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: place for place, name in enumerate(labels)}
@@ -98,7 +118,44 @@ def load_network(
     for module in head_modules(network).values():
         module.float()
     _restore_head(network, folder)
+    beside = [name for name, _ in network.named_children() if name != network.base_model_prefix]
+    if fresh and any(key.partition(".")[0] in beside and key not in lost for key in network.state_dict()):
+        _draw_anew(network, beside)
+    speed_up_short_rows(network)
     return network  # type: ignore[no-any-return]
+
+
+def load_language_model(folder: Path, pad_id: int, *, layers: int | None, dtype: torch.dtype) -> PreTrainedModel:
+    """A stock causal language model over `folder`'s weights, its attention that of shared_prefix. ModelError where it is none, where its
+    layers are not attention alone, or weights are missing.
+    """
+    config = load_config(folder)
+    config.get_text_config().pad_token_id = pad_id
+    config.pad_token_id = pad_id
+    if layers is not None:
+        _keep_layers(config, layers)
+    with quiet_transformers():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, config=config, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({_first_line(error)})") from error
+    network: PreTrainedModel = loaded[0]
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:
+        raise ModelError(f"{folder}: {len(missing)} weights are not in its files, among them {missing[0]!r}")
+    _check_attention(network, folder)
+    return network
+
+
+def _check_attention(network: PreTrainedModel, folder: Path) -> None:
+    """ModelError for what shared_prefix cannot compute: encoders, recurrent or chunked layers, attention of an architecture's own."""
+    kinds = set(getattr(network.config.get_text_config(), "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    causal = all(getattr(module, "is_causal", True) for module in network.modules())
+    if kinds or not causal or not network._supports_attention_backend:
+        what = f"has layers of kind {', '.join(sorted(kinds))}" if kinds else "is no decoder" if not causal else "has attention of its own"
+        raise ModelError(f"{folder}: {network.config.model_type} {what}, which the generate method cannot score with; use --method head")
 
 
 def head_modules(network: PreTrainedModel) -> dict[str, torch.nn.Module]:
@@ -135,9 +192,10 @@ def add_lora(network: PreTrainedModel, config: ModelConfig) -> torch.nn.Module:
         targets = [name.strip() for name in targets.split(",") if name.strip()]
     # PEFT by itself saves `classifier` and `score` alone; other layers of a head would come back at random.
     heads = [name.rpartition(".")[2] for name, module in head_modules(network).items() if any(True for _ in module.parameters())]
+    writes = network.get_output_embeddings() is not None  # a language model keeps its head as it is
     lora = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
-        modules_to_save=heads,
+        task_type=TaskType.CAUSAL_LM if writes else TaskType.SEQ_CLS,
+        modules_to_save=None if writes else heads,
         r=config.lora_rank,
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
@@ -171,6 +229,22 @@ def load_lora(network: PreTrainedModel, folder: Path) -> torch.nn.Module:
 def fold_lora(adapted: torch.nn.Module) -> PreTrainedModel:
     """The stock network with the adapters added into its weights, in float32: bfloat16 would round them away."""
     return adapted.float().merge_and_unload(safe_merge=True)  # type: ignore[no-any-return, operator]
+
+
+def classifier_labels(config: Any) -> tuple[str, ...] | None:
+    """The classes, in order, of a model that is a classifier already; None for any other."""
+    if not any("ForSequenceClassification" in name for name in config.architectures or ()):
+        return None
+    return tuple(str(name) for _, name in sorted(config.id2label.items()))
+
+
+def _draw_anew(network: PreTrainedModel, names: list[str]) -> None:
+    """These parts of `network` as its architecture draws them at first."""
+    part: Any
+    for module in (module for name in names for module in network.get_submodule(name).modules()):
+        for part in (module, *module.parameters(recurse=False)):
+            part._is_hf_initialized = False  # else transformers leaves what it loaded
+        network._init_weights(module)
 
 
 def _restore_head(network: PreTrainedModel, folder: Path) -> None:

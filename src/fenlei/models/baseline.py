@@ -62,9 +62,8 @@ class Baseline:
         gold = np.asarray(label_ids, dtype=np.int64)
         if len(texts) != len(gold) or len(gold) == 0:
             raise DataError(f"expected as many label ids as texts, and at least one; found {len(gold)} ids for {len(texts)} texts")
-        characters = max(50, min(LONGEST_TEXT, ALL_TEXTS // len(texts)))
-        recipe = CHARACTERS if _is_mostly_cjk(texts) else WORDS
-        vectorizers, features = _fit_vectorizers([text[:characters] for text in texts], recipe, n_labels)
+        characters = _characters_read(texts)
+        vectorizers, features = _fit_vectorizers([text[:characters] for text in texts], _recipe(texts), n_labels)
         return cls(vectorizers, *_fit_weights(features, gold, n_labels, seed), characters)
 
     @property
@@ -113,6 +112,34 @@ class Baseline:
             return cls(vectorizers, arrays["weights"], arrays["bias"], settings["characters"], settings["temperature"])
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ArtifactError(f"{source}: not a readable baseline ({error}); restore the folder or train again") from error
+
+
+def cross_validated_logits(
+    texts: Sequence[str], label_ids: Sequence[int] | np.ndarray, n_labels: int, *, fold_of: np.ndarray, seed: int = 0
+) -> np.ndarray:
+    """Margins of every text from a baseline fitted without the rows of its own fold: float32 (rows, labels).
+
+    fold_of: int (rows,), at least two different ones. The features are chosen and weighed on all texts, which takes no label into account
+    and a fraction of the time. DataError as for `Baseline.fit`.
+    """
+    gold = np.asarray(label_ids, dtype=np.int64)
+    characters = _characters_read(texts)
+    _, features = _fit_vectorizers([text[:characters] for text in texts], _recipe(texts), n_labels)
+    margins = np.empty((len(texts), n_labels), dtype=np.float32)
+    for fold in np.unique(fold_of):
+        held_out = fold_of == fold
+        weights, bias = _fit_weights(features[~held_out], gold[~held_out], n_labels, seed)
+        margins[held_out] = features[held_out] @ weights.T + bias
+    return margins
+
+
+def _characters_read(texts: Sequence[str]) -> int:
+    """How much of the beginning of each text is read."""
+    return max(50, min(LONGEST_TEXT, ALL_TEXTS // len(texts)))
+
+
+def _recipe(texts: Sequence[str]) -> Recipe:
+    return CHARACTERS if _is_mostly_cjk(texts) else WORDS
 
 
 def _is_mostly_cjk(texts: Sequence[str]) -> bool:

@@ -56,6 +56,12 @@ def resolved_revision(folder: Path) -> str | None:
     return folder.name if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name) else None
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads the weights from: model.safetensors, else those of the index; else all there are."""
+    single = folder / "model.safetensors"
+    return [single] if single.is_file() else [folder / name for name in _shards(folder)] or sorted(folder.glob("*.safetensors"))
+
+
 def missing_parts(folder: Path) -> list[str]:
     """What `folder` lacks to be loaded as a model, in words; empty where it is whole."""
     missing = [] if (folder / "config.json").is_file() else ["config.json"]

@@ -13,14 +13,15 @@ import numpy as np
 
 from fenlei.artifact import read_manifest
 from fenlei.config import DataConfig, Device, RunConfig, TrustConfig
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, check_gold
 from fenlei.data.folders import find_split_files
-from fenlei.data.readers import find_class_file, read_class_file, read_examples
+from fenlei.data.label_file import read_class_file
+from fenlei.data.readers import find_class_file, read_examples
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.bulk import ADDED as ANSWERED
-from fenlei.inference.bulk import WINDOW_ROWS, predicted_row
+from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.comparison import Contender, compare, differing_rows, score_others
@@ -86,9 +87,13 @@ def evaluate_run(
     notes: list[str] = []
     source = _labelled_file(data, notes)
     examples = _read(source, run, labels, text_column, label_column, class_names)
+    own = len(labels)
+    if classifier.takes_labels if classifier else read_manifest(run)["method"] == "generate":
+        labels = _with_offered(labels, examples)
     _check_rows(examples, labels, prefix)
     gold = np.array(labels.ids([str(example.label) for example in examples]), dtype=np.int64)
-    baseline = _baseline_scores(run / "baseline", examples, labels)  # first: it takes seconds, and may be damaged
+    # First: it takes seconds, and may be damaged. It does not know labels that rows bring along.
+    baseline = _baseline_scores(run / "baseline", examples, labels) if len(labels) == own else None
     others = [(BASELINE, baseline)] if baseline is not None and compare_with else []
     others += score_others(compare_with, examples, labels, device)
 
@@ -161,6 +166,13 @@ def _class_file_beside(source: str | Path) -> tuple[str, ...] | None:
         return None  # nobody named this file: it may be about something else
 
 
+def _with_offered(labels: LabelSet, examples: Sequence[Example]) -> LabelSet:
+    """The run's labels and those that rows offer; DataError for a row whose own label is none of its candidates."""
+    for example in examples:
+        check_gold(example)
+    return LabelSet.in_order_of_appearance([*labels, *(name for example in examples for name in example.candidates or ())])
+
+
 def _check_rows(examples: Sequence[Example], labels: LabelSet, prefix: str) -> None:
     """DataError for labels that the run does not know, and for columns that the written rows would have twice."""
     strange = [example for example in examples if example.label not in labels]
@@ -188,15 +200,17 @@ def _answer(
 ) -> _Answered:
     """In the windows of bulk prediction, so that `evaluate` and `predict` give a row the same answer to the bit."""
     predictions: list[Prediction] = []
-    logits = []
+    raw = np.full((len(examples), len(labels)), -np.inf, dtype=np.float32)
     for start in range(0, len(examples), WINDOW_ROWS):
-        scores = classifier.logits([example.text for example in examples[start : start + WINDOW_ROWS]])
-        logits.append(scores.logits)
-        predictions += classifier.answer(scores)
+        window = examples[start : start + WINDOW_ROWS]
+        among = offered_labels(classifier, window)
+        scores = classifier.logits([example.text for example in window], labels=among)
+        raw[start : start + len(window), labels.ids(classifier.columns(among, len(window)))] = scores.logits
+        predictions += classifier.answer(scores, labels=among)
         if progress:
             progress(len(predictions))
-    shares = np.array([[one.probabilities[name] for name in labels] for one in predictions], dtype=np.float32)
-    confidence = measure_confidence(np.concatenate(logits), shares, gold, predictions, classifier.trust, labels.names)
+    shares = np.array([[one.probabilities.get(name, 0.0) for name in labels] for one in predictions], dtype=np.float32)
+    confidence = measure_confidence(raw, shares, gold, predictions, classifier.trust, labels.names)
     return _Answered(predictions, shares, shares.argmax(axis=1) == gold, confidence)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from fenlei.text.prompts import EncodedTexts
+from fenlei.text.prompts import EncodedTexts, Question
 
 WINDOW_BATCHES = 50
 """Batches that are sorted by length together in training: wide enough to pad little, narrow enough to keep the order random."""
@@ -22,9 +22,11 @@ class Batch:
     """int64 (rows, length)"""
     attention_mask: torch.Tensor
     """int64 (rows, length): 1 for a real token."""
+    questions: tuple[Question, ...] = ()
+    """For the generate method: what each row is asked."""
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.input_ids.to(device), self.attention_mask.to(device))
+        return replace(self, input_ids=self.input_ids.to(device), attention_mask=self.attention_mask.to(device))
 
 
 def collate(encoded: EncodedTexts, rows: Sequence[int], pad_id: int) -> Batch:
@@ -36,7 +38,8 @@ def collate(encoded: EncodedTexts, rows: Sequence[int], pad_id: int) -> Batch:
     for at, piece in enumerate(pieces):
         ids[at, : len(piece)] = piece
         mask[at, : len(piece)] = 1
-    return Batch(torch.from_numpy(ids), torch.from_numpy(mask))
+    asked = () if encoded.asked is None else tuple(encoded.questions[encoded.asked[row]] for row in rows)
+    return Batch(torch.from_numpy(ids), torch.from_numpy(mask), asked)
 
 
 def by_token_budget(lengths: Sequence[int] | np.ndarray, rows: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, ModelError
+from fenlei.text.answers import AnswerTree
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,8 +24,28 @@ PROMPTS = {
 }
 """Prompts by language; a user's own is a template with {text}."""
 
+PROBES = ("a", "的", "1", "の", "я", "가")
+"""Texts that the tokenizer is looked at with, the first that it has a token for: one that knows no Latin letter may be silent on `a`."""
+
 CHUNK_ROWS = 4096
 """Texts given to the tokenizer at once: enough for its threads, little enough that Python lists of ids stay small."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the generate method asks of a text: what stands before it, and the labels that it may be answered with."""
+
+    before: tuple[int, ...]
+    """Token ids of the prompt up to the text: the prefix that rows share."""
+    tree: AnswerTree
+    columns: tuple[int, ...]
+    """(answers,): the column of each answer in the logits."""
+    width: int
+    """Columns of the logits; those of no candidate are -inf."""
+    after: tuple[int, ...]
+    """Token ids of the prompt after the text."""
+    room: int
+    """Tokens that the text may have."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,10 @@ class EncodedTexts:
     """int64 (rows + 1,): row i is ids[starts[i]:starts[i + 1]]."""
     tokens_cut: np.ndarray
     """int32 (rows,): tokens of the text that did not fit."""
+    questions: tuple[Question, ...] = ()
+    """For the generate method, the different ones; a row then is the text, what follows it, and the nodes of the tree of answers."""
+    asked: np.ndarray | None = None
+    """int32 (rows,): the question of each row."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -44,10 +69,22 @@ class EncodedTexts:
     def __getitem__(self, row: int) -> np.ndarray:
         return self.ids[self.starts[row] : self.starts[row + 1]]
 
+    def prompt(self, row: int) -> np.ndarray:
+        """All that the model reads of a row before it answers."""
+        if self.asked is None:
+            return self[row]
+        question = self.questions[self.asked[row]]
+        return np.array([*question.before, *self[row][: len(self[row]) - len(question.tree.tokens)]], dtype=np.int32)
+
     @property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, int64 (rows,)."""
-        return np.diff(self.starts)
+        """Tokens that a row adds to a batch, int64 (rows,): its own, and the prompt's before it where rows do not share one."""
+        own = np.diff(self.starts)
+        if self.asked is None or len({question.before for question in self.questions}) < 2:
+            return own
+        before = np.array([len(question.before) for question in self.questions], dtype=np.int64)
+        total: np.ndarray = own + before[self.asked]
+        return total
 
 
 class TextEncoder:
@@ -56,7 +93,7 @@ class TextEncoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str | None, max_length: int) -> None:
         template = PROMPTS.get(prompt or "", prompt) or "{text}"
         before, _, after = template.partition("{text}")
-        specials_before, specials_after = _special_ids(tokenizer)
+        specials_before, specials_after = special_ids(tokenizer)
         self._tokenizer = tokenizer
         self._before = [*specials_before, *_plain_ids(tokenizer, before)]
         self._after = [*_plain_ids(tokenizer, after), *specials_after]
@@ -99,11 +136,22 @@ def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return _token_ids(tokenizer, [text])[0] if text else []
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer puts before and after a text ([CLS] and [SEP], a bos), found by looking at what it does."""
-    probe = _plain_ids(tokenizer, "a")
-    whole: list[int] = tokenizer("a")["input_ids"]
+    named = f"{tokenizer.name_or_path}: its tokenizer ({type(tokenizer).__name__})"
+    try:
+        known = ((text, _plain_ids(tokenizer, text)) for text in PROBES)
+        text, probe = next(((text, ids) for text, ids in known if ids), ("", []))
+        whole: list[int] = tokenizer(text)["input_ids"] if probe else []
+    except (TypeError, ValueError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{named} does not take a text alone ({reason}); choose a model that reads plain text") from error
+    if not probe:
+        raise ModelError(f"{named} gives no token for any of {', '.join(PROBES)}; its files do not fit together, fetch the model again")
     for at in range(len(whole) - len(probe) + 1):
         if whole[at : at + len(probe)] == probe:
             return whole[:at], whole[at + len(probe) :]
-    raise ConfigError("the tokenizer changes a text's ids when it adds special tokens; fenlei cannot tell where the text lies")
+    raise ModelError(
+        f"{named} gives {text!r} the ids {probe}, and {whole} once special tokens are added: where the text lies cannot be told, and so "
+        "not what to shorten; choose a model whose special tokens stand before or after the text"
+    )

@@ -15,6 +15,7 @@ import torch
 
 from fenlei.config import RunConfig
 from fenlei.text.batches import by_token_budget, collate
+from fenlei.training.objectives import choose_loss
 from fenlei.training.setup import Setup, prepare
 
 SHOWN_INPUTS = 3
@@ -66,19 +67,20 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
     setup = prepare((config or RunConfig()).replace(**named, **options))
     lengths = setup.train.lengths
-    tokens_a_second = _try(setup)
+    learns = setup.config.model.tuning != "none"
+    tokens_a_second = _try(setup) if learns else 1.0
     counts = Counter(str(example.label) for example in setup.dataset.train)
     return DryRun(
         labels={name: counts[name] for name in setup.dataset.labels},
         lengths={"median": int(np.median(lengths)), "p95": int(np.percentile(lengths, 95)), "longest": int(lengths.max())},
         texts_cut=int((setup.train.tokens_cut > 0).sum()),
         tokens_cut=int(setup.train.tokens_cut.sum()),
-        inputs=tuple(str(setup.tokenizer.decode(setup.train[row])) for row in range(min(SHOWN_INPUTS, len(setup.train)))),
+        inputs=tuple(str(setup.tokenizer.decode(setup.train.prompt(row))) for row in range(min(SHOWN_INPUTS, len(setup.train)))),
         trainable=setup.trainable,
         parameters=setup.parameters,
-        steps=setup.steps,
+        steps=setup.steps if learns else 0,
         memory_bytes=_peak_memory(setup.device) + ADAM_BYTES * setup.trainable,
-        seconds=setup.steps * setup.batch_size * float(lengths.mean()) / tokens_a_second,
+        seconds=setup.steps * setup.batch_size * float(lengths.mean()) / tokens_a_second if learns else 0.0,
         notes=setup.notes,
     )
 
@@ -96,11 +98,11 @@ def _try(setup: Setup) -> float:
 
 
 def _forward_backward(setup: Setup, rows: list[int]) -> None:
-    gold = torch.from_numpy(setup.label_ids)
+    gold, loss = torch.from_numpy(setup.label_ids), choose_loss(setup.config)
     for group in by_token_budget(setup.train.lengths, rows, setup.config.optimization.batch_tokens):
         with torch.autocast(setup.device.type, setup.autocast or torch.bfloat16, enabled=setup.autocast is not None):
             logits = setup.method(collate(setup.train, group, setup.method.pad_id)).logits
-        torch.nn.functional.cross_entropy(logits, gold[group].to(logits.device)).backward()
+        loss(logits, gold[group].to(logits.device)).backward()
 
 
 def _peak_memory(device: torch.device) -> int:

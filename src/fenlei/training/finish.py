@@ -20,16 +20,19 @@ from torch import nn
 
 from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_folder, write_manifest, write_text
 from fenlei.data.examples import Example
+from fenlei.data.jsonvalues import to_json
 from fenlei.errors import DataError
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.bulk import to_json
-from fenlei.inference.loading import HEAD_FILE, load_run_from
+from fenlei.inference.loading import HEAD_FILE, encode_examples, load_run_from
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import DevScores, save_novelty, save_scores
 from fenlei.models.backbone import in_head, is_decoder, quiet_transformers
 from fenlei.models.baseline import Baseline
+from fenlei.models.fingerprint import weights_fingerprint
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.hub import is_local, resolved_revision
+from fenlei.text.asking import QuestionEncoder
 from fenlei.training.model_card import model_card
 from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, make_promises
 from fenlei.training.setup import Setup
@@ -59,15 +62,15 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     run = load_run_from(out, manifest, device=setup.config.optimization.device, head=head)
     dataset, labels = setup.dataset, setup.dataset.labels
 
-    def scores(texts: Sequence[str], keep_states: bool = False) -> Scores:
-        return score(run.method, run.encoder.encode(texts), len(labels), keep_states=keep_states)
+    def scores(examples: Sequence[Example], keep_states: bool = False) -> Scores:
+        return score(run.method, encode_examples(run.encoder, examples), len(labels), keep_states=keep_states)
 
     dev = {
-        name: DevScores(scores(_texts(part)).logits, _gold(setup, part))
+        name: DevScores(scores(part).logits, _gold(setup, part))
         for name, part in (("selecting", dataset.selecting), ("calibrating", dataset.calibrating))
     }
     save_scores(out, dev)
-    known = KnownRows(_texts(dataset.calibrating), _texts(dataset.train), setup.label_ids)
+    known = KnownRows(dataset.calibrating, dataset.train, setup.label_ids)
     promises = make_promises(setup.config.trust, dev["calibrating"], known, labels.names, scores, setup.config.optimization.seed)
     if promises.trust.novelty:
         save_novelty(out, promises.trust.novelty)
@@ -91,7 +94,9 @@ def _save_model(setup: Setup, folder: Path) -> None:
     network, tuning = setup.method.network, setup.config.model.tuning
     stock = setup.method.stock
     if tuning == "full":
-        if setup.head_kind == "linear":
+        if isinstance(setup.method, GenerateMethod):
+            cast(Any, stock).to(setup.precision.weights).save_pretrained(folder)
+        elif setup.head_kind == "linear":
             cast(Any, stock.base_model).to(setup.precision.weights)  # the head stays float32
             stock.save_pretrained(folder)
         else:
@@ -99,7 +104,7 @@ def _save_model(setup: Setup, folder: Path) -> None:
     elif tuning == "lora":
         cast(Any, network).save_pretrained(folder)
     stock.config.save_pretrained(folder)
-    if tuning == "frozen" or (tuning == "full" and setup.head_kind != "linear"):
+    if tuning == "frozen" or (tuning == "full" and setup.head_kind not in ("linear", None)):
         head = {key: value.contiguous() for key, value in stock.state_dict().items() if in_head(stock, key)}
         save_file(head, folder / HEAD_FILE)
     setup.tokenizer.save_pretrained(folder)
@@ -116,7 +121,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "prompt": setup.encoder.template,
         "max_length": setup.encoder.max_length,
         "length_rule": "the text is cut at its end",
-        "pooling": "last real token" if is_decoder(setup.method.stock) else "the encoder's own",
+        **_method_facts(setup),
         "layers": model.layers,
         "base_model": {
             "name": model.model,
@@ -124,6 +129,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
             "revision": resolved_revision(setup.base) or model.revision,
             "folder": str(setup.base.resolve()),
             "config_sha256": fingerprint(setup.base / "config.json"),
+            "weights_fingerprint": weights_fingerprint(setup.base),
         },
         "parameters": {"all": setup.parameters, "trainable": setup.trainable},
         "best_step": best.get("step"),
@@ -139,6 +145,18 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _method_facts(setup: Setup) -> dict[str, Any]:
+    """What only one of the methods has to say."""
+    if isinstance(setup.encoder, QuestionEncoder):
+        return {
+            "instruction": setup.encoder.instruction.to_json(),
+            "objective": setup.config.model.objective if setup.config.model.tuning != "none" else None,
+            "prior_correction": cast(GenerateMethod, setup.method).correct_prior,
+            "row_candidates": any(example.candidates is not None for example in setup.dataset.calibrating),
+        }
+    return {"pooling": "last real token" if is_decoder(setup.method.stock) else "the encoder's own"}
+
+
 def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> Metrics:
     """Fitted on the same rows, calibrated on the same rows, and kept in the run so that `evaluate` can show it beside the model."""
     dataset = setup.dataset
@@ -151,10 +169,6 @@ def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> Metrics:
         baseline.save(folder)
     logits = baseline.logits([e.text for e in dataset.selecting])
     return compute_metrics(gold, probabilities(logits, baseline.temperature), dataset.labels, uncertainty=True)
-
-
-def _texts(examples: tuple[Example, ...]) -> list[str]:
-    return [example.text for example in examples]
 
 
 def _gold(setup: Setup, examples: tuple[Example, ...]) -> np.ndarray:

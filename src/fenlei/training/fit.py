@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerState, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 
-from fenlei.artifact import CHECKPOINTS, check_free, last_checkpoint, saving
+from fenlei.artifact import CHECKPOINTS, LOGS, check_free, saving
 from fenlei.config import RunConfig
 from fenlei.errors import ConfigError, DataError, FenleiError
 from fenlei.evaluation.calibration import probabilities
@@ -24,10 +25,13 @@ from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.scoring import score
 from fenlei.models.allocator import keep_freed_memory
 from fenlei.models.backbone import is_decoder, quiet_transformers
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.text.prompts import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
+from fenlei.training.checkpoints import STATE_FILE, Start, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
+from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.resume import check_same_data, recall, remember
 from fenlei.training.setup import Setup, prepare
@@ -84,6 +88,7 @@ def train(
     config = (config or RunConfig()).replace(**named, **options)
     folder = Path(out)
     check_free(folder, resume=resume)
+    start = starting_point(folder) if resume else None
     if resume:
         config = recall(folder, config)
     keep_freed_memory()
@@ -94,15 +99,16 @@ def train(
     else:
         with saving(folder):
             remember(folder, config, labels, fingerprints)
-    for note in setup.notes:
+    notes = (*(start.notes if start else ()), *setup.notes)
+    for note in notes:
         if announce:
             announce(note)
-    history = _optimise(setup, folder, resume, progress)
+    history = _optimise(setup, folder, start, progress)
     finished = finish(setup, folder, history, head=own_head)
     if finished.unmet is not None:
         raise DataError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
     return TrainResult(
-        folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*setup.notes, *finished.notes),
+        folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *finished.notes),
         setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
     )  # fmt: skip
 
@@ -114,8 +120,10 @@ def _test_data(setup: Setup, out: Path) -> Path | None:
     return out / TEST_ROWS if options.test_ratio is not None else Path(options.test or options.data)
 
 
-def _optimise(setup: Setup, out: Path, resume: bool, progress: Callable[[Progress], None] | None) -> list[dict[str, Any]]:
+def _optimise(setup: Setup, out: Path, start: Start | None, progress: Callable[[Progress], None] | None) -> list[dict[str, Any]]:
     """Runs the loop; the best weights by macro F1 on the selecting rows are in the method afterwards. Returns the log history."""
+    if setup.config.model.tuning == "none":
+        return []
     options = setup.config.optimization
     stop = StopOnInterrupt()
     callbacks: list[Any] = [stop]
@@ -123,11 +131,10 @@ def _optimise(setup: Setup, out: Path, resume: bool, progress: Callable[[Progres
         callbacks.append(EarlyStoppingCallback(options.early_stopping_patience))
     if progress:
         callbacks.append(ProgressCallback(progress, setup.batch_size))
-    checkpoint = last_checkpoint(out) if resume else None
-    if checkpoint is not None:
-        state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    if start is not None:
+        state = TrainerState.load_from_json(str(start.checkpoint / STATE_FILE))
         if state.global_step >= setup.steps:  # all steps were done, and what comes after them was cut off
-            load_weights(setup.method, Path(state.best_model_checkpoint or checkpoint))
+            load_weights(setup.method, start.best)
             return list(state.log_history)
     vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup)
     with _tracked(options.report_to):
@@ -139,13 +146,14 @@ def _optimise(setup: Setup, out: Path, resume: bool, progress: Callable[[Progres
             label_ids=setup.label_ids,
             evaluation=evaluation,
             batch_tokens=options.batch_tokens,
-            label_smoothing=options.label_smoothing,
+            loss=choose_loss(setup.config),
             autocast=setup.autocast,
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)
+    _keep_logs(trainer, out)
     with quiet_transformers(), stop.listening():
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        trainer.train(resume_from_checkpoint=None if start is None else str(start.checkpoint))
     step, steps = trainer.state.global_step, trainer.state.max_steps
     if stop.asked and step < steps:
         raise TrainingInterrupted(
@@ -165,6 +173,13 @@ def _tracked(report_to: str) -> Iterator[None]:
         raise ConfigError(
             f"report_to {report_to!r}: {error}; install the tracker (pip install 'fenlei[trackers]'), or leave the option out"
         ) from error
+
+
+def _keep_logs(trainer: RowTrainer, out: Path) -> None:
+    """TensorBoard's files in the run's folder: its own choice are the checkpoints, which go at the end. TENSORBOARD_LOGGING_DIR wins."""
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback) and callback.logging_dir is None:
+            callback.logging_dir = str(out / LOGS)
 
 
 def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
@@ -204,15 +219,15 @@ def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
     return arguments
 
 
-def _evaluation(setup: Setup) -> Callable[[HeadMethod], dict[str, float]]:
+def _evaluation(setup: Setup) -> Callable[[HeadMethod | GenerateMethod], dict[str, float]]:
     """Figures on the selecting rows, uncalibrated, of the weights as they are."""
     labels = setup.dataset.labels
     gold = np.array(labels.ids([str(example.label) for example in setup.dataset.selecting]))
     autocast = setup.autocast if setup.precision.weights != torch.float32 else None
     vectors = _vectors(setup, setup.selecting)
 
-    def evaluate(method: HeadMethod) -> dict[str, float]:
-        if vectors is not None:
+    def evaluate(method: HeadMethod | GenerateMethod) -> dict[str, float]:
+        if vectors is not None and isinstance(method, HeadMethod):
             with torch.inference_mode():
                 logits = method.classify(torch.from_numpy(np.array(vectors))).cpu().numpy()
         else:
@@ -227,6 +242,6 @@ def _evaluation(setup: Setup) -> Callable[[HeadMethod], dict[str, float]]:
 
 def _vectors(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
     """What a frozen decoder says of every row; None where the backbone learns, or pools in ways of its own."""
-    if setup.config.model.tuning != "frozen" or not is_decoder(setup.method.stock):
+    if setup.config.model.tuning != "frozen" or not isinstance(setup.method, HeadMethod) or not is_decoder(setup.method.stock):
         return None
     return cached_vectors(setup.method, setup.base, encoded)

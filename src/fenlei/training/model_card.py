@@ -22,7 +22,7 @@ pipeline_tag: text-classification
 
 # Text classifier: {", ".join(manifest["labels"][:12])}{" ..." if len(manifest["labels"]) > 12 else ""}
 
-{base["name"]}{revision}, {manifest["tuning"]} tuning with a {manifest["head"]} head ({manifest["parameters"]["trainable"]:,} of
+{base["name"]}{revision}, {_tuning(manifest)} ({manifest["parameters"]["trainable"]:,} of
 {manifest["parameters"]["all"]:,} parameters trained), on {rows["train"]:,} rows. Trained with fenlei on {manifest["created"]}.
 
 | on {metrics.rows:,} dev rows that selected the checkpoint | accuracy | macro F1 |
@@ -45,3 +45,10 @@ classifier.predict(["..."])
 
 Made with {libraries}.
 """
+
+
+def _tuning(manifest: dict[str, Any]) -> str:
+    if manifest["method"] == "head":
+        return f"{manifest['tuning']} tuning with a {manifest['head']} head"
+    tuned = "not tuned" if manifest["tuning"] == "none" else f"{manifest['tuning']} tuning"
+    return f"{tuned}, answering by the probability of each label"

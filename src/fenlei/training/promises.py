@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fenlei.config import TrustConfig
+from fenlei.data.examples import Example
 from fenlei.data.readers import read_examples
 from fenlei.errors import DataError
 from fenlei.evaluation import novelty
@@ -23,8 +24,8 @@ LEAST_CALIBRATING_ROWS = 30
 STATE_ROWS = 5000
 """Training rows whose states the Gaussians are fitted on: more than the dimensions of any state, and minutes at most to compute."""
 
-ScoreTexts = Callable[[Sequence[str], bool], Scores]
-"""Texts, and whether their states are wanted, to scores."""
+ScoreRows = Callable[[Sequence[Example], bool], Scores]
+"""Rows, and whether their states are wanted, to scores."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class Promises:
 class KnownRows:
     """The rows that novelty is measured against."""
 
-    calibrating: Sequence[str]
-    train: Sequence[str]
+    calibrating: Sequence[Example]
+    train: Sequence[Example]
     train_ids: np.ndarray
     """int64 (rows,)"""
 
 
-def make_promises(asked: TrustConfig, dev: DevScores, rows: KnownRows, labels: Sequence[str], score: ScoreTexts, seed: int) -> Promises:
+def make_promises(asked: TrustConfig, dev: DevScores, rows: KnownRows, labels: Sequence[str], score: ScoreRows, seed: int) -> Promises:
     """Fitted on `dev`, the scores of the calibrating rows; `score` is asked for states only where novelty needs them."""
     calibration, notes = _calibrated(dev, labels)
     trust = Trust(calibration, len(dev.label_ids) >= LEAST_CALIBRATING_ROWS)
@@ -66,12 +67,12 @@ def make_promises(asked: TrustConfig, dev: DevScores, rows: KnownRows, labels: S
     return Promises(trust, tuple(notes), unmet)
 
 
-def read_out_of_scope(path: str | Path) -> list[str]:
-    """The texts of a file, labelled or not. DataError where there are none."""
-    texts = [example.text for example in read_examples(path, labelled=False)]
-    if not texts:
+def read_out_of_scope(path: str | Path) -> list[Example]:
+    """The rows of a file, labelled or not. DataError where there are none."""
+    rows = [Example(one.text, None, one.source, one.line) for one in read_examples(path, labelled=False)]
+    if not rows:
         raise DataError(f"{path}: expected texts outside the label set, found none")
-    return texts
+    return rows
 
 
 def _calibrated(dev: DevScores, labels: Sequence[str]) -> tuple[Calibration, list[str]]:
@@ -101,7 +102,7 @@ def _told(trust: Trust, labels: Sequence[str]) -> list[str]:
     return notes
 
 
-def _novelty(out_of_scope: str | None, dev: DevScores, rows: KnownRows, score: ScoreTexts, seed: int) -> tuple[NoveltyRule, list[str]]:
+def _novelty(out_of_scope: str | None, dev: DevScores, rows: KnownRows, score: ScoreRows, seed: int) -> tuple[NoveltyRule, list[str]]:
     """The default score, or with out-of-scope texts the one that tells them best from the calibrating rows."""
     if out_of_scope is None and novelty.DEFAULT == "energy":
         return _rule("energy", Scores(dev.logits, np.zeros(0)), None), []
@@ -124,7 +125,7 @@ def _rule(score: NoveltyScore, known: Scores, gaussians: ClassGaussians | None) 
     return dataclasses.replace(unsorted, known=np.sort(unsorted.raw(known)))
 
 
-def _gaussians(rows: KnownRows, score: ScoreTexts, seed: int) -> ClassGaussians | None:
+def _gaussians(rows: KnownRows, score: ScoreRows, seed: int) -> ClassGaussians | None:
     """Of training rows drawn at random, each class its share; None where no class has two of them."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows.train))[:STATE_ROWS])
     states = score([rows.train[at] for at in chosen], True).pooled

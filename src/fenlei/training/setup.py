@@ -13,15 +13,30 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from fenlei.artifact import fingerprint
+from fenlei.audit.warnings import data_warnings
 from fenlei.config import RunConfig
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
+from fenlei.inference.loading import encode_examples
 from fenlei.inference.trust import check_promises
-from fenlei.models.backbone import add_lora, checkpoint_activations, load_config, load_network, load_tokenizer, longest_input
+from fenlei.models.backbone import (
+    add_lora,
+    backbone_parameters,
+    checkpoint_activations,
+    classifier_labels,
+    load_config,
+    load_language_model,
+    load_network,
+    load_tokenizer,
+    longest_input,
+)
 from fenlei.models.devices import Precision, pick_device, pick_precision
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
 from fenlei.models.hub import resolve_model
+from fenlei.text.asking import QuestionEncoder
 from fenlei.text.prompts import EncodedTexts, TextEncoder
+from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
 from fenlei.training.defaults import Choice, choose_batch_size, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
 from fenlei.training.promises import read_out_of_scope
 
@@ -36,10 +51,10 @@ class Setup:
     base: Path
     """Folder of the base model."""
     tokenizer: PreTrainedTokenizerBase
-    encoder: TextEncoder
-    method: HeadMethod
-    head_kind: str
-    """linear, mlp or custom"""
+    encoder: TextEncoder | QuestionEncoder
+    method: HeadMethod | GenerateMethod
+    head_kind: str | None
+    """linear, mlp or custom; None for generate"""
     device: torch.device
     precision: Precision
     train: EncodedTexts
@@ -93,21 +108,26 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
         read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     tokenizer = load_tokenizer(base)
-    parameters = _backbone_parameters(base)
+    parameters = backbone_parameters(base, config.model.layers)
     config, choices = _fill_in(config, len(dataset.train), parameters, longest_input(load_config(base)))
-    encoder = TextEncoder(tokenizer, config.model.prompt, int(config.model.max_length or 0))
+    dataset, encoder = _encoder(config, dataset, tokenizer)
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
     torch.manual_seed(seed)
     method, kind = _build(config, base, dataset, int(tokenizer.pad_token_id), precision, head)
-    train = encoder.encode([example.text for example in dataset.train])
-    selecting = encoder.encode([example.text for example in dataset.selecting])
+    if isinstance(encoder, QuestionEncoder):
+        train = encode_for_training(encoder, dataset.train, config.model)
+    else:
+        train = encode_examples(encoder, dataset.train)
+    selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
     notes = (
         *dataset.notes,
+        *data_warnings(dataset),
         *(str(choice) for choice in choices),
         why_device,
         precision.reason,
+        *_head_note(base, dataset, kind),
         f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
         *_cut_note(train, encoder.max_length),
     )
@@ -121,17 +141,31 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
 def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
     """The configuration without a None that matters, and what was chosen."""
     tuning, chosen_tuning = choose_tuning(config.model, parameters)
+    length, chosen_length = choose_max_length(config.model, model_takes)
+    if tuning == "none":
+        return config.replace(max_length=length), [chosen_length] if chosen_length else []
     batch_size, chosen_batch = choose_batch_size(config.optimization, tuning, parameters, rows)
     rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters, batch_size)
     epochs, chosen_epochs = choose_epochs(config.optimization, tuning, batch_size, rows)
-    length, chosen_length = choose_max_length(config.model, model_takes)
     filled = config.replace(tuning=tuning, learning_rate=rate, batch_size=batch_size, epochs=epochs, max_length=length)
     return filled, [choice for choice in (chosen_tuning, chosen_rate, chosen_batch, chosen_epochs, chosen_length) if choice]
 
 
+def _encoder(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, TextEncoder | QuestionEncoder]:
+    """How texts become ids, and the dataset as the method needs it."""
+    if config.model.method == "head":
+        return dataset, TextEncoder(tokenizer, config.model.prompt, int(config.model.max_length or 0))
+    dataset, shots = take_shots(with_candidates(dataset), config.model.shots, config.optimization.seed)
+    return dataset, question_encoder(tokenizer, config.model, dataset, shots)
+
+
 def _build(
     config: RunConfig, base: Path, dataset: Dataset, pad_id: int, precision: Precision, head: nn.Module | None
-) -> tuple[HeadMethod, str]:
+) -> tuple[HeadMethod | GenerateMethod, str | None]:
+    if config.model.method == "generate":
+        if head is not None:
+            raise ConfigError("a head of your own belongs to method head; generate answers with the language model itself")
+        return _build_generate(config, base, pad_id, precision), None
     tuning = config.model.tuning
     dtype = torch.float32 if tuning == "full" else precision.weights
     network: Any = load_network(base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype)
@@ -150,12 +184,29 @@ def _build(
     return HeadMethod(network, pad_id), kind
 
 
-def _backbone_parameters(base: Path) -> int:
-    """Counted on the meta device: nothing is loaded."""
-    from transformers import AutoModel
+def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
+    """Where the head comes from, if the base model has one of its own."""
+    names = classifier_labels(load_config(base))
+    if names is None or kind != "linear":
+        return []
+    if names == dataset.labels.names:
+        return ["head: that of the base model, which is a classifier of the same labels"]
+    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    return [f"head: fresh, for the base model is a classifier of other labels ({shown})"]
 
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in AutoModel.from_config(load_config(base), trust_remote_code=False).parameters())
+
+def _build_generate(config: RunConfig, base: Path, pad_id: int, precision: Precision) -> GenerateMethod:
+    tuning = config.model.tuning
+    dtype = torch.float32 if tuning == "full" else precision.weights
+    network: Any = load_language_model(base, pad_id, layers=config.model.layers, dtype=dtype)
+    if config.optimization.gradient_checkpointing:
+        checkpoint_activations(network)
+    if tuning == "lora":
+        network = add_lora(network, config.model)
+    elif tuning == "none":
+        network.requires_grad_(False)
+    correct = config.model.prior_correction
+    return GenerateMethod(network, pad_id, correct_prior=tuning == "none" if correct is None else correct)
 
 
 def _cut_note(encoded: EncodedTexts, max_length: int) -> list[str]:

@@ -24,11 +24,12 @@ from transformers import Trainer, TrainingArguments
 
 from fenlei.artifact import COMPLETE
 from fenlei.errors import ArtifactError
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
-
-WEIGHTS_FILE = "trainable.safetensors"
+from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
+from fenlei.training.objectives import Loss
 
 
 class Rows(Dataset[int]):
@@ -49,15 +50,15 @@ class RowTrainer(Trainer):
 
     def __init__(
         self,
-        method: HeadMethod,
+        method: HeadMethod | GenerateMethod,
         args: TrainingArguments,
         *,
         encoded: EncodedTexts,
         vectors: np.ndarray | None,
         label_ids: np.ndarray,
-        evaluation: Callable[[HeadMethod], dict[str, float]],
+        evaluation: Callable[[Any], dict[str, float]],
         batch_tokens: int,
-        label_smoothing: float,
+        loss: Loss,
         autocast: torch.dtype | None,
         **rest: Any,
     ) -> None:
@@ -70,7 +71,7 @@ class RowTrainer(Trainer):
         self._label_ids = torch.from_numpy(label_ids)
         self._evaluation = evaluation
         self._batch_tokens = batch_tokens
-        self._label_smoothing = label_smoothing
+        self._loss = loss
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
 
@@ -87,14 +88,14 @@ class RowTrainer(Trainer):
         for group in by_token_budget(self._lengths, rows, self._batch_tokens):
             gold = self._label_ids[group].to(self.args.device)
             logits = self._logits(model, group)
-            loss = torch.nn.functional.cross_entropy(logits, gold, reduction="sum", label_smoothing=self._label_smoothing) / len(rows)
+            loss = self._loss(logits, gold) / len(rows)
             self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
     def _logits(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
         if self._vectors is not None:
-            return self._method.classify(torch.from_numpy(self._vectors[rows]))
+            return cast(HeadMethod, self._method).classify(torch.from_numpy(self._vectors[rows]))
         with self._autocast():
             return cast(torch.Tensor, model(collate(self._encoded, rows, self._method.pad_id)).logits)
 
@@ -110,8 +111,9 @@ class RowTrainer(Trainer):
         """Whole, with a mark that says so, or not at all."""
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         try:
+            unseal(folder)
             super()._save_checkpoint(model, trial)
-            (folder / COMPLETE).touch()
+            seal(folder)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save gives a RuntimeError where the disk is full
             raise ArtifactError(f"{folder}: could not be saved ({error}); free some space, then continue with --resume") from error
         finally:
@@ -128,13 +130,14 @@ class RowTrainer(Trainer):
         load_weights(self._method, Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
-        load_weights(self._method, Path(cast(str, self.state.best_model_checkpoint)))
+        best = Path(cast(str, self.state.best_model_checkpoint)).name  # by its name: the run's folder may have moved since
+        load_weights(self._method, Path(cast(str, self.args.output_dir)) / best)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.args.device.type, self._compute_in) if self._compute_in else nullcontext()
 
 
-def load_weights(method: HeadMethod, checkpoint: Path) -> None:
+def load_weights(method: torch.nn.Module, checkpoint: Path) -> None:
     """The learning weights of `checkpoint` into `method`; ArtifactError where they do not fit it."""
     try:
         stored = load_file(checkpoint / WEIGHTS_FILE)

@@ -1,0 +1,69 @@
+"""fenlei's side of the training benches: fenlei.train with its defaults, timed from the end of the first step to the end of the last."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+from bench.ours.said import say
+from fenlei import train
+from fenlei.data.readers import read_examples
+from fenlei.models.backbone import load_tokenizer
+from fenlei.text.batches import LengthGroupedBatches
+from fenlei.text.prompts import TextEncoder
+from fenlei.training.progress import Progress
+
+SEED = 42
+
+
+class StepClock:
+    """The moments at which optimiser steps ended; evaluations are told as well, and are no steps."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.loss: float | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.metrics is None:
+            self.ends.append(time.perf_counter())
+        self.loss = progress.loss if progress.loss is not None else self.loss
+
+
+def timed_rows(data: Path, model: str, batch_size: int, max_length: int) -> tuple[float, float]:
+    """Rows and tokens of all steps but the first, in one epoch.
+
+    Steps hold rows of like length, so that the first may be a short or a long one: rows are counted as tokens over the mean length,
+    else leaving out a step of short rows would make the rest look slow, and one of long rows fast.
+    """
+    encoder = TextEncoder(load_tokenizer(Path(model)), None, max_length)
+    lengths = encoder.encode([example.text for example in read_examples(data)]).lengths
+    first = next(iter(LengthGroupedBatches(lengths, batch_size, SEED)))
+    tokens = float(lengths.sum() - lengths[first].sum())
+    return tokens / float(lengths.mean()), tokens
+
+
+def main() -> None:
+    """Trains on all rows of a file, once; prints the measured line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("dev", type=Path)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--tuning", default="lora")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=1024)
+    given = parser.parse_args()
+    rows, tokens = timed_rows(given.data, given.model, given.batch_size, given.max_length)
+    clock = StepClock()
+    with tempfile.TemporaryDirectory() as folder:
+        train(
+            given.data, dev=str(given.dev), out=Path(folder) / "run", model=given.model, tuning=given.tuning, epochs=1,
+            batch_size=given.batch_size, max_length=given.max_length, seed=SEED, device="cpu", baseline=False, progress=clock,
+        )  # fmt: skip
+    seconds = clock.ends[-1] - clock.ends[0]
+    say(rows, seconds, loss=clock.loss, tokens=tokens, steps=len(clock.ends) - 1)
+
+
+if __name__ == "__main__":
+    main()

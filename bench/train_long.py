@@ -1,0 +1,26 @@
+"""LoRA training on whole news articles, cut at 1,024 tokens, beside a plain transformers.Trainer.
+
+python -m bench.train_long [--rounds N] [--quick]
+
+Eight rows an optimiser step on both sides: the Trainer takes them in two parts of four, as 32 articles at once need more memory than small
+machines have.
+"""
+
+from __future__ import annotations
+
+from bench.runs import conclude_all
+from bench.side_by_side import arguments
+from bench.training import Peer, beside, ratios
+
+PEERS = {"trainer": Peer("trainer.py", 32, 16, ("--tuning", "lora", "--batch-size", 4, "--accumulation", 2), goal=1.3)}
+
+
+def main() -> None:
+    """Prints the rounds; the last line is JSON."""
+    given = arguments(__doc__ or "")
+    measured = beside("sogou10_long", given, PEERS, rows=40, quick_rows=24, settings=("--batch-size", 8))
+    conclude_all("LoRA training, long texts: times a plain Trainer's rows a second", ratios(measured, PEERS))
+
+
+if __name__ == "__main__":
+    main()

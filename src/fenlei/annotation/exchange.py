@@ -1,0 +1,80 @@
+"""Suggestions to the files that annotators work on: doccano, Label Studio, or plain JSON lines. `train` reads all three back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+from xml.sax.saxutils import quoteattr
+
+from fenlei.annotation.suggest import Suggestion
+from fenlei.artifact import write_text
+from fenlei.data.jsonvalues import to_json
+from fenlei.errors import ConfigError, DataError
+
+Format = Literal["jsonl", "doccano", "label-studio"]
+ADDED = ("confidence", "uncertainty", "novelty", "reason")
+"""Columns that a plain or doccano row has beside its own and its label."""
+SUFFIX = {"jsonl": ".jsonl", "doccano": ".jsonl", "label-studio": ".json"}
+
+
+def render(suggestions: Sequence[Suggestion], format: Format, model: str) -> str:
+    """The text of the file. `model` is what Label Studio calls the source of the pre-annotations. DataError for columns that clash."""
+    if format == "label-studio":
+        return "[\n" + ",\n".join(to_json(_task(one, model)) for one in suggestions) + "\n]\n"
+    to_row: Callable[[Suggestion], dict[str, Any]] = _doccano_row if format == "doccano" else _plain_row
+    return "".join(to_json(to_row(one)) + "\n" for one in suggestions)
+
+
+def write_suggestions(suggestions: Sequence[Suggestion], out: Path, format: Format, labels: Sequence[str], model: str) -> tuple[Path, ...]:
+    """Writes the file, for Label Studio also the labelling interface beside it as .xml; returns what was written."""
+    checked_out(out, format)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(out, render(suggestions, format, model))
+    if format != "label-studio":
+        return (out,)
+    interface = out.with_suffix(".xml")
+    write_text(interface, labelling_interface(labels))
+    return out, interface
+
+
+def checked_out(out: Path, format: Format) -> None:
+    """ConfigError where `out` has an ending that the format's readers would take for something else."""
+    if format not in get_args(Format):
+        raise ConfigError(f"format must be one of {', '.join(get_args(Format))}, was {format!r}")
+    if out.suffix != SUFFIX[format] or out.is_dir():
+        raise ConfigError(f"{out}: a file of the format {format} ends in {SUFFIX[format]}")
+
+
+def labelling_interface(labels: Sequence[str]) -> str:
+    """Label Studio's XML for one choice a text, under the names that the tasks use."""
+    choices = "\n".join(f"    <Choice value={quoteattr(label)}/>" for label in labels)
+    return (
+        '<View>\n  <Text name="text" value="$text"/>\n  <Choices name="label" toName="text" choice="single" showInLine="true">\n'
+        f"{choices}\n  </Choices>\n</View>\n"
+    )
+
+
+def _plain_row(one: Suggestion) -> dict[str, Any]:
+    return {**_columns(one), "label": one.label, **_figures(one)}
+
+
+def _doccano_row(one: Suggestion) -> dict[str, Any]:
+    return {**_columns(one), "text": one.example.text, "label": [one.label], **_figures(one)}
+
+
+def _task(one: Suggestion, model: str) -> dict[str, Any]:
+    choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [one.label]}}
+    data = {**_columns(one), "text": one.example.text, **_figures(one)}
+    return {"data": data, "predictions": [{"model_version": model, "score": round(one.confidence, 6), "result": [choice]}]}
+
+
+def _columns(one: Suggestion) -> dict[str, Any]:
+    clash = next((name for name in ADDED if name in one.example.columns), None)
+    if clash is not None:
+        raise DataError(f"{one.example.where}: the pool already has a column {clash!r}, which would be overwritten; rename it")
+    return {name: value for name, value in one.example.columns.items() if name != "label"}
+
+
+def _figures(one: Suggestion) -> dict[str, Any]:
+    return {name: round(value, 6) if isinstance(value, float) else value for name in ADDED for value in [getattr(one, name)]}

@@ -1,0 +1,129 @@
+"""Which texts of a pool to label next: where the run wavers, what it has not seen the like of, and no two alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+from sklearn.feature_extraction.text import HashingVectorizer
+
+from fenlei.audit.same_text import groups, plain
+from fenlei.data.examples import Example
+from fenlei.data.readers import read_examples
+from fenlei.errors import ConfigError, DataError
+from fenlei.evaluation.calibration import probabilities
+from fenlei.inference.classifier import Classifier
+
+NOVEL_EVERY = 3
+"""Each third text is picked for novelty, the others for uncertainty: what is new to the run is worth a look, but may be noise."""
+CANDIDATES = 50
+"""Texts considered for each one picked, by either measure: diversity may pass over many, but not down to what the run is sure of."""
+FEATURES = 2**18
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A text worth labelling, with the run's own answer to start from."""
+
+    example: Example
+    label: str
+    confidence: float
+    uncertainty: float
+    """1 less the margin between the two likeliest labels: 1 where the run cannot choose."""
+    novelty: float
+    """Share of the pool with a lower energy score, between 0 and 1."""
+    reason: str
+    """uncertain, novel"""
+
+
+def suggest(
+    classifier: Classifier,
+    pool: str | Path,
+    n: int,
+    *,
+    text_column: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[Suggestion]:
+    """At most `n` texts of a file, the most useful first; of texts that come twice the first.
+
+    Uncertainty is the margin of the calibrated probabilities; novelty the energy of the logits (Liu et al.: "Energy-based
+    out-of-distribution detection", NeurIPS 2020). Each pick's rank by its measure is weighed by its distance from those picked before
+    (maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998). ConfigError for n below 1, DataError where a row of the pool has no
+    text, or a label already.
+    """
+    if n < 1:
+        raise ConfigError(f"n must be at least 1, was {n}")
+    rows = list(read_examples(pool, text_column=text_column, labelled=False))
+    _refuse_labelled(rows)
+    examples = [rows[places[0]] for places in groups(plain(row.text) or row.text for row in rows).values()]
+    logits = classifier.logits([example.text for example in examples], progress=progress).logits
+    answers = probabilities(logits, classifier.temperature)
+    uncertainty, energy = _uncertainty(answers), _energy(logits)
+    novelty = energy.argsort(kind="stable").argsort(kind="stable") / max(1, len(energy) - 1)
+    return [
+        Suggestion(
+            example=examples[place],
+            label=classifier.labels[int(answers[place].argmax())],
+            confidence=float(answers[place].max()),
+            uncertainty=float(uncertainty[place]),
+            novelty=float(novelty[place]),
+            reason=reason,
+        )
+        for place, reason in _pick([example.text for example in examples], uncertainty, novelty, n)
+    ]
+
+
+def _refuse_labelled(rows: Sequence[Example]) -> None:
+    labelled = next((row for row in rows if row.columns.get("label") not in (None, "", [])), None)
+    if labelled is not None:
+        raise DataError(
+            f"{labelled.where}: the pool has a label already, {labelled.columns['label']!r}, in whose place the run's answer "
+            "would go; give the rows without labels, or rename the column"
+        )
+
+
+def _uncertainty(answers: np.ndarray) -> np.ndarray:
+    """1 less the margin of probabilities (rows, labels): float (rows,)."""
+    if answers.shape[1] < 2:
+        return np.zeros(len(answers))
+    top_two = np.partition(answers, -2, axis=1)[:, -2:]
+    return np.asarray(1.0 - np.abs(top_two[:, 1] - top_two[:, 0]))
+
+
+def _energy(logits: np.ndarray) -> np.ndarray:
+    """The negative log of the summed exponentials of logits (rows, labels): high where no label fits. float64 (rows,)."""
+    scores = np.asarray(logits, dtype=np.float64)
+    best = scores.max(axis=1)
+    return np.asarray(-(best + np.log(np.exp(scores - best[:, None]).sum(axis=1))))
+
+
+def _pick(texts: Sequence[str], uncertainty: np.ndarray, novelty: np.ndarray, n: int) -> list[tuple[int, str]]:
+    """Places with reasons, the first pick first."""
+    most = min(len(texts), n * CANDIDATES)
+    chosen = np.union1d(np.argsort(-uncertainty, kind="stable")[:most], np.argsort(-novelty, kind="stable")[:most])
+    worth = {"uncertain": _ranks(uncertainty[chosen]), "novel": _ranks(novelty[chosen])}
+    features = _features([texts[place] for place in chosen])
+    nearest = np.zeros(len(chosen))
+    free = np.ones(len(chosen), dtype=bool)
+    picked = []
+    for turn in range(min(n, len(chosen))):
+        reason = "novel" if turn % NOVEL_EVERY == NOVEL_EVERY - 1 else "uncertain"
+        place = int(np.argmax(np.where(free, worth[reason] * (1.0 - nearest), -1.0)))
+        free[place] = False
+        nearest = np.maximum(nearest, np.clip((features @ features[place].T).toarray().ravel(), 0.0, 1.0))
+        picked.append((int(chosen[place]), reason))
+    return picked
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """From just above 0 for the least to 1 for the greatest."""
+    return np.asarray((values.argsort(kind="stable").argsort(kind="stable") + 1) / len(values))
+
+
+def _features(texts: Sequence[str]) -> sparse.csr_matrix:
+    """Character sequences of each text, of length 1: their products are cosines."""
+    vectorizer = HashingVectorizer(analyzer="char", ngram_range=(2, 3), n_features=FEATURES, alternate_sign=False, dtype=np.float32)
+    return vectorizer.transform(texts)

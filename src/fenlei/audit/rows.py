@@ -1,0 +1,122 @@
+"""The rows of an audit: those of every part, as they stand in their files, whatever is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fenlei.audit.same_text import groups, plain
+from fenlei.data.columns import known_label
+from fenlei.data.examples import Example
+from fenlei.data.folders import SplitFiles, find_split_files
+from fenlei.data.label_file import read_class_file
+from fenlei.data.readers import file_layout, find_class_file, read_examples
+from fenlei.errors import DataError
+from fenlei.labels import LabelSet
+
+PARTS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class AuditedRows:
+    """Rows in the order of the parts: first train, then dev, then test."""
+
+    examples: tuple[Example, ...]
+    """A row without a text has "", one without a label None."""
+    part_of: tuple[int, ...]
+    """For each row the place of its part in PARTS."""
+    number_of: tuple[int, ...]
+    """For each row its number in its file, from 1: not the line where a text or a header takes lines of its own."""
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    @cached_property
+    def plain_texts(self) -> tuple[str, ...]:
+        return tuple(plain(example.text) for example in self.examples)
+
+    @cached_property
+    def same_text(self) -> dict[str, list[int]]:
+        """The rows of each text."""
+        return groups(self.plain_texts)
+
+    def place(self, row: int) -> dict[str, Any]:
+        """Where a row is to be found, for JSON."""
+        example = self.examples[row]
+        return {"file": example.source, "row": self.number_of[row], "line": example.line}
+
+
+def gather(parts: Sequence[Sequence[Example]], notes: Sequence[str] = ()) -> AuditedRows:
+    """Rows that are read already, by part."""
+    examples, part_of, number_of = [], [], []
+    for part, rows in enumerate(parts):
+        seen: dict[str, int] = {}
+        for example in rows:
+            seen[example.source] = seen.get(example.source, 0) + 1
+            examples.append(example)
+            part_of.append(part)
+            number_of.append(seen[example.source])
+    return AuditedRows(tuple(examples), tuple(part_of), tuple(number_of), tuple(notes))
+
+
+def read_rows(
+    data: str | Path,
+    *,
+    dev: str | Path | None = None,
+    test: str | Path | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    class_file: str | Path | None = None,
+) -> AuditedRows:
+    """Every row of a file, or of a folder's train, dev and test files; blank texts and labels pass, broken files are a DataError."""
+    found = find_split_files(data) if Path(data).is_dir() else SplitFiles((Path(data),), (), ())
+    files = (found.train, (Path(dev),) if dev else found.dev, (Path(test),) if test else found.test)
+    notes: list[str] = []
+    names = _class_names(files[0][0], class_file, notes)
+    parts = []
+    for part, of_part in zip(PARTS, files, strict=True):
+        rows: list[Example] = []
+        for file in of_part:
+            labelled = part == "train" or _has_labels(file, text_column, label_column, notes)
+            notes.append(str(file_layout(file, text_column=text_column, label_column=label_column, labelled=labelled)))
+            rows += read_examples(file, text_column=text_column, label_column=label_column, labelled=labelled, blanks=True)
+        parts.append([_with_name(row, names) for row in rows])
+    return gather(parts, notes)
+
+
+def _class_names(train: Path, class_file: str | Path | None, notes: list[str]) -> LabelSet | None:
+    path = Path(class_file) if class_file is not None else find_class_file(train)
+    if path is None:
+        return None
+    try:
+        names = LabelSet(read_class_file(path))
+    except DataError:
+        if class_file is not None:
+            raise
+        return None  # it only lies beside the data, and is something else
+    notes.append(f"{path}: {len(names)} class names")
+    return names
+
+
+def _has_labels(file: Path, text_column: str | None, label_column: str | None, notes: list[str]) -> bool:
+    """Test files of competitions have none: their texts are compared all the same."""
+    try:
+        file_layout(file, text_column=text_column, label_column=label_column)
+    except DataError:
+        notes.append(f"{file}: no labels, so its texts alone are looked at")
+        return False
+    return True
+
+
+def _with_name(row: Example, names: LabelSet | None) -> Example:
+    """The row with the name that its label is the id of; other labels stay, to be told of as classes."""
+    if names is None or row.label is None or row.label in names:
+        return row
+    try:
+        return Example(row.text, known_label(row.label, names, row.where), row.source, row.line, row.columns)
+    except DataError:
+        return row

@@ -1,0 +1,73 @@
+"""Rows that came from an annotation tool: a Label Studio task to a plain row. doccano's rows are plain already."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+from fenlei.data.delimited import Row
+from fenlei.errors import DataError
+
+LABEL = "label"
+"""The column that a task's choice becomes."""
+
+
+def is_task(row: Mapping[str, Any]) -> bool:
+    """Whether a JSON object is a task of Label Studio: its columns are in `data`, the answers beside it."""
+    return isinstance(row.get("data"), dict) and any(isinstance(row.get(key), list) for key in ("annotations", "predictions"))
+
+
+def without_tasks(rows: Iterator[Row], source: str, labelled: bool) -> tuple[Iterator[Row], bool]:
+    """The rows, tasks of Label Studio laid flat, and whether the first is one."""
+    first = next(rows, None)
+    if first is None:
+        return iter(()), False
+    everything = chain([first], rows)
+    return (_flat(everything, source, labelled), True) if is_task(first[1]) else (everything, False)
+
+
+def _flat(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
+    """A row a task: its data, and as `label` what its annotators chose. Where labels are wanted, tasks without an answer are left out."""
+    answered = 0
+    tasks = 0
+    for line, task in rows:
+        where = f"{source}:{line}"
+        if not is_task(task):
+            raise DataError(
+                f"{where}: expected a Label Studio task with `data` and `annotations`, as the first row is; found {list(task)[:6]}"
+            )
+        tasks += 1
+        label = _answer(task, where) if labelled else None
+        if label is not None:
+            answered += 1
+            yield line, {**task["data"], LABEL: label}
+        elif not labelled:
+            yield line, dict(task["data"])
+    if labelled and not answered:
+        raise DataError(f"{source}: none of its {tasks:,} Label Studio tasks is annotated; export the project after the annotators' work")
+
+
+def _answer(task: Mapping[str, Any], where: str) -> str | None:
+    """The choice of most annotators; None where nobody chose. DataError where they are split, or chose several labels at once."""
+    votes: Counter[str] = Counter()
+    try:
+        answers = [choices for annotation in task.get("annotations") or () for choices in _choices(annotation)]
+    except (AttributeError, TypeError, KeyError):
+        raise DataError(f"{where}: `annotations` is not what Label Studio writes; export the project as JSON again") from None
+    for choices in answers:
+        if len(choices) > 1:
+            raise DataError(f"{where}: expected one choice a task, found {choices}; several labels a row are not supported yet")
+        votes.update(choices)
+    best = votes.most_common(2)
+    if len(best) == 2 and best[0][1] == best[1][1]:
+        raise DataError(f"{where}: annotators disagree: {best[0][0]!r} and {best[1][0]!r}; settle it, or cancel one of the answers")
+    return best[0][0] if best else None
+
+
+def _choices(annotation: Mapping[str, Any]) -> list[list[str]]:
+    """What one annotator chose, unless the task was skipped."""
+    if annotation.get("was_cancelled"):
+        return []
+    return [list(result["value"]["choices"]) for result in annotation.get("result") or () if result.get("type") == "choices"]

@@ -1,0 +1,103 @@
+"""Class names from a file: one a line, or YAML with a description and other names of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fenlei.data.encodings import open_bytes, read_lines, source_name
+from fenlei.errors import DataError
+from fenlei.labels import LabelNote
+
+YAML_SUFFIXES = (".yaml", ".yml")
+_EXPECTED = "expected a list of names, or of entries with name, description and aliases"
+
+
+def read_label_file(path: str | Path) -> dict[str, LabelNote]:
+    """The classes of a file in order, and what it says of each; the first is id 0. DataError for names that are blank, come twice, or are
+    too few.
+    """
+    if Path(path).suffix.lower() in YAML_SUFFIXES:
+        return _from_yaml(path)
+    return dict.fromkeys(_from_lines(path), LabelNote())
+
+
+def read_class_file(path: str | Path) -> tuple[str, ...]:
+    """The class names of a file, in order: the first is id 0. The same errors as `read_label_file`."""
+    return tuple(read_label_file(path))
+
+
+def _from_lines(path: str | Path) -> tuple[str, ...]:
+    source = source_name(path)
+    with open_bytes(path) as stream:
+        lines = [line.strip() for _, line in read_lines(stream, source)]
+    while lines and not lines[-1]:
+        lines.pop()
+    if len(lines) < 2:
+        raise DataError(f"{source}: expected at least two class names, one a line, found {len(lines)}")
+    first_line: dict[str, int] = {}
+    for number, name in enumerate(lines, start=1):
+        if not name:
+            raise DataError(f"{source}:{number}: expected a class name, found a blank line, which would shift the ids below; remove it")
+        if name in first_line:
+            raise DataError(f"{source}:{number}: class {name!r} stands on line {first_line[name]} already; remove one of them")
+        first_line[name] = number
+    return tuple(lines)
+
+
+def _from_yaml(path: str | Path) -> dict[str, LabelNote]:
+    import yaml
+
+    source = source_name(path)
+    with open_bytes(path) as stream:
+        text = "".join(line for _, line in read_lines(stream, source))
+    try:
+        loaded = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{source}: not readable as YAML: {error}") from error
+    if isinstance(loaded, dict) and set(loaded) == {"labels"}:
+        loaded = loaded["labels"]
+    entries = [{"name": name, **_entry(note)} for name, note in loaded.items()] if isinstance(loaded, dict) else loaded
+    if not isinstance(entries, list) or len(entries) < 2:
+        raise DataError(f"{source}: {_EXPECTED}, at least two of them; found {_short(loaded)}")
+    found: dict[str, LabelNote] = {}
+    for place, entry in enumerate(entries, start=1):
+        name, note = _label(entry, f"{source}, entry {place}")
+        if name in found:
+            raise DataError(f"{source}, entry {place}: class {name!r} comes twice; remove one of them")
+        found[name] = note
+    return found
+
+
+def _entry(note: Any) -> Mapping[str, Any]:
+    """`name: description` and `name:` alone, as well as `name: {description, aliases}`."""
+    return note if isinstance(note, dict) else {"description": note or ""}
+
+
+def _label(entry: Any, where: str) -> tuple[str, LabelNote]:
+    entry = entry if isinstance(entry, dict) else {"name": entry}
+    unknown = sorted(str(key) for key in entry.keys() - {"name", "description", "aliases"})
+    if unknown:
+        raise DataError(f"{where}: {_EXPECTED}, found {unknown[0]!r}")
+    name, aliases = _text(entry.get("name"), "name", where), entry.get("aliases") or []
+    if not name:
+        raise DataError(f"{where}: the name is missing; {_EXPECTED}")
+    aliases = [aliases] if isinstance(aliases, str) else aliases
+    if not isinstance(aliases, list):
+        raise DataError(f"{where}: expected aliases as a list of names, found {_short(aliases)}")
+    return name, LabelNote(_text(entry.get("description"), "description", where), tuple(_text(one, "aliases", where) for one in aliases))
+
+
+def _text(value: Any, key: str, where: str) -> str:
+    """YAML reads 3 as a number and yes as a truth: a number stays what it spells, a truth no longer tells how it was spelt."""
+    if value is None:
+        return ""
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return str(value).strip()
+    raise DataError(f"{where}: expected {key} to be a text, found {_short(value)}; put it in quotes")
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

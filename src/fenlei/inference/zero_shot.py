@@ -1,0 +1,70 @@
+"""A language model as a classifier without any training: labels are all it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fenlei.config import Device, Source
+from fenlei.data.label_file import read_label_file
+from fenlei.errors import ConfigError
+from fenlei.inference.loading import LoadedRun
+from fenlei.labels import LabelNote, LabelSet
+from fenlei.models.backbone import (
+    DEFAULT_MAX_LENGTH,
+    backbone_parameters,
+    load_config,
+    load_language_model,
+    load_tokenizer,
+    longest_input,
+)
+from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.generate import GenerateMethod
+from fenlei.models.hub import is_local, resolve_model
+from fenlei.text.asking import QuestionEncoder
+from fenlei.text.instructions import compose
+
+
+def load_zero_shot(
+    model: str,
+    labels: Sequence[str] | Path,
+    *,
+    prompt: str | None = None,
+    examples: Sequence[tuple[str, str]] = (),
+    prior_correction: bool = True,
+    max_length: int | None = None,
+    revision: str | None = None,
+    source: Source = "auto",
+    device: Device = "auto",
+) -> LoadedRun:
+    """A run that nobody trained. ConfigError where labels or prompt do not fit the model, ModelError where it is no language model."""
+    notes = _label_notes(labels)
+    names = LabelSet(tuple(notes))
+    if len(names) < 2:
+        raise ConfigError(f"expected at least two labels to choose among, found {len(names)}: {', '.join(names)}")
+    strange = next((label for _, label in examples if label not in names), None)
+    if strange is not None:
+        raise ConfigError(f"examples: {names.unknown(strange)}")
+    base = resolve_model(model, revision=revision, source=source)
+    tokenizer = load_tokenizer(base)
+    length = min(max_length or DEFAULT_MAX_LENGTH, longest_input(load_config(base)))
+    encoder = QuestionEncoder(tokenizer, compose(tokenizer, prompt, names.names, notes, examples), names, length)
+    encoder.question()  # what cannot be asked shows before the model is loaded
+    place, _ = pick_device(device)
+    precision = pick_precision(place, backbone_parameters(base, None))
+    network = load_language_model(base, int(tokenizer.pad_token_id), layers=None, dtype=precision.weights)
+    method = GenerateMethod(network.requires_grad_(False), int(tokenizer.pad_token_id), correct_prior=prior_correction).to(place).eval()
+    manifest = {
+        "labels": list(names), "method": "generate", "tuning": "none", "head": None, "prompt": encoder.template,
+        "instruction": encoder.instruction.to_json(), "prior_correction": prior_correction, "max_length": length, "layers": None,
+        "temperature": 1.0, "calibrated": False, "base_model": {"name": model, "local": is_local(model), "folder": str(base)},
+    }  # fmt: skip
+    return LoadedRun(method, encoder, names, manifest)
+
+
+def _label_notes(labels: Sequence[str] | Path) -> dict[str, LabelNote]:
+    if isinstance(labels, Path):
+        return read_label_file(labels)
+    if isinstance(labels, str):
+        raise ConfigError(f"expected a list of labels, found one string {labels!r}; write [label, ...], or Path(...) for a file of them")
+    return dict.fromkeys(labels, LabelNote())

@@ -1,0 +1,115 @@
+"""Texts to token ids for the generate method: the prompt before them kept apart, the tree of answers after them.
+
+Only the text is ever shortened, at its end, to what the prompt, its labels, the longest answer and the answer's end leave of `max_length`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fenlei.errors import ConfigError, RequestError
+from fenlei.labels import LabelSet
+from fenlei.text.answers import answer_path, answer_tree, check_distinct
+from fenlei.text.instructions import Instruction
+from fenlei.text.prompts import CHUNK_ROWS, EncodedTexts, Question
+from fenlei.text.tokens import control_ids, plain_ids
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Candidates = Sequence[Sequence[str] | None]
+"""For each text the labels it may be answered with; None: all."""
+
+
+class QuestionEncoder:
+    """Texts to token ids under one instruction, one label set and one length limit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: Instruction, labels: LabelSet, max_length: int) -> None:
+        self._tokenizer = tokenizer
+        self.instruction = instruction
+        self.labels = labels
+        self.max_length = max_length
+        self._end = control_ids(tokenizer, instruction.terminator)
+        space = instruction.leading_space
+        self._answers = dict(zip(labels, plain_ids(tokenizer, [space + name for name in labels]), strict=True))
+        self._asked: dict[tuple[str, ...], Question] = {}
+
+    @property
+    def template(self) -> str:
+        return self.instruction.template
+
+    def with_labels(self, labels: LabelSet) -> QuestionEncoder:
+        """The same instruction with other labels."""
+        return QuestionEncoder(self._tokenizer, self.instruction, labels, self.max_length)
+
+    def question(self, candidates: Sequence[str] | None = None) -> Question:
+        """What is asked with these labels, in their order; None: with all. ConfigError where they leave no room for a text."""
+        names = tuple(dict.fromkeys(self.labels if candidates is None else candidates))
+        if names not in self._asked:
+            answers = [self._answers[name] for name in names]
+            check_distinct(names, answers)
+            before, after = self.instruction.around(self._tokenizer, names)
+            columns = tuple(self.labels.ids(names))
+            room = self.max_length - len(before) - len(after) - max(len(answer) for answer in answers) - len(self._end)
+            self._check_room(room, len(names))
+            tree = answer_tree(answers, self._end)
+            self._asked[names] = Question(tuple(before), tree, columns, len(self.labels), tuple(after), room)
+        return self._asked[names]
+
+    def encode(self, texts: Sequence[str], candidates: Candidates | None = None) -> EncodedTexts:
+        """The texts, each to be answered with one of its candidates."""
+        questions = [self.question(given) for given in candidates] if candidates is not None else [self.question()] * len(texts)
+        return self._encode(texts, questions)
+
+    def encode_answers(self, texts: Sequence[str], answers: Sequence[str], candidates: Candidates | None = None) -> EncodedTexts:
+        """As `encode`, with a tree that holds the one answer given and its end: for learning to write it."""
+        asked: dict[tuple[Question, str], Question] = {}
+        questions = []
+        for at, answer in enumerate(answers):
+            whole = self.question(None if candidates is None else candidates[at])
+            key = (whole, answer)
+            if key not in asked:
+                path = answer_path(self._answers[answer], self._end)
+                asked[key] = replace(whole, tree=path, columns=(self.labels.id(answer),))
+            questions.append(asked[key])
+        return self._encode(texts, questions)
+
+    def _encode(self, texts: Sequence[str], questions: Sequence[Question]) -> EncodedTexts:
+        places: dict[int, int] = {}
+        different: list[Question] = []
+        asked = np.zeros(len(texts), dtype=np.int32)
+        for row, question in enumerate(questions):
+            if id(question) not in places:
+                places[id(question)] = len(different)
+                different.append(question)
+            asked[row] = places[id(question)]
+        pieces: list[np.ndarray] = []
+        cut: list[int] = []
+        for first in range(0, len(texts), CHUNK_ROWS):
+            for row, ids in enumerate(plain_ids(self._tokenizer, texts[first : first + CHUNK_ROWS]), start=first):
+                question = different[asked[row]]
+                kept = ids[: question.room]
+                cut.append(len(ids) - len(kept))
+                pieces.append(np.array([*kept, *question.after, *question.tree.tokens], dtype=np.int32))
+        flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+        starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces], dtype=np.int64)]).astype(np.int64)
+        return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32), tuple(different), asked)
+
+    def _check_room(self, room: int, labels: int) -> None:
+        if room < 1:
+            raise ConfigError(
+                f"max_length {self.max_length} leaves no room for the text: the instruction with its {labels} labels and the answer take "
+                f"{self.max_length - room} tokens; raise max_length, give fewer labels, or use --method head"
+            )
+
+
+def check_candidates(candidates: Sequence[str], where: str) -> None:
+    """RequestError for no candidates, or a lone string."""
+    if isinstance(candidates, str):
+        raise RequestError(f"{where}: expected a list of labels, found one string {candidates!r}; write [label, ...]")
+    if not candidates:
+        raise RequestError(f"{where}: the list of labels is empty, so nothing could be answered; give at least one, or none at all for all")

@@ -1,0 +1,72 @@
+"""What the generate method adds to a setup: the labels that rows offer, examples for the prompt, and rows encoded to learn from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from fenlei.config import ModelConfig
+from fenlei.data.examples import Example, candidates_of, check_gold
+from fenlei.data.splits import Dataset
+from fenlei.errors import ConfigError
+from fenlei.inference.loading import encode_examples
+from fenlei.labels import LabelSet
+from fenlei.text.asking import QuestionEncoder
+from fenlei.text.instructions import compose
+from fenlei.text.prompts import EncodedTexts
+
+
+def with_candidates(dataset: Dataset) -> Dataset:
+    """The dataset with every candidate of its rows among its labels; DataError for a row whose own label is no candidate of it."""
+    rows = (*dataset.train, *dataset.selecting, *dataset.calibrating, *dataset.test)
+    for row in rows:
+        check_gold(row)
+    offered = [name for row in rows for name in row.candidates or ()]
+    if not offered:
+        return dataset
+    labels = LabelSet.in_order_of_appearance([*dataset.labels, *offered])
+    new = len(labels) - len(dataset.labels)
+    note = f"candidates: rows are asked among those of their own; {new:,} labels come from them alone" if new else ""
+    note = note or "candidates: rows are asked among those of their own"
+    return replace(dataset, labels=labels, notes=(*dataset.notes, note))
+
+
+def take_shots(dataset: Dataset, shots: int, seed: int) -> tuple[Dataset, list[tuple[str, str]]]:
+    """The dataset without `shots` of its training rows, and these as (text, label), the classes in turn."""
+    if not shots:
+        return dataset, []
+    order = np.random.default_rng(seed).permutation(len(dataset.train)).tolist()
+    turns: dict[str, int] = {}
+    drawn: list[tuple[int, int, int]] = []
+    for row in order:
+        label = str(dataset.train[row].label)
+        turns[label] = turns.get(label, 0) + 1
+        drawn.append((turns[label], dataset.labels.id(label), row))
+    chosen = [row for _, _, row in sorted(drawn)[:shots]]
+    left = set(range(len(dataset.train))) - set(chosen)
+    if not left:
+        raise ConfigError(f"shots {shots} would take all {len(dataset.train)} training rows; give fewer")
+    train = tuple(dataset.train[row] for row in sorted(left))
+    examples = [(dataset.train[row].text, str(dataset.train[row].label)) for row in chosen]
+    return replace(dataset, train=train), examples
+
+
+def question_encoder(
+    tokenizer: PreTrainedTokenizerBase, config: ModelConfig, dataset: Dataset, shots: Sequence[tuple[str, str]]
+) -> QuestionEncoder:
+    """The encoder that the run will be trained, measured and used with."""
+    instruction = compose(tokenizer, config.prompt, dataset.labels.names, dataset.label_notes, shots)
+    encoder = QuestionEncoder(tokenizer, instruction, dataset.labels, int(config.max_length or 0))
+    if any(row.candidates is None for row in dataset.train):
+        encoder.question()  # too many labels show before the model is loaded
+    return encoder
+
+
+def encode_for_training(encoder: QuestionEncoder, rows: Sequence[Example], config: ModelConfig) -> EncodedTexts:
+    """Each row with what its loss needs: all labels, or the right one and its end."""
+    if config.objective == "tokens":
+        return encoder.encode_answers([row.text for row in rows], [str(row.label) for row in rows], candidates_of(rows))
+    return encode_examples(encoder, rows)

@@ -1,0 +1,69 @@
+"""Checkpoints: sealed with checksums once they are whole, and checked before a training goes on from one.
+
+A disk that filled up, a machine that lost power, a copy that broke off: each leaves files that are there and yet not what was written.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fenlei.artifact import COMPLETE, checkpoints, fingerprint, write_text
+from fenlei.errors import ArtifactError
+
+WEIGHTS_FILE = "trainable.safetensors"
+STATE_FILE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training goes on."""
+
+    checkpoint: Path
+    best: Path
+    """The checkpoint with the best weights so far; may be the same."""
+    notes: tuple[str, ...]
+    """Which newer checkpoints were passed over, and why."""
+
+
+def seal(checkpoint: Path) -> None:
+    """Writes down what every file of the checkpoint holds; with it the checkpoint is complete."""
+    sums = {path.name: fingerprint(path) for path in sorted(checkpoint.iterdir()) if path.name != COMPLETE}
+    write_text(checkpoint / COMPLETE, json.dumps(sums, indent=2) + "\n")
+
+
+def unseal(checkpoint: Path) -> None:
+    """Before it is written anew: half old and half new must not count as whole."""
+    (checkpoint / COMPLETE).unlink(missing_ok=True)
+
+
+def starting_point(run: Path) -> Start:
+    """The newest checkpoint of `run` whose files, and whose best weights, are as they were written; ArtifactError where there is none."""
+    notes: list[str] = []
+    for checkpoint in checkpoints(run):
+        wrong = _damage(checkpoint)
+        if wrong is None:
+            best = _best(checkpoint)
+            wrong = _damage(best, (WEIGHTS_FILE,)) if best != checkpoint else None
+            if wrong is None:
+                return Start(checkpoint, best, (*notes, f"resuming from {checkpoint}"))
+        notes.append(f"passed over {checkpoint}: {wrong}")
+    raise ArtifactError(f"{run}: no checkpoint can be gone on from ({'; '.join(notes)}); restore the files, or start in another folder")
+
+
+def _damage(checkpoint: Path, files: tuple[str, ...] | None = None) -> str | None:
+    """What is wrong with `files` of the checkpoint (None: with any), in words; None where nothing is."""
+    try:
+        sums = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+        wanted = {name: sums[name] for name in files or sums}
+        changed = [name for name, known in wanted.items() if not (checkpoint / name).is_file() or fingerprint(checkpoint / name) != known]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{checkpoint.name} is damaged (the checksums in {COMPLETE!r} cannot be read: {error})"
+    return f"{checkpoint.name} is damaged ({', '.join(changed)})" if changed else None
+
+
+def _best(checkpoint: Path) -> Path:
+    """By its name, for the run's folder may have moved since."""
+    best = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+    return checkpoint.with_name(Path(best).name) if best else checkpoint

@@ -1,0 +1,212 @@
+"""The annotation loop: what is picked, what the tools get, and that what they give back is read."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fenlei import Classifier, train
+from fenlei.annotation.exchange import labelling_interface, render, write_suggestions
+from fenlei.annotation.suggest import _energy, _pick, _uncertainty, suggest
+from fenlei.cli.main import main
+from fenlei.data.readers import file_layout, read_examples
+from fenlei.errors import ConfigError, DataError, FenleiError
+
+Row = dict[str, Any]
+NASTY = 'a,b\n<i>"😀"&'
+
+
+def write(path: Path, rows: Sequence[Row]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("annotation")
+    rows = [json.loads(line) for line in (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
+    data = write(folder / "train.jsonl", rows)
+    train(data, model=str(tiny_qwen), out=folder / "run", max_steps=4, batch_size=8, device="cpu", baseline=False, max_length=48)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def classifier(run: Path) -> Classifier:
+    return Classifier.load(run, device="cpu")
+
+
+@pytest.fixture
+def pool(tmp_path: Path, toy_rows: list[Row]) -> Path:
+    return write(tmp_path / "pool.jsonl", [{"id": place, "text": row["text"]} for place, row in enumerate(toy_rows)])
+
+
+def test_picks_are_distinct_rows_with_the_runs_own_answers(classifier: Classifier, pool: Path) -> None:
+    picked = suggest(classifier, pool, 9)
+    assert [one.reason for one in picked] == ["uncertain", "uncertain", "novel"] * 3
+    assert len({one.example.line for one in picked}) == 9
+    answers = classifier.predict([one.example.text for one in picked])
+    assert [one.label for one in picked] == [answer.label for answer in answers]
+    assert all(abs(one.confidence - answer.confidence) < 1e-5 for one, answer in zip(picked, answers, strict=True))
+    everything = suggest(classifier, pool, 60)
+    most = max(everything, key=lambda one: one.uncertainty)
+    assert picked[0].example == most.example
+
+
+def test_a_text_that_comes_twice_is_picked_once_and_a_small_pool_is_taken_whole(classifier: Classifier, tmp_path: Path) -> None:
+    rows = [{"text": "央行降准"}, {"text": " 央行降准 "}, {"text": "球队夺冠"}]
+    picked = suggest(classifier, write(tmp_path / "a.jsonl", rows), 50)
+    assert sorted(one.example.line for one in picked) == [1, 3]
+
+
+def test_uncertainty_goes_before_and_diversity_passes_over_what_is_alike() -> None:
+    texts = ["股市大涨基金净值创新高", "股市大涨基金净值创新高了", "国足客场两球取胜小组出线", "票房冠军影片今日公映啦"]
+    uncertainty = np.array([0.9, 0.89, 0.5, 0.4])
+    novelty = np.array([0.1, 0.0, 0.2, 0.9])
+    assert [place for place, _ in _pick(texts, uncertainty, novelty, 3)] == [0, 2, 3]
+    assert _pick(texts, uncertainty, novelty, 4)[3][0] == 1
+
+
+def test_the_two_measures() -> None:
+    assert _uncertainty(np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])) == pytest.approx([1.0, 0.0])
+    energy = _energy(np.array([[9.0, 1.0], [0.1, 0.0], [1e4, -np.inf]], dtype=np.float32))
+    assert energy[1] > energy[0] > energy[2]
+    assert energy[1] == pytest.approx(-np.log(np.exp(0.1) + 1))
+
+
+def test_a_pool_that_is_labelled_and_a_number_that_is_none_are_refused(classifier: Classifier, tmp_path: Path, pool: Path) -> None:
+    with pytest.raises(ConfigError, match="n must be at least 1, was 0"):
+        suggest(classifier, pool, 0)
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the pool has a label already, '财经'"):
+        suggest(classifier, write(tmp_path / "a.jsonl", [{"text": "甲", "label": None}, {"text": "乙", "label": "财经"}]), 1)
+
+
+@pytest.mark.parametrize(("format", "suffix"), [("jsonl", ".jsonl"), ("doccano", ".jsonl")])
+def test_plain_and_doccano_rows_are_read_back_with_their_columns(
+    classifier: Classifier, pool: Path, tmp_path: Path, format: Any, suffix: str
+) -> None:
+    picked = suggest(classifier, pool, 6)
+    out = tmp_path / f"to_label{suffix}"
+    assert write_suggestions(picked, out, format, classifier.labels, "run") == (out,)
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert list(rows[0]) == ["id", "text", "label", "confidence", "uncertainty", "novelty", "reason"]
+    assert rows[0]["label"] == (picked[0].label if format == "jsonl" else [picked[0].label])
+    back = list(read_examples(out))
+    assert [(row.text, row.label) for row in back] == [(one.example.text, one.label) for one in picked]
+
+
+def test_label_studio_tasks_are_read_back_once_they_are_annotated(classifier: Classifier, pool: Path, tmp_path: Path) -> None:
+    picked = suggest(classifier, pool, 4)
+    out, interface = write_suggestions(picked, tmp_path / "tasks.json", "label-studio", classifier.labels, "run")
+    choices = [one.get("value") for one in ElementTree.fromstring(interface.read_text(encoding="utf-8")).iter("Choice")]
+    assert choices == list(classifier.labels)
+    tasks = json.loads(out.read_text(encoding="utf-8"))
+    (prediction,) = tasks[0]["predictions"]
+    assert prediction["result"][0]["value"]["choices"] == [picked[0].label]
+    assert prediction["score"] == pytest.approx(picked[0].confidence, abs=1e-6)
+    with pytest.raises(DataError, match="none of its 4 Label Studio tasks is annotated"):
+        list(read_examples(out))
+    assert [row.text for row in read_examples(out, labelled=False)] == [one.example.text for one in picked]
+
+    for task in tasks[:3]:  # as an annotator accepts the pre-annotation, and a project exports it
+        task["annotations"] = [{"id": 1, "was_cancelled": False, "result": task["predictions"][0]["result"]}]
+    out.write_text(json.dumps(tasks, ensure_ascii=False), encoding="utf-8")
+    assert file_layout(out).format == "Label Studio tasks"
+    back = list(read_examples(out))
+    assert [(row.text, row.label) for row in back] == [(one.example.text, one.label) for one in picked[:3]]
+    assert back[0].columns["id"] == picked[0].example.columns["id"]
+
+
+def task(*annotations: Any, **more: Any) -> Row:
+    return {"data": {"text": "央行降准"}, "annotations": list(annotations), "predictions": [], **more}
+
+
+def chosen(*names: str, cancelled: bool = False) -> Row:
+    result = [{"from_name": "topic", "to_name": "text", "type": "choices", "value": {"choices": list(names)}}]
+    return {"was_cancelled": cancelled, "result": result}
+
+
+def labels_of(tmp_path: Path, tasks: list[Row], name: str = "a.json") -> list[str | None]:
+    path = tmp_path / name
+    path.write_text(json.dumps(tasks, indent=1, ensure_ascii=False), encoding="utf-8")
+    return [row.label for row in read_examples(path)]
+
+
+def test_annotators_are_counted_and_skipped_tasks_left_out(tmp_path: Path) -> None:
+    tasks = [task(chosen("财经"), chosen("体育"), chosen("财经")), task(chosen("体育", cancelled=True)), task(), task(chosen(NASTY))]
+    assert labels_of(tmp_path, tasks) == ["财经", NASTY]
+
+
+def test_what_cannot_be_one_label_is_an_error_with_its_place(tmp_path: Path) -> None:
+    good = task(chosen("财经"))
+    with pytest.raises(DataError, match=r"a\.json:\d+: annotators disagree: '财经' and '体育'"):
+        labels_of(tmp_path, [good, task(chosen("财经"), chosen("体育"))])
+    with pytest.raises(DataError, match=r"expected one choice a task, found \['财经', '体育'\]"):
+        labels_of(tmp_path, [good, task(chosen("财经", "体育"))])
+    with pytest.raises(DataError, match="expected a Label Studio task with `data`"):
+        labels_of(tmp_path, [good, {"text": "央行降准", "label": "财经"}])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"annotations": [None]}, {"annotations": [{"result": ["x"]}]}, {"annotations": [{"result": [{"type": "choices", "value": 3}]}]}],
+)
+def test_a_task_of_another_shape_is_a_data_error(tmp_path: Path, broken: Row) -> None:
+    with pytest.raises(DataError):
+        labels_of(tmp_path, [{**task(), **broken}])
+
+
+def test_a_file_with_a_data_column_is_no_task(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": "甲", "label": "x", "data": {"source": "web"}}])
+    assert [row.label for row in read_examples(path)] == ["x"]
+
+
+def test_doccano_rows_nobody_labelled_are_named(tmp_path: Path) -> None:
+    rows = [{"id": 1, "text": "甲", "label": ["财经"], "Comments": []}, {"id": 2, "text": "乙", "label": [], "Comments": []}]
+    with pytest.raises(DataError, match=r"a\.jsonl:2: expected a label in column 'label', found none"):
+        list(read_examples(write(tmp_path / "a.jsonl", rows)))
+
+
+def test_a_column_that_would_be_overwritten_is_refused(classifier: Classifier, tmp_path: Path) -> None:
+    picked = suggest(classifier, write(tmp_path / "a.jsonl", [{"text": "央行降准", "reason": "mine"}]), 1)
+    with pytest.raises(DataError, match="already has a column 'reason'"):
+        render(picked, "jsonl", "run")
+
+
+def test_the_interface_holds_any_label() -> None:
+    (choice,) = ElementTree.fromstring(labelling_interface([NASTY])).iter("Choice")
+    assert choice.get("value") == NASTY
+
+
+def test_the_command_writes_reads_and_shows(run: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["suggest", str(run), str(pool), "-n", "5", "--device", "cpu"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 5
+    out = tmp_path / "tasks.json"
+    assert main(["suggest", str(run), str(pool), "-n", "5", "--format", "label-studio", "--out", str(out)]) == 0
+    told = capsys.readouterr()
+    assert "The run says" in told.out
+    assert "tasks.xml" in told.err
+    assert [one["data"]["id"] for one in json.loads(out.read_text(encoding="utf-8"))] == [row["id"] for row in rows]
+    assert main(["suggest", str(run), str(pool), "--format", "label-studio", "--out", "a.jsonl"]) == 1
+    assert "ends in .json" in capsys.readouterr().err
+
+
+def test_a_run_judges_labels_in_an_audit(run: Path, tmp_path: Path, toy_rows: list[Row], classifier: Classifier) -> None:
+    from fenlei.audit.audit import audit_data
+
+    data = write(tmp_path / "a.jsonl", toy_rows)
+    errors = audit_data(data, run=run, device="cpu").label_errors
+    answers = classifier.predict([row["text"] for row in toy_rows])
+    doubted = {place for place, (row, answer) in enumerate(zip(toy_rows, answers, strict=True)) if row["label"] != answer.label}
+    assert {suspect.row for suspect in errors.rows} == doubted
+    assert errors.judge == str(run)
+    seen = audit_data(run.parent / "train.jsonl", run=run, device="cpu").label_errors
+    assert "was trained on rows of this file" in seen.note
+    with pytest.raises(FenleiError, match="no such folder"):
+        audit_data(data, run=tmp_path / "nowhere")

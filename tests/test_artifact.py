@@ -1,0 +1,85 @@
+"""Files and folders that are whole or not there, and the one place that sees to it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from fenlei.artifact import check_new, is_taken, saving, whole_file, whole_folder, write_manifest, write_text
+from fenlei.errors import ArtifactError, DataError
+
+SOURCE = Path(__file__).parents[1] / "src" / "fenlei"
+
+
+def fail_half_way(path: Path) -> None:
+    path.write_text("half")
+    raise KeyError
+
+
+def test_only_one_module_renames_and_clears_the_way() -> None:
+    """Whole-or-not-at-all and "is something there already" are decided in artifact.py, nowhere else."""
+    own_way = re.compile(r"os\.replace\(|\.rename\(|any\(\w+\.iterdir\(\)\)")
+    found = [str(path.relative_to(SOURCE)) for path in sorted(SOURCE.rglob("*.py")) if own_way.search(path.read_text(encoding="utf-8"))]
+    assert found == ["artifact.py"]
+
+
+def test_a_file_is_replaced_whole_or_left_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "file.txt"
+    with whole_file(target) as temporary:
+        temporary.write_text("first")
+        assert not target.exists()
+    with pytest.raises(KeyError), whole_file(target) as temporary:
+        fail_half_way(temporary)
+    assert target.read_text() == "first"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_reading_error_is_not_blamed_on_the_file_being_written(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="the input went away"), whole_file(tmp_path / "out.jsonl"):
+        raise OSError("the input went away")
+
+
+def test_a_failed_write_names_file_and_cure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtifactError, match=r"file/out: could not be saved \(.*\); free some space"):
+        write_text(tmp_path / "file" / "out", "x")
+    with pytest.raises(DataError, match="No space left"), saving(tmp_path / "out", DataError):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_folder_is_replaced_whole_or_left_as_it_was(tmp_path: Path) -> None:
+    target = tmp_path / "model"
+    for content in ("first", "second"):
+        with whole_folder(target) as folder:
+            (folder / "weights").write_text(content)
+    with pytest.raises(KeyError), whole_folder(target) as folder:
+        fail_half_way(folder / "weights")
+    assert (target / "weights").read_text() == "second"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_name_that_is_no_utf8_is_written_and_read_back(tmp_path: Path) -> None:
+    """Python holds the byte ff of a file name as a lone surrogate, which UTF-8 refuses: not at the end of a long training."""
+    write_manifest(tmp_path, {"data": "news-\udcff.jsonl"})
+    assert json.loads((tmp_path / "fenlei.json").read_text(encoding="utf-8"))["data"] == "news-\udcff.jsonl"
+
+
+def test_what_is_in_the_way_of_a_new_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    write_manifest(tmp_path / "run", {})
+    for free in ("absent", "empty"):
+        check_new(tmp_path / free)
+        assert not is_taken(tmp_path / free)
+    check_new(tmp_path / "full", but=("mine.txt",))
+    for taken, said in (("file", "is a file"), ("full", "is not empty"), ("run", "already holds a complete run")):
+        assert is_taken(tmp_path / taken)
+        with pytest.raises(ArtifactError, match=said):
+            check_new(tmp_path / taken)

@@ -1,0 +1,314 @@
+"""The audit names every fault that was put into a file, with its row, and the fix takes out what is sure and nothing else."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fenlei.audit.audit import Audit, audit_data
+from fenlei.audit.document import to_document
+from fenlei.audit.fix import plan_fixes, write_fixed
+from fenlei.audit.label_errors import _folds, cross_validated_probabilities, estimated_errors, find_label_errors
+from fenlei.audit.profile import find_look_alikes
+from fenlei.audit.tables import audit_tables, next_steps
+from fenlei.audit.warnings import data_warnings
+from fenlei.cli.main import main
+from fenlei.config import DataConfig
+from fenlei.data.readers import read_examples
+from fenlei.data.splits import load_dataset
+from fenlei.errors import ConfigError, DataError
+
+KEYS = ("duplicates", "near_duplicates", "leaks", "conflicts", "label_errors", "lengths", "classes")
+Row = dict[str, Any]
+
+
+def write(path: Path, rows: Sequence[Row]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def numbers(document: Row, key: str) -> list[int]:
+    return [row["row"] for row in document[key]["rows"]]
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, toy_rows: list[Row]) -> Path:
+    """The toy rows, and below them from row 61 on the faults."""
+    first, second, third, fourth = toy_rows[:4]
+    other = next(row["label"] for row in toy_rows if row["label"] != first["label"])
+    faults = [
+        {**first, "id": 61},
+        {**second, "text": second["text"] + "！"},
+        {**third, "text": third["text"][:3] + "囧" + third["text"][4:]},
+        {**fourth, "label": next(row["label"] for row in toy_rows if row["label"] != fourth["label"])},
+        {"text": "  ", "label": other},
+        {"text": "没有标签的一行文字", "label": None},
+        {"text": "长" * 3000, "label": other},
+    ]
+    return write(tmp_path / "faulty.jsonl", [*toy_rows, *faults])
+
+
+def test_every_fault_is_named_with_its_row(faulty: Path) -> None:
+    found = to_document(audit_data(faulty))
+    assert numbers(found, "duplicates") == [61, 64]
+    assert found["duplicates"]["rows"][0]["of"]["row"] == 1
+    assert numbers(found, "near_duplicates") == [62, 63]
+    assert [row["edits"] for row in found["near_duplicates"]["rows"]] == [0, 1]
+    assert numbers(found, "conflicts") == [4, 64]
+    assert [(row["row"], row["problem"]) for row in found["lengths"]["rows"]] == [(65, "empty"), (67, "about 2,250 tokens")]
+    assert [(row["row"], row["problem"]) for row in found["classes"]["rows"]] == [(66, "no label")]
+    assert found["leaks"]["rows"] == []
+    assert found["parts"] == {"train": 67, "dev": 0, "test": 0}
+
+
+def test_a_clean_file_has_nothing_but_perhaps_doubtful_labels(toy_file: Path) -> None:
+    found = to_document(audit_data(toy_file))
+    assert all(not found[key]["rows"] for key in KEYS if key != "label_errors")
+    assert set(KEYS) <= found.keys()
+    assert found["classes"]["counts"] == {label: 20 for label in found["classes"]["counts"]}
+
+
+def test_leaks_are_found_across_parts_exact_and_near(tmp_path: Path, toy_rows: list[Row]) -> None:
+    train = write(tmp_path / "train.jsonl", toy_rows[:40])
+    near = {**toy_rows[7], "text": toy_rows[7]["text"][:-1] + "囧"}
+    test = write(tmp_path / "test.jsonl", [*toy_rows[40:50], toy_rows[3], near, toy_rows[3]])
+    found = to_document(audit_data(train, test=test))
+    assert numbers(found, "leaks") == [11, 12, 13]
+    assert [row["of"]["row"] for row in found["leaks"]["rows"]] == [4, 8, 4]
+    assert [row["exact"] for row in found["leaks"]["rows"]] == [True, False, True]
+    assert all(row["file"] == str(test) and row["of"]["file"] == str(train) for row in found["leaks"]["rows"])
+    assert numbers(found, "duplicates") == [13]  # within test
+    assert not found["near_duplicates"]["rows"]
+    assert to_document(audit_data(tmp_path))["leaks"] == found["leaks"]  # the folder says the same
+
+
+def test_a_test_file_without_labels_is_compared_all_the_same(tmp_path: Path, toy_rows: list[Row]) -> None:
+    train = write(tmp_path / "train.jsonl", toy_rows[:40])
+    test = write(tmp_path / "test.jsonl", [{"text": row["text"]} for row in toy_rows[38:50]])
+    found = to_document(audit_data(train, test=test))
+    assert numbers(found, "leaks") == [1, 2]
+    assert not found["classes"]["rows"]
+
+
+def test_the_number_of_a_row_is_not_its_line(tmp_path: Path, toy_rows: list[Row]) -> None:
+    path = tmp_path / "rows.csv"
+    lines = ["text,label", *(f'"{row["text"]}\nmore",{row["label"]}' for row in [*toy_rows[:30], toy_rows[0]])]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (row,) = to_document(audit_data(path))["duplicates"]["rows"]
+    assert (row["row"], row["line"]) == (31, 62)
+
+
+def test_a_text_that_differs_in_a_number_is_named_but_not_removed(tmp_path: Path, toy_rows: list[Row]) -> None:
+    dated = [{"text": f"{day}月1日基金盘前交易提示", "label": toy_rows[0]["label"]} for day in (3, 8)]
+    audit = audit_data(write(tmp_path / "a.jsonl", [*toy_rows, *dated]))
+    (row,) = to_document(audit)["near_duplicates"]["rows"]
+    assert row["other_number"]
+    assert [one.action for one in plan_fixes(audit) if one.row == 61] == ["review"]
+
+
+def test_fix_keeps_what_is_right_column_for_column_and_logs_the_rest(faulty: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fixed.jsonl"
+    before = faulty.read_bytes()
+    audit = audit_data(faulty)
+    result = write_fixed(audit, out)
+    assert faulty.read_bytes() == before
+    log = read(result.log)
+    removed = {row["row"]: row["reason"].partition(":")[0] for row in log if row["action"] == "removed"}
+    assert removed == {
+        **{4: "conflict", 64: "conflict", 61: "duplicate", 62: "near duplicate", 63: "near duplicate"},
+        **{65: "no text", 66: "no label"},
+    }
+    rows = read(faulty)
+    assert read(out) == [row for number, row in enumerate(rows, start=1) if number not in removed]
+    assert (result.kept, result.removed, result.review) == (60, 7, len(log) - 7)
+    assert any(row["row"] == 67 and row["action"] == "review" for row in log)
+    again = to_document(audit_data(out))
+    assert all(not again[key]["rows"] for key in ("duplicates", "near_duplicates", "conflicts"))
+
+
+def test_fix_takes_leaks_from_train_with_all_their_copies(tmp_path: Path, toy_rows: list[Row]) -> None:
+    near = {**toy_rows[7], "text": toy_rows[7]["text"] + "。"}
+    train = write(tmp_path / "train.jsonl", [*toy_rows[:40], toy_rows[3], near])
+    test = write(tmp_path / "test.jsonl", [toy_rows[3], {**toy_rows[7], "text": toy_rows[7]["text"] + "！！"}])
+    result = write_fixed(audit_data(train, test=test), tmp_path / "fixed.jsonl")
+    assert {row["row"] for row in read(result.log) if row["reason"].startswith("leak")} == {4, 8, 41, 42}
+    assert not to_document(audit_data(tmp_path / "fixed.jsonl", test=test))["leaks"]["rows"]
+
+
+def test_a_text_under_two_labels_keeps_the_majoritys(tmp_path: Path, toy_rows: list[Row]) -> None:
+    names = sorted({row["label"] for row in toy_rows})
+    same = [{"text": "同一段文字两种标签怎么办", "label": label} for label in (names[0], names[1], names[1])]
+    result = write_fixed(audit_data(write(tmp_path / "a.jsonl", [*toy_rows, *same])), tmp_path / "b.jsonl")
+    assert [row["row"] for row in read(result.log) if row["action"] == "removed"] == [61, 63]
+    assert read(tmp_path / "b.jsonl")[-1] == same[1]
+
+
+def test_fix_never_writes_over_what_was_audited(toy_file: Path, tmp_path: Path) -> None:
+    audit = audit_data(toy_file)
+    with pytest.raises(ConfigError, match="is the file that was audited"):
+        write_fixed(audit, toy_file)
+    with pytest.raises(ConfigError, match="expected a file to write, ending in"):
+        write_fixed(audit, tmp_path / "a.parquet")
+
+
+def test_fix_writes_csv_that_reads_back(faulty: Path, tmp_path: Path) -> None:
+    rows = [{"text": row["text"], "label": row["label"]} for row in read(faulty)]
+    result = write_fixed(audit_data(write(tmp_path / "plain.jsonl", rows)), tmp_path / "fixed.csv")
+    assert [row.text for row in read_examples(result.out)] == [row["text"] for row in rows[:3] + rows[4:60] + rows[66:]]
+
+
+def two_topics(rows: int, dice: random.Random) -> list[Row]:
+    words = {"财经": "股市基金央行利率债券银行涨跌", "体育": "球队比赛冠军进球教练主场联赛"}
+    return [{"text": "".join(dice.choices(words[name], k=12)), "label": name} for _ in range(rows) for name in words]
+
+
+def test_flipped_labels_come_first(tmp_path: Path) -> None:
+    dice = random.Random(0)
+    rows = two_topics(150, dice)
+    flipped = sorted(dice.sample(range(300), 9))
+    for place in flipped:
+        rows[place]["label"] = "体育" if rows[place]["label"] == "财经" else "财经"
+    found = to_document(audit_data(write(tmp_path / "a.jsonl", rows)))["label_errors"]
+    assert sorted(row["row"] - 1 for row in found["rows"][:9]) == flipped
+    assert 8 <= found["estimated"] <= 12
+    assert all(row["suggested"] != row["label"] and row["own_probability"] < row["probability"] for row in found["rows"])
+
+
+def test_copies_of_a_row_share_its_fold() -> None:
+    text_ids = np.random.RandomState(0).randint(0, 40, 200)
+    label_ids = text_ids % 3
+    folds = _folds(text_ids, label_ids, 5)
+    assert all(len(set(folds[text_ids == text])) == 1 for text in range(40))
+    assert set(folds) == {0, 1, 2, 3, 4}
+    assert np.array_equal(folds, _folds(text_ids, label_ids, 5))
+
+
+def test_a_wrong_label_that_comes_with_copies_of_its_text_is_not_learned_by_heart() -> None:
+    rows = two_topics(60, random.Random(2))
+    wrong = [{"text": rows[0]["text"] + "央行股市", "label": "体育"}] * 6
+    texts = [row["text"] for row in [*rows, *wrong]]
+    labels = np.array([row["label"] == "体育" for row in [*rows, *wrong]], dtype=np.int64)
+    text_ids = np.unique(texts, return_inverse=True)[1]
+    assert (cross_validated_probabilities(texts, text_ids, labels, 2)[-6:, 1] < 0.5).all()
+
+
+def test_the_estimate_is_that_of_the_confident_joint() -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.45, 0.55], [0.9, 0.1]], dtype=np.float32)
+    # Thresholds: class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, class 1 (0.8 + 0.55 + 0.1) / 3 = 0.483. Rows 2 and 5 reach the other's.
+    assert estimated_errors(labels, answers) == 2
+    found = find_label_errors([10, 11, 12, 13, 14, 15], labels, answers, ["a", "b"], "by hand")
+    assert [(suspect.row, suspect.label, suspect.suggested) for suspect in found.rows] == [(12, "a", "b"), (15, "b", "a")]
+
+
+def test_too_few_rows_to_judge_says_so(tmp_path: Path, toy_rows: list[Row]) -> None:
+    errors = audit_data(write(tmp_path / "a.jsonl", toy_rows[:1])).label_errors
+    assert errors.rows == ()
+    assert "it takes two classes and 20 rows" in errors.note
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        ({"sports": 9, "Sports": 2}, (("Sports", "sports"),)),
+        ({"finance": 9, "finnance": 1}, (("finnance", "finance"),)),
+        ({"财 经": 1, "财经": 5}, (("财 经", "财经"),)),
+        ({"level_1": 5, "level_2": 4}, ()),
+        ({"好评": 5, "差评": 4}, ()),
+        ({"oil": 5, "soil": 3}, ()),
+    ],
+)
+def test_look_alikes(names: dict[str, int], pairs: tuple[tuple[str, str], ...]) -> None:
+    from collections import Counter
+
+    assert find_look_alikes(Counter(names)) == pairs
+
+
+def test_scripts(tmp_path: Path) -> None:
+    texts = [
+        "中文标题一条",
+        "an English title",
+        "これは日本語です",
+        "한국어 제목",
+        "русский текст",
+        "12 34",
+        "科技Alienware发布会",
+        *["中文"] * 0,
+    ]
+    rows = [{"text": text, "label": str(place % 2)} for place, text in enumerate(texts)]
+    counts = audit_data(write(tmp_path / "a.jsonl", rows)).languages.counts
+    assert counts == {"Chinese": 2, "Latin": 1, "Japanese": 1, "Korean": 1, "Cyrillic": 1, "no letters": 1}
+
+
+def test_broken_files_are_errors_that_name_the_line(tmp_path: Path, toy_rows: list[Row]) -> None:
+    path = write(tmp_path / "a.jsonl", toy_rows)
+    path.write_text(path.read_text(encoding="utf-8") + "{broken\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl:61: broken JSON"):
+        audit_data(path)
+
+
+def test_what_texts_and_labels_contain_is_shown_and_not_acted_on(tmp_path: Path, toy_rows: list[Row]) -> None:
+    nasty = {"text": "[red]坏[/red] <b>\n,\t\x1b[31m😀", "label": "[bold]a,b\n<i>😀[/bold]"}
+    audit = audit_data(write(tmp_path / "a.jsonl", [*toy_rows, nasty, nasty, {**nasty, "label": toy_rows[0]["label"]}]))
+    told = shown(audit)
+    assert "[red]坏[/red]" in told
+    assert "[bold]a,b" in told
+    assert json.loads(json.dumps(to_document(audit), ensure_ascii=False))["classes"]["counts"][nasty["label"]] == 2
+
+
+def shown(audit: Audit) -> str:
+    console = Console(file=io.StringIO(), width=120, force_terminal=False)
+    console.print(audit_tables(audit))
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
+
+
+def test_the_tables_count_and_the_next_steps_fit(faulty: Path, toy_file: Path) -> None:
+    told = shown(audit_data(faulty))
+    assert "67 rows (train 67)" in told
+    assert "faulty.jsonl:61" in told
+    assert any("--fix" in step for step in next_steps(audit_data(faulty), "faulty.jsonl", False))
+    assert not any("--fix cleaned" in step for step in next_steps(audit_data(faulty), "faulty.jsonl", True))
+
+
+def test_the_command_prints_json_alone_on_stdout(faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(faulty), "--json", "--fix", str(tmp_path / "f.jsonl")]) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert all(isinstance(document[key]["rows"], list) for key in KEYS)
+    assert "60 rows kept, 7 removed" in printed.err
+    assert main(["audit", str(faulty)]) == 0
+    assert "Near duplicates" in capsys.readouterr().out
+
+
+def test_a_target_that_cannot_be_is_told_before_the_work(toy_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["audit", str(toy_file), "--fix", "out.xlsx"]) == 1
+    assert "ending in .jsonl" in capsys.readouterr().err
+
+
+def test_train_warns_of_what_is_cheap_to_see(tmp_path: Path, toy_rows: list[Row]) -> None:
+    names = list(dict.fromkeys(row["label"] for row in toy_rows))
+    train = write(tmp_path / "train.jsonl", [*toy_rows[:50], toy_rows[0], {**toy_rows[1], "label": names[0]}])
+    dev = write(tmp_path / "dev.jsonl", [*toy_rows[50:], toy_rows[2]])
+    lines = data_warnings(load_dataset(DataConfig(data=str(train), dev=str(dev)), seed=0))
+    assert [line.split(" (")[0] for line in lines] == [
+        "Warning: 1 row of dev have a text that an earlier part has too",
+        "Warning: texts under more than one label: 1",
+        "Warning: 2 rows of train repeat a text",
+    ]
+    assert f"first {dev}:11, the text of {train}:3" in lines[0]
+
+
+def test_train_does_not_warn_of_clean_rows(toy_file: Path) -> None:
+    assert data_warnings(load_dataset(DataConfig(data=str(toy_file)), seed=0)) == ()

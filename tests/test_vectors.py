@@ -1,0 +1,148 @@
+"""The cache of a frozen backbone's states: read where it fits, bounded, and never the reason why a training dies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fenlei.config import RunConfig
+from fenlei.errors import ArtifactError
+from fenlei.text.batches import collate
+from fenlei.training import vectors
+from fenlei.training.setup import Setup, prepare
+from fenlei.training.vectors import cache_folder, cached_vectors
+
+
+@pytest.fixture
+def setup(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = {"data": str(toy_file), "model": str(tiny_qwen), "tuning": "frozen", "device": "cpu"}
+    return prepare(RunConfig.from_options(options))
+
+
+def fresh(setup: Setup) -> np.ndarray:
+    setup.method.eval()
+    with torch.inference_mode():
+        states: np.ndarray = setup.method.pool(collate(setup.train, range(len(setup.train)), setup.method.pad_id)).numpy()
+    return states
+
+
+def never_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", lambda self, batch: pytest.fail("the backbone ran again"))
+
+
+def cached(folder: Path, name: str, size: int, age: float) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"0" * size)
+    os.utime(folder / name, (time.time() - age, time.time() - age))
+    return folder / name
+
+
+def test_a_frozen_backbone_runs_once_a_row(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cached equals uncached, the second run computes nothing, and other rows are another cache entry."""
+    first = cached_vectors(setup.method, setup.base, setup.train)
+    np.testing.assert_allclose(first, fresh(setup), atol=1e-5)
+    never_again(monkeypatch)
+    np.testing.assert_array_equal(cached_vectors(setup.method, setup.base, setup.train), first)
+    with pytest.raises(pytest.fail.Exception):
+        cached_vectors(setup.method, setup.base, setup.selecting)
+
+
+def test_the_cache_is_bounded_and_the_longest_unused_goes_first(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 4 * len(setup.train) * 32
+    old, used = cached(cache_folder(), "old.npy", needed, age=3000), cached(cache_folder(), "used.npy", needed, age=1000)
+    half_written = cached(cache_folder(), ".x.npy.1.tmp", 9, age=vectors.ABANDONED_AFTER + 60)
+    being_written = cached(cache_folder(), ".y.npy.2.tmp", 9, age=60)
+    monkeypatch.setattr(vectors, "MOST_BYTES", 2 * needed)
+    ours = cached_vectors(setup.method, setup.base, setup.train)
+    assert not old.exists()
+    assert used.exists()
+    assert (half_written.exists(), being_written.exists()) == (False, True)
+    (file,) = set(cache_folder().glob("*.npy")) - {used}
+    os.utime(file, (0, 0))
+    cached_vectors(setup.method, setup.base, setup.train)
+    assert time.time() - file.stat().st_mtime < 1000, "what is read is used"
+    # Removed while it is mapped, the states of a run are still there for it.
+    before = np.array(ours)
+    monkeypatch.setattr(vectors, "MOST_BYTES", 0)
+    cached_vectors(setup.method, setup.base, setup.selecting)
+    assert not file.exists()
+    np.testing.assert_array_equal(ours, before)
+
+
+def test_without_a_cache_that_can_be_written_a_temporary_folder_serves(
+    setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    states = cached_vectors(setup.method, setup.base, setup.train)
+    np.testing.assert_allclose(states, fresh(setup), atol=1e-5)
+    assert isinstance(states, np.memmap), "a million rows need no memory here either"
+    assert "no cache can be written" in caplog.text
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_user_without_a_home_has_no_cache(setup: Setup, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")  # what pathlib says in a container without a user
+
+    monkeypatch.setattr(Path, "home", no_home)
+    assert len(cached_vectors(setup.method, setup.base, setup.train)) == len(setup.train)
+    assert "Could not determine home directory" in caplog.text
+
+
+def test_every_byte_has_its_place_before_the_first_is_written(tmp_path: Path) -> None:
+    """A file with holes, mapped, ends the process with SIGBUS when the disk is full."""
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(4 << 20)
+    if (tmp_path / "holes").stat().st_blocks * 512 >= 4 << 20:
+        pytest.skip("this file system has no holes")
+    states = vectors._reserved(tmp_path / "states.npy", (1024, 1024))
+    assert states.shape == (1024, 1024)
+    assert (tmp_path / "states.npy").stat().st_blocks * 512 >= 4 << 20
+
+
+def test_a_full_disk_is_said_before_the_backbone_has_run_for_hours(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[Any] = []
+    pool = type(setup.method).pool
+    monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", lambda self, batch: (batches.append(batch), pool(self, batch))[1])
+    monkeypatch.setattr(vectors, "BATCH_TOKENS", 64)
+
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(ArtifactError, match=r"no room for the states of 51 rows, 0\.0 MB \(.*No space left.*XDG_CACHE_HOME"):
+        cached_vectors(setup.method, setup.base, setup.train)
+    assert len(batches) == 1
+    assert list(cache_folder().iterdir()) == []
+
+
+def test_a_disk_that_is_really_too_small(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """A limit of the system on file size, in a process of its own."""
+    code = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from fenlei import train
+resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+try:
+    train({str(toy_file)!r}, model={str(tiny_qwen)!r}, out={str(tmp_path / "run")!r}, tuning="frozen", device="cpu", baseline=False)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.startswith("ArtifactError"), done.stderr
+    assert "no room for the states of 51 rows" in done.stdout
