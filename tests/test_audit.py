@@ -140,10 +140,10 @@ def test_fix_keeps_what_is_right_column_for_column_and_logs_the_rest(faulty: Pat
 
 def test_fix_takes_leaks_from_train_with_all_their_copies(tmp_path: Path, toy_rows: list[Row]) -> None:
     near = {**toy_rows[7], "text": toy_rows[7]["text"] + "。"}
-    train = write(tmp_path / "train.jsonl", [*toy_rows[:40], toy_rows[3], near])
+    train = write(tmp_path / "train.jsonl", [*toy_rows[:40], toy_rows[3], near, near])
     test = write(tmp_path / "test.jsonl", [toy_rows[3], {**toy_rows[7], "text": toy_rows[7]["text"] + "！！"}])
     result = write_fixed(audit_data(train, test=test), tmp_path / "fixed.jsonl")
-    assert {row["row"] for row in read(result.log) if row["reason"].startswith("leak")} == {4, 8, 41, 42}
+    assert {row["row"] for row in read(result.log) if row["reason"].startswith("leak")} == {4, 8, 41, 42, 43}
     assert not to_document(audit_data(tmp_path / "fixed.jsonl", test=test))["leaks"]["rows"]
 
 
@@ -206,11 +206,11 @@ def test_a_wrong_label_that_comes_with_copies_of_its_text_is_not_learned_by_hear
 
 def test_the_estimate_is_that_of_the_confident_joint() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1])
-    answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.45, 0.55], [0.9, 0.1]], dtype=np.float32)
-    # Thresholds: class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, class 1 (0.8 + 0.55 + 0.1) / 3 = 0.483. Rows 2 and 5 reach the other's.
+    answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.45, 0.55], [0.95, 0.05]], dtype=np.float32)
+    # Thresholds: class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, class 1 (0.8 + 0.55 + 0.05) / 3 = 0.467. Rows 2 and 5 reach the other's.
     assert estimated_errors(labels, answers) == 2
     found = find_label_errors([10, 11, 12, 13, 14, 15], labels, answers, ["a", "b"], "by hand")
-    assert [(suspect.row, suspect.label, suspect.suggested) for suspect in found.rows] == [(12, "a", "b"), (15, "b", "a")]
+    assert [(suspect.row, suspect.label, suspect.suggested) for suspect in found.rows] == [(15, "b", "a"), (12, "a", "b")]
 
 
 @pytest.mark.parametrize("case", ["one row", "one text", "one class", "no labels", "no texts"])
