@@ -140,7 +140,7 @@ def load_language_model(folder: Path, pad_id: int, *, layers: int | None, dtype:
                 folder, config=config, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, trust_remote_code=False
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({_first_line(error)})") from error
+            raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({first_line(error)})") from error
     network: PreTrainedModel = loaded[0]
     missing = sorted(loaded[1]["missing_keys"])
     if missing:
