@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,18 @@ HeadKind = Literal["linear", "mlp"]
 Device = Literal["auto", "cpu", "cuda", "mps", "npu"]
 Source = Literal["auto", "huggingface", "modelscope"]
 SetScore = Literal["lac", "aps", "raps"]
+
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b?", re.IGNORECASE)
+
+
+def bytes_of(size: str) -> int | None:
+    """`6GB` (10^9 each), `6GiB` (2^30 each) and the like in bytes; None for what is no size above 0."""
+    match = SIZE.fullmatch(size.strip())
+    if match is None:
+        return None
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (1 + "kmgt".index(unit.lower()))) or None
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,8 @@ class OptimizationConfig:
     """Rows an optimiser step (the loss is their mean). None: 32; fewer for adapters on few rows, 128 for a small model with many."""
     batch_tokens: int = 4096
     """Tokens that go through the network at once; only memory and speed depend on it."""
+    memory: str | None = None
+    """What training may take at its peak, as 6GB or 800MB: fewer batch_tokens are chosen to fit, and gradient_checkpointing if need be."""
     warmup_ratio: float = 0.06
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -155,6 +170,8 @@ class OptimizationConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 found.append(f"{name} must be above 0, was {value}")
+        if self.memory is not None and bytes_of(self.memory) is None:
+            found.append(f"memory must be a size such as 6GB or 800MB, was {self.memory!r}")
         for name in ("max_grad_norm", "seed"):
             if getattr(self, name) < 0:
                 found.append(f"{name} must be at least 0, was {getattr(self, name)}")

@@ -50,6 +50,7 @@ HELP = {
     "learning_rate": "Peak learning rate (default: by tuning and size).",
     "batch_size": "Rows an optimiser step.",
     "batch_tokens": "Tokens through the network at once: memory and speed, not the result.",
+    "memory": "What training may take at its peak, as 6GB: fewer --batch-tokens, then --gradient-checkpointing, make it fit.",
     "warmup_ratio": "Share of the steps in which the learning rate rises.",
     "weight_decay": "Weight decay of AdamW.",
     "max_grad_norm": "Gradients are clipped to this norm.",

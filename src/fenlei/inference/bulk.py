@@ -69,12 +69,13 @@ def predict_file(
     began = time.monotonic()
     rows = rows_cut = tokens_cut = 0
     target = checked_target(target)
+    added = [name for name in ADDED if name != "probabilities" or probabilities]
     examples = read_examples(source, text_column=text_column, labelled=False)
     to_text = _CommaSeparated() if str(target).lower().endswith(".csv") else _json_lines
     with _sink(target) as write:
         while window := list(itertools.islice(examples, WINDOW_ROWS)):
             for example in window:
-                _refuse_clash(example, prefix, probabilities)
+                refuse_clash(example, added, prefix)
             predictions = classifier.predict([example.text for example in window], labels=labels or offered_labels(classifier, window))
             answered = zip(window, predictions, strict=True)
             write(to_text(window, [predicted_row(e.columns, p, probabilities=probabilities, prefix=prefix) for e, p in answered]))
@@ -111,6 +112,16 @@ def checked_target(target: str | Path) -> str | Path:
     return path
 
 
+def refuse_clash(example: Example, added: Sequence[str], prefix: str) -> None:
+    """DataError where the row has a column already that would be written under the name of an added one."""
+    clash = [prefix + name for name in added if prefix + name in example.columns]
+    if clash:
+        raise DataError(
+            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
+            f"name the new columns apart, for example --prefix {prefix}fenlei_"
+        )
+
+
 def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "") -> Row:
     """`columns`, then the answer's own, each name after `prefix`."""
     values: Row = {"prediction": prediction.label, "confidence": _rounded(prediction.confidence)}
@@ -131,16 +142,6 @@ def write_rows(target: Path, examples: Sequence[Example], rows: Sequence[Row]) -
     to_text = _CommaSeparated() if target.suffix.lower() == ".csv" else _json_lines
     with _sink(target) as write:
         write(to_text(examples, rows))
-
-
-def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
-    added = [name for name in ADDED if name != "probabilities" or probabilities]
-    clash = [prefix + name for name in added if prefix + name in example.columns]
-    if clash:
-        raise DataError(
-            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
-            f"name the new columns apart, for example --prefix {prefix}fenlei_"
-        )
 
 
 @contextmanager

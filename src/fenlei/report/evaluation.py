@@ -21,7 +21,7 @@ from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.bulk import ADDED as ANSWERED
-from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row
+from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row, refuse_clash
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.comparison import Contender, compare, differing_rows, score_others
@@ -181,12 +181,7 @@ def _check_rows(examples: Sequence[Example], labels: LabelSet, prefix: str) -> N
         others = f", and {len(strange) - 1:,} more rows have such labels" if len(strange) > 1 else ""
         raise DataError(f"{first.where}: {labels.unknown(str(first.label))}{others}; correct the file, or train on rows of that class")
     for example in examples:
-        clash = [prefix + name for name in ADDED if prefix + name in example.columns]
-        if clash:
-            raise DataError(
-                f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
-                f"name the new columns apart, for example --prefix {prefix}fenlei_"
-            )
+        refuse_clash(example, ADDED, prefix)
 
 
 def _load(run: Path, device: Device, trust: TrustConfig | None) -> Classifier:

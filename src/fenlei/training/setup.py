@@ -38,6 +38,7 @@ from fenlei.text.asking import QuestionEncoder
 from fenlei.text.prompts import EncodedTexts, TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
 from fenlei.training.defaults import Choice, choose_batch_size, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
+from fenlei.training.memory import plan_memory
 from fenlei.training.promises import read_out_of_scope
 
 
@@ -74,8 +75,7 @@ class Setup:
     @property
     def autocast(self) -> torch.dtype | None:
         """What training computes its matrix products in, where the backbone's weights are float32 because they learn."""
-        half = self.precision.weights == torch.bfloat16 and self.config.model.tuning != "full"
-        return None if half else self.precision.autocast
+        return training_autocast(self.config, self.precision)
 
     @property
     def batch_size(self) -> int:
@@ -121,6 +121,10 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
         train = encode_examples(encoder, dataset.train)
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
+    method = method.to(device)
+    if config.optimization.memory is not None:
+        config, choice = _within_memory(config, method, train, precision)
+        choices.append(choice)
     notes = (
         *dataset.notes,
         *data_warnings(dataset),
@@ -133,9 +137,29 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
     )
     label_ids = np.array(dataset.labels.ids([str(example.label) for example in dataset.train]), dtype=np.int64)
     return Setup(
-        config, dataset, base, tokenizer, encoder, method.to(device), kind, device, precision,
+        config, dataset, base, tokenizer, encoder, method, kind, device, precision,
         train, label_ids, selecting, trainable, everything, notes,
     )  # fmt: skip
+
+
+def training_autocast(config: RunConfig, precision: Precision) -> torch.dtype | None:
+    """See Setup.autocast."""
+    half = precision.weights == torch.bfloat16 and config.model.tuning != "full"
+    return None if half else precision.autocast
+
+
+def _within_memory(config: RunConfig, method: HeadMethod, train: EncodedTexts, precision: Precision) -> tuple[RunConfig, Choice]:
+    """The configuration with which the training stays below its `memory`; ConfigError where none does."""
+    options = config.optimization
+    plan = plan_memory(
+        method,
+        str(options.memory),
+        batch_tokens=options.batch_tokens,
+        longest_row=int(train.lengths.max()),
+        checkpointing=options.gradient_checkpointing,
+        autocast=training_autocast(config, precision),
+    )
+    return config.replace(batch_tokens=plan.batch_tokens, gradient_checkpointing=plan.gradient_checkpointing), plan.choice
 
 
 def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
