@@ -31,6 +31,7 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on CPUs with VNNI, slightly less exact.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
 ) -> None:
     """Classify a text, or every row of a file.
@@ -41,7 +42,7 @@ def predict(
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
 
     if source is None:
-        _predict_texts(_load(run, device), text or [], probabilities, json)
+        _predict_texts(_load(run, device, int8), text or [], probabilities, json)
         return
 
     from dataclasses import asdict
@@ -55,7 +56,7 @@ def predict(
     columns = text_column or _trained_column(run)
     if source != "-":
         notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
-    classifier = _load(run, device)
+    classifier = _load(run, device, int8)
     with counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, progress=progress)
     if json and out != "-":
@@ -64,12 +65,12 @@ def predict(
         _note_summary(result)
 
 
-def _load(run: str, device: Device) -> Classifier:
+def _load(run: str, device: Device, int8: bool) -> Classifier:
     from fenlei.inference.classifier import Classifier
     from fenlei.models.allocator import keep_freed_memory
 
     keep_freed_memory()
-    return Classifier.load(run, device=device)
+    return Classifier.load(run, device=device, int8=int8)
 
 
 def _predict_texts(classifier: Classifier, texts: list[str], with_probabilities: bool, as_json: bool) -> None:

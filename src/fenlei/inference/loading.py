@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.errors import ArtifactError
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import in_head, load_lora, load_network, load_tokenizer
+from fenlei.models.backbone import fold_lora, head_modules, in_head, load_lora, load_network, load_tokenizer
 from fenlei.models.devices import pick_device, pick_precision
 from fenlei.models.head import HeadMethod, MlpHead, install_head
 from fenlei.models.hub import resolve_model
+from fenlei.models.quantized import quantize_linears
 from fenlei.text.prompts import TextEncoder
 
 HEAD_FILE = "head.safetensors"
@@ -35,12 +36,18 @@ class LoadedRun:
     manifest: dict[str, Any]
 
 
-def load_run(run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, fold: bool = False) -> LoadedRun:
+def load_run(
+    run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, fold: bool = False, int8: bool = False
+) -> LoadedRun:
     """The trained network of `run`, in evaluation mode. `head`: an instance of the user's own module, if the run was trained with one.
 
-    `fold` loads everything in float32, for export. ArtifactError where a file of the run is missing or does not fit.
+    `fold` loads everything in float32, for export. `int8` computes the backbone's linears in 8-bit integers, adapters folded in.
+    ArtifactError where a file of the run is missing or does not fit; ConfigError for `int8` on a machine that cannot.
     """
-    return load_run_from(Path(run), read_manifest(run), device=device, head=head, fold=fold)
+    if int8 and device == "auto":
+        device = "cpu"
+    loaded = load_run_from(Path(run), read_manifest(run), device=device, head=head, fold=fold or int8)
+    return _in_int8(loaded) if int8 else loaded
 
 
 def load_run_from(
@@ -71,6 +78,20 @@ def load_run_from(
     method = HeadMethod(network, int(tokenizer.pad_token_id)).to(place).eval()
     encoder = TextEncoder(tokenizer, manifest["prompt"], manifest["max_length"])
     return LoadedRun(method, encoder, labels, manifest)
+
+
+def _in_int8(loaded: LoadedRun) -> LoadedRun:
+    """A run loaded in float32, its backbone's linears in 8-bit integers and the rest in the usual format."""
+    network = fold_lora(loaded.method.network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock
+    quantize_linears(network)
+    device, pad_id = loaded.method.device, loaded.method.pad_id
+    usual = pick_precision(device, loaded.manifest["parameters"]["all"]).weights
+    # Weights alone, never buffers: scales and rotary frequencies lose what bfloat16 cannot hold.
+    in_heads = {id(weight) for module in head_modules(network).values() for weight in module.parameters()}
+    for weight in network.base_model.parameters():
+        if id(weight) not in in_heads:
+            weight.data = weight.data.to(usual)
+    return replace(loaded, method=HeadMethod(network, pad_id).eval())
 
 
 def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:
