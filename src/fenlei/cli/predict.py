@@ -44,6 +44,7 @@ def predict(
     set_score: SetScoreOption = "lac",
     set_by_class: SetByClass = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on CPUs with VNNI, slightly less exact.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
 ) -> None:
     """Classify a text, or every row of a file.
@@ -56,7 +57,7 @@ def predict(
 
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
     if source is None:
-        classifier, among = _load(run, device, labels, trust)
+        classifier, among = _load(run, device, labels, trust, int8)
         _predict_texts(classifier, text or [], among, probabilities, json)
         return
 
@@ -71,7 +72,7 @@ def predict(
     columns = text_column or _trained_column(run)
     if source != "-":
         notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
-    classifier, among = _load(run, device, labels, trust)
+    classifier, among = _load(run, device, labels, trust, int8)
     with counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
             classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, progress=progress
@@ -82,7 +83,7 @@ def predict(
         _note_summary(result)
 
 
-def _load(run: str, device: Device, labels: str | None, trust: TrustConfig) -> tuple[Classifier, list[str] | None]:
+def _load(run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool) -> tuple[Classifier, list[str] | None]:
     """The classifier, and the labels to ask it among where they are not its own."""
     from fenlei.artifact import MANIFEST
     from fenlei.inference.classifier import Classifier
@@ -90,13 +91,15 @@ def _load(run: str, device: Device, labels: str | None, trust: TrustConfig) -> t
 
     keep_freed_memory()
     if labels is None:
-        return Classifier.load(run, device=device, trust=trust), None
+        return Classifier.load(run, device=device, trust=trust, int8=int8), None
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
     named = [name for part in labels.split(",") if (name := part.strip())]
     if (Path(run) / MANIFEST).exists():
-        return Classifier.load(run, device=device, trust=trust), named if file is None else list(read_class_file(file))
+        return Classifier.load(run, device=device, trust=trust, int8=int8), named if file is None else list(read_class_file(file))
+    if int8:
+        raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
     if trust.promises:
         raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
     return Classifier.zero_shot(run, named if file is None else file, device=device), None

@@ -148,9 +148,13 @@ def training_autocast(config: RunConfig, precision: Precision) -> torch.dtype | 
     return None if half else precision.autocast
 
 
-def _within_memory(config: RunConfig, method: HeadMethod, train: EncodedTexts, precision: Precision) -> tuple[RunConfig, Choice]:
+def _within_memory(
+    config: RunConfig, method: HeadMethod | GenerateMethod, train: EncodedTexts, precision: Precision
+) -> tuple[RunConfig, Choice]:
     """The configuration with which the training stays below its `memory`; ConfigError where none does."""
     options = config.optimization
+    if not isinstance(method, HeadMethod):
+        raise ConfigError("memory: not planned for the generate method yet; use --batch-tokens and --gradient-checkpointing")
     plan = plan_memory(
         method,
         str(options.memory),
