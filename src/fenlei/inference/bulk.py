@@ -73,7 +73,7 @@ def predict_file(
         while window := list(itertools.islice(examples, WINDOW_ROWS)):
             for example in window:
                 _refuse_clash(example, prefix, probabilities)
-            predictions = classifier.predict([example.text for example in window], labels=labels or offered_labels(classifier, window))
+            predictions = predict_examples(classifier, window, labels)
             answered = zip(window, predictions, strict=True)
             write(to_text(window, [predicted_row(e.columns, p, probabilities=probabilities, prefix=prefix) for e, p in answered]))
             rows += len(window)
@@ -84,17 +84,20 @@ def predict_file(
     return BulkResult(rows, time.monotonic() - began, tokens_cut, rows_cut)
 
 
-def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
-    """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
+def predict_examples(classifier: Classifier, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
+    """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such.
 
     DataError for a row whose list of candidates is empty.
     """
-    if not classifier.takes_labels:
-        return None
-    empty = next((example for example in examples if example.candidates == ()), None)
-    if empty is not None:
+    texts, offered = [example.text for example in examples], candidates_of(examples)
+    if labels is not None:
+        return classifier.predict(texts, labels=labels)
+    if offered is None or not classifier.takes_labels:
+        return classifier.predict(texts)
+    if () in offered:
+        empty = examples[offered.index(())]
         raise DataError(f"{empty.where}: the list of candidate labels is empty; fill it, or remove it from the row")
-    return candidates_of(examples)
+    return classifier.predict(texts, labels=offered)
 
 
 def checked_target(target: str | Path) -> str | Path:

@@ -21,7 +21,7 @@ from fenlei.data.readers import find_class_file, read_examples
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row, to_json
+from fenlei.inference.bulk import WINDOW_ROWS, predict_examples, predicted_row, to_json
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.markdown import render_markdown
@@ -78,7 +78,7 @@ def evaluate_run(
     source = _labelled_file(data, notes)
     examples = _read(source, run, labels, text_column, label_column, class_names)
     own = len(labels)
-    if classifier.takes_labels if classifier else read_manifest(run)["method"] == "generate":
+    if any(example.candidates is not None for example in examples) and _takes_labels(run, classifier):
         labels = _with_offered(labels, examples)
     _check_rows(examples, labels, prefix)
     gold = np.array(labels.ids([str(example.label) for example in examples]), dtype=np.int64)
@@ -140,6 +140,10 @@ def _class_file_beside(source: str | Path) -> tuple[str, ...] | None:
         return None  # nobody named this file: it may be about something else
 
 
+def _takes_labels(run: Path, classifier: Classifier | None) -> bool:
+    return classifier.takes_labels if classifier else bool(read_manifest(run)["method"] == "generate")
+
+
 def _with_offered(labels: LabelSet, examples: Sequence[Example]) -> LabelSet:
     """The run's labels and those that rows offer; DataError for a row whose own label is none of its candidates."""
     for example in examples:
@@ -173,8 +177,7 @@ def _predict(classifier: Classifier, examples: Sequence[Example], progress: Call
     """In the windows of bulk prediction, so that `evaluate` and `predict` give a row the same answer to the bit."""
     predictions: list[Prediction] = []
     for start in range(0, len(examples), WINDOW_ROWS):
-        window = examples[start : start + WINDOW_ROWS]
-        predictions += classifier.predict([example.text for example in window], labels=offered_labels(classifier, window))
+        predictions += predict_examples(classifier, examples[start : start + WINDOW_ROWS])
         if progress:
             progress(len(predictions))
     return predictions
