@@ -58,7 +58,9 @@ def predict(
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
     if source is None:
         classifier, among = _load(run, device, labels, trust, int8)
-        _predict_texts(classifier, text or [], among, probabilities, json)
+        texts = text or []
+        predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
+        _show_texts(texts, predictions, probabilities, json, own_labels=labels is None)
         return
 
     from dataclasses import asdict
@@ -105,12 +107,12 @@ def _load(run: str, device: Device, labels: str | None, trust: TrustConfig, int8
     return Classifier.zero_shot(run, named if file is None else file, device=device), None
 
 
-def _predict_texts(classifier: Classifier, texts: list[str], labels: list[str] | None, with_probabilities: bool, as_json: bool) -> None:
+def _show_texts(texts: list[str], predictions: list[Prediction], with_probabilities: bool, as_json: bool, *, own_labels: bool) -> None:
     from fenlei.cli.display import notes, probability_bars, tables
     from fenlei.data.jsonvalues import to_json
     from fenlei.inference.bulk import predicted_row
 
-    for text, prediction in zip(texts, classifier.predict(texts, labels=labels), strict=True):
+    for text, prediction in zip(texts, predictions, strict=True):
         if as_json:
             typer.echo(to_json(predicted_row({"text": text}, prediction, probabilities=with_probabilities)))
             continue
@@ -123,13 +125,8 @@ def _predict_texts(classifier: Classifier, texts: list[str], labels: list[str] |
         if prediction.tokens_cut:
             notes().print(f"{prediction.tokens_cut:,} tokens at the end of the text were too many for the model and were not read")
         if not prediction.calibrated:
-            notes().print(f"The confidence is not calibrated: {_why_not(classifier, labels)}.")
-
-
-def _why_not(classifier: Classifier, labels: list[str] | None) -> str:
-    if labels is not None:
-        return "it was fitted on the run's own labels"
-    return "nothing was trained" if "data" not in classifier.describe() else "the run had too few dev rows for it"
+            why = "the run had too few dev rows for it" if own_labels else "nothing was fitted on these labels"
+            notes().print(f"The confidence is not calibrated: {why}.")
 
 
 def _beside(prediction: Prediction) -> Iterator[str]:

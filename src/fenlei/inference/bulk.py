@@ -76,7 +76,7 @@ def predict_file(
         while window := list(itertools.islice(examples, WINDOW_ROWS)):
             for example in window:
                 refuse_clash(example, added, prefix)
-            predictions = classifier.predict([example.text for example in window], labels=labels or offered_labels(classifier, window))
+            predictions = predict_examples(classifier, window, labels)
             answered = zip(window, predictions, strict=True)
             write(to_text(window, [predicted_row(e.columns, p, probabilities=probabilities, prefix=prefix) for e, p in answered]))
             rows += len(window)
@@ -87,17 +87,25 @@ def predict_file(
     return BulkResult(rows, time.monotonic() - began, tokens_cut, rows_cut)
 
 
+def predict_examples(classifier: Classifier, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
+    """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
+    texts = [example.text for example in examples]
+    among = offered_labels(classifier, examples) if labels is None else labels
+    return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
+
+
 def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
     """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
 
     DataError for a row whose list of candidates is empty.
     """
-    if not classifier.takes_labels:
+    offered = candidates_of(examples)
+    if offered is None or not classifier.takes_labels:
         return None
-    empty = next((example for example in examples if example.candidates == ()), None)
-    if empty is not None:
+    if () in offered:
+        empty = examples[offered.index(())]
         raise DataError(f"{empty.where}: the list of candidate labels is empty; fill it, or remove it from the row")
-    return candidates_of(examples)
+    return offered
 
 
 def checked_target(target: str | Path) -> str | Path:

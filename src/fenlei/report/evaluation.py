@@ -88,7 +88,7 @@ def evaluate_run(
     source = _labelled_file(data, notes)
     examples = _read(source, run, labels, text_column, label_column, class_names)
     own = len(labels)
-    if classifier.takes_labels if classifier else read_manifest(run)["method"] == "generate":
+    if any(example.candidates is not None for example in examples) and _takes_labels(run, classifier):
         labels = _with_offered(labels, examples)
     _check_rows(examples, labels, prefix)
     gold = np.array(labels.ids([str(example.label) for example in examples]), dtype=np.int64)
@@ -164,6 +164,10 @@ def _class_file_beside(source: str | Path) -> tuple[str, ...] | None:
         return read_class_file(path) if path else None
     except DataError:
         return None  # nobody named this file: it may be about something else
+
+
+def _takes_labels(run: Path, classifier: Classifier | None) -> bool:
+    return classifier.takes_labels if classifier else bool(read_manifest(run)["method"] == "generate")
 
 
 def _with_offered(labels: LabelSet, examples: Sequence[Example]) -> LabelSet:
