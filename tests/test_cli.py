@@ -30,11 +30,11 @@ BUILTIN = Path(display.__file__).parents[1] / "data" / "builtin"
 class FakeClassifier:
     """Says the first two characters of each text; remembers where it was loaded from."""
 
-    loaded: tuple[str, str] = ("", "")
+    loaded: tuple[str, str, bool] = ("", "", False)
 
     @classmethod
-    def load(cls, run: str, *, device: str, trust: TrustConfig) -> FakeClassifier:
-        cls.loaded = (run, device)
+    def load(cls, run: str, *, device: str, trust: TrustConfig, int8: bool) -> FakeClassifier:
+        cls.loaded = (run, device, int8)
         return cls()
 
     def predict(self, texts: list[str]) -> list[Any]:
@@ -203,7 +203,13 @@ def test_a_text_is_answered_with_label_confidence_and_bars(classifier: type[Fake
     assert [line.split()[0] for line in lines[1:]] == ["体育", "其他"]
     assert "75.0 %" in lines[1]
     assert lines[1].count("█") > 2 * lines[2].count("█") > 0
-    assert classifier.loaded == ("run", "cpu")
+    assert classifier.loaded == ("run", "cpu", False)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_int8_is_asked_for_by_its_option(int8: bool, classifier: type[FakeClassifier]) -> None:
+    assert main(["predict", "run", "--text", "央行", *(["--int8"] if int8 else [])]) == 0
+    assert classifier.loaded == ("run", "auto", int8)
 
 
 def test_what_weakens_an_answer_goes_to_stderr(classifier: type[FakeClassifier], capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,8 @@ WIDE_TENSORS = 6
 """Tensors of the widest layer that are alive at once in a forward or backward pass beside what autograd keeps."""
 SLACK = 1.1
 """The allocator's, on everything that comes and goes."""
+LATER_BYTES = 150_000_000
+"""What a process takes on its way beside tensors: libraries that the loop opens, scratch memory of the products, pages kept unused."""
 LEAST_TOKENS = 512
 """Below this, recomputing activations costs less time than passes of so few tokens."""
 
@@ -37,7 +39,7 @@ class Footprint:
     """What a training keeps in memory, in bytes."""
 
     resident: int
-    """The process with the network loaded."""
+    """The process with the network loaded, and what it will load yet."""
     fixed: int
     """Gradients, the optimiser's moments, and weights cast for the products."""
     a_token: int
@@ -137,11 +139,11 @@ def _kept_by_autograd(method: HeadMethod, tokens: int, autocast: torch.dtype | N
 
 
 def _resident(device: torch.device) -> int:
-    """Bytes taken now: of the GPU, else of the process."""
+    """Bytes taken now, of the GPU, else of the process, and what the latter will take besides."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
     statm = Path("/proc/self/statm")
     if statm.exists():
-        return int(statm.read_text(encoding="utf-8").split()[1]) * resource.getpagesize()
+        return int(statm.read_text(encoding="utf-8").split()[1]) * resource.getpagesize() + LATER_BYTES
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return (peak if sys.platform == "darwin" else peak * 1024) + LATER_BYTES
