@@ -19,6 +19,7 @@ EXAMPLES = (
     "fenlei predict Qwen/Qwen3-0.6B --labels 财经,体育,科技 --text 央行宣布下调存款准备金率",
     "fenlei predict runs/news new.csv --out predicted.csv --probabilities",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
+    "fenlei predict runs/news log.jsonl --follow --out predicted.jsonl",
 )
 
 
@@ -34,12 +35,14 @@ def predict(
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more rows of a JSON lines file that grows; Ctrl-C ends.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
 ) -> None:
     """Classify a text, or every row of a file.
 
-    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added.
+    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added. Rows that cannot be read go to
+    OUT.rejected.jsonl, with line and reason. Ended at any moment, the same command goes on where it was.
     """
     if (source is None) == (not text):
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
@@ -58,13 +61,15 @@ def predict(
     # What can be wrong with the files shows before the model is loaded, which may take minutes.
     checked_target(out)
     columns = text_column or _trained_column(run)
-    if source != "-":
-        notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
+    if source != "-" and not follow:
+        layout = file_layout(source, text_column=columns, labelled=False, on_bad_row=lambda line, error: None)
+        notes().print(str(layout), style="dim", markup=False)
     classifier, asked = _load(run, device, labels)
     with counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
-            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=asked, progress=progress
-        )
+            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=asked, follow=follow,
+            progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
+        )  # fmt: skip
     if json and out != "-":
         print_json({"out": out, **asdict(result)})
     else:
@@ -125,6 +130,8 @@ def _trained_column(run: str) -> str | None:
 def _note_summary(result: BulkResult) -> None:
     from fenlei.cli.display import notes
 
-    rate = result.rows / max(result.seconds, 1e-9)
+    rate = (result.rows - result.rows_before) / max(result.seconds, 1e-9)
     cut = f"; {result.rows_cut:,} texts were too long, {result.tokens_cut:,} tokens were not read" if result.rows_cut else ""
     notes().print(f"{result.rows:,} rows in {result.seconds:,.1f} s, {rate:,.1f} rows/s{cut}")
+    if result.rejected:
+        notes().print(f"{result.rejected:,} rows could not be read; they are in {result.rejected_file or 'the lines above'}", markup=False)
