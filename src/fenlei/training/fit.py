@@ -34,6 +34,7 @@ from fenlei.training.finish import TEST_ROWS, finish
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.resume import check_same_data, recall, remember
+from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.trainer import RowTrainer, load_weights
 from fenlei.training.vectors import cached_vectors
@@ -76,9 +77,9 @@ def train(
     """Trains, calibrates, measures and saves; returns figures on the selecting rows of dev.
 
     `options` are those of fenlei.config by name and win over `config`. `head` is the option's `linear` or `mlp`, or a module of the
-    user's own that maps float32 (rows, hidden) to (rows, labels). `announce` is told each choice before training starts. ConfigError,
-    DataError, ModelError and ArtifactError come before anything is trained; TrainingInterrupted after Ctrl-C, with a checkpoint that
-    `resume` goes on from.
+    user's own that maps float32 (rows, hidden) to (rows, labels). `announce` is told each choice before training starts, and each
+    setback that it lives through. ConfigError, DataError, ModelError and ArtifactError come before anything is trained; TrainingInterrupted
+    after Ctrl-C or SIGTERM, with a checkpoint that `resume` goes on from.
     """
     began = time.monotonic()
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
@@ -103,10 +104,17 @@ def train(
     for note in notes:
         if announce:
             announce(note)
-    history = _optimise(setup, folder, start, progress)
+    told: list[str] = []
+
+    def tell(note: str) -> None:
+        told.append(note)
+        if announce:
+            announce(note)
+
+    history = _optimise(setup, folder, start, progress, tell)
     finished = finish(setup, folder, history, head=own_head)
     return TrainResult(
-        folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *finished.notes),
+        folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *told, *finished.notes),
         setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
     )  # fmt: skip
 
@@ -118,7 +126,9 @@ def _test_data(setup: Setup, out: Path) -> Path | None:
     return out / TEST_ROWS if options.test_ratio is not None else Path(options.test or options.data)
 
 
-def _optimise(setup: Setup, out: Path, start: Start | None, progress: Callable[[Progress], None] | None) -> list[dict[str, Any]]:
+def _optimise(
+    setup: Setup, out: Path, start: Start | None, progress: Callable[[Progress], None] | None, tell: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """Runs the loop; the best weights by macro F1 on the selecting rows are in the method afterwards. Returns the log history."""
     if setup.config.model.tuning == "none":
         return []
@@ -146,6 +156,7 @@ def _optimise(setup: Setup, out: Path, start: Start | None, progress: Callable[[
             batch_tokens=options.batch_tokens,
             loss=choose_loss(setup.config),
             autocast=setup.autocast,
+            setbacks=Setbacks(lambda row: setup.dataset.train[row].where, tell),
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)

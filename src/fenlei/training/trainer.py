@@ -9,6 +9,7 @@ The one subclass of Trainer in the house. It differs in three places, each for a
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -30,6 +31,7 @@ from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 from fenlei.training.objectives import Loss
+from fenlei.training.setbacks import Setbacks, is_out_of_memory
 
 
 class Rows(Dataset[int]):
@@ -60,6 +62,7 @@ class RowTrainer(Trainer):
         batch_tokens: int,
         loss: Loss,
         autocast: torch.dtype | None,
+        setbacks: Setbacks,
         **rest: Any,
     ) -> None:
         # Trainer insists on an evaluation set; `evaluate` below knows its own.
@@ -72,6 +75,8 @@ class RowTrainer(Trainer):
         self._evaluation = evaluation
         self._batch_tokens = batch_tokens
         self._loss = loss
+        self._setbacks = setbacks
+        self._step_rows: list[int] = []
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
 
@@ -81,9 +86,20 @@ class RowTrainer(Trainer):
         return cast("DataLoader[Any]", self.accelerator.prepare(loader))
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """One optimiser step's gradients; the mean loss of its rows."""
+        """One optimiser step's gradients; the mean loss of its rows. Where memory runs out, once more with half the tokens at once."""
         model.train()
-        rows: list[int] = inputs["rows"].tolist()
+        rows = self._step_rows = inputs["rows"].tolist()
+        try:
+            return self._gradients(model, rows)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Here, not above: while the error is handled, its traceback holds the memory of the failed step.
+        self._batch_tokens = self._setbacks.take_less(self._batch_tokens)
+        model.zero_grad()
+        return self._gradients(model, rows)
+
+    def _gradients(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
         total = torch.zeros((), device=self.args.device)
         for group in by_token_budget(self._lengths, rows, self._batch_tokens):
             gold = self._label_ids[group].to(self.args.device)
@@ -98,6 +114,18 @@ class RowTrainer(Trainer):
             return cast(HeadMethod, self._method).classify(torch.from_numpy(self._vectors[rows]))
         with self._autocast():
             return cast(torch.Tensor, model(collate(self._encoded, rows, self._method.pad_id)).logits)
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Where the gradients are no numbers they are dropped: a step without any moves no weight."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if self.args.fp16:
+            return norm  # its scaler looks for such steps itself, and leaves them out
+        if math.isfinite(float(norm)):
+            self._setbacks.went_well()
+        else:
+            model.zero_grad()
+            self._setbacks.skip(self._step_rows, self.state.global_step + 1)
+        return norm
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Figures on the selecting rows, under the names Trainer keeps its best checkpoint by."""
