@@ -106,7 +106,7 @@ def test_out_of_memory_halves_the_tokens_at_once_and_the_weights_stay(
     apart = torch.cat([(whole[key] - halved[key]).abs().flatten() for key in whole])
     assert (apart > 1e-5).float().mean() < 0.01
     monkeypatch.setattr(RowTrainer, "_logits", never)
-    with pytest.raises(ModelError, match=r"out of memory with batch_tokens 50, halved already; give fewer --batch-tokens"):
+    with pytest.raises(ModelError, match=r"out of memory with batch_tokens 50; give fewer --batch-tokens"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "never", **{**options, "batch_tokens": 100})
 
 

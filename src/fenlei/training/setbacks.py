@@ -15,13 +15,16 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Setbacks:
-    """Tells of each setback, and says when there are too many. `where` names a training row."""
+    """Tells of each setback, and says when there are too many.
 
-    def __init__(self, where: Callable[[int], str], tell: Callable[[str], None]) -> None:
+    `where` names a training row. `may_halve`: not where other processes wait for this one in the middle of the step.
+    """
+
+    def __init__(self, where: Callable[[int], str], tell: Callable[[str], None], *, may_halve: bool = True) -> None:
         self._where = where
         self._tell = tell
         self._skipped = 0
-        self._halved = False
+        self._may_halve = may_halve
 
     def went_well(self) -> None:
         self._skipped = 0
@@ -41,12 +44,12 @@ class Setbacks:
 
     def take_less(self, batch_tokens: int) -> int:
         """Half of `batch_tokens`, once; ModelError the second time."""
-        if self._halved:
+        if not self._may_halve:
             raise ModelError(
-                f"out of memory with batch_tokens {batch_tokens:,}, halved already; give fewer --batch-tokens, a smaller --max-length, "
+                f"out of memory with batch_tokens {batch_tokens:,}; give fewer --batch-tokens, a smaller --max-length, "
                 "--gradient-checkpointing or --tuning lora"
             )
-        self._halved = True
+        self._may_halve = False
         self._tell(f"out of memory: batch_tokens halved, {batch_tokens:,} to {batch_tokens // 2:,}; the weights do not depend on it")
         return max(1, batch_tokens // 2)
 
