@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from fenlei.artifact import MANIFEST, has_checkpoints
+from fenlei.artifact import MANIFEST, checkpoints
 from fenlei.models.hub import resolve_model
 from fenlei.report.evaluation import Evaluation, evaluate_run
 from fenlei.training.fit import train
@@ -101,7 +101,7 @@ def trained(name: str, data: Path, dev: Path | None, **options: Any) -> float:
     took = out / "seconds.json"
     if not (out / MANIFEST).exists():
         began = time.perf_counter()
-        resume = has_checkpoints(out)
+        resume = checkpoints(out)
         if dev is not None:
             options["dev"] = str(dev)
         train(data, out=out, resume=resume, progress=_tell, announce=lambda note: print(f"  {note}", flush=True), **options)

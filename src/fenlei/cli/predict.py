@@ -36,6 +36,7 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more rows of a JSON lines file that grows; Ctrl-C ends.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file of the run with its checksum first.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
 ) -> None:
@@ -48,7 +49,7 @@ def predict(
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
 
     if source is None:
-        classifier, asked = _load(run, device, labels)
+        classifier, asked = _load(run, device, labels, verify)
         _predict_texts(classifier, text or [], asked, probabilities, json)
         return
 
@@ -64,7 +65,7 @@ def predict(
     if source != "-" and not follow:
         layout = file_layout(source, text_column=columns, labelled=False, on_bad_row=lambda line, error: None)
         notes().print(str(layout), style="dim", markup=False)
-    classifier, asked = _load(run, device, labels)
+    classifier, asked = _load(run, device, labels, verify)
     with counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
             classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=asked, follow=follow,
@@ -76,7 +77,7 @@ def predict(
         _note_summary(result)
 
 
-def _load(run: str, device: Device, labels: str | None) -> tuple[Classifier, list[str] | None]:
+def _load(run: str, device: Device, labels: str | None, verify: bool) -> tuple[Classifier, list[str] | None]:
     """The classifier, and the labels to ask it among where they are not its own."""
     from fenlei.artifact import MANIFEST
     from fenlei.inference.classifier import Classifier
@@ -84,13 +85,13 @@ def _load(run: str, device: Device, labels: str | None) -> tuple[Classifier, lis
 
     keep_freed_memory()
     if labels is None:
-        return Classifier.load(run, device=device), None
+        return Classifier.load(run, device=device, verify=verify), None
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
     named = [name for part in labels.split(",") if (name := part.strip())]
     if (Path(run) / MANIFEST).exists():
-        return Classifier.load(run, device=device), named if file is None else list(read_class_file(file))
+        return Classifier.load(run, device=device, verify=verify), named if file is None else list(read_class_file(file))
     return Classifier.zero_shot(run, named if file is None else file, device=device), None
 
 

@@ -65,9 +65,12 @@ class Classifier:
         self._encoders: dict[tuple[str, ...], QuestionEncoder] = {}
 
     @classmethod
-    def load(cls, run: str | Path, *, device: Device = "auto", head: nn.Module | None = None) -> Classifier:
-        """From a folder that `train` wrote. ArtifactError where it is incomplete, ModelError where its base model is not to be found."""
-        return cls(load_run(run, device=device, head=head))
+    def load(cls, run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, verify: bool = False) -> Classifier:
+        """From a folder that `train` wrote; `verify` compares every file with its checksum first.
+
+        ArtifactError where the folder is incomplete or damaged, ModelError where its base model is not to be found.
+        """
+        return cls(load_run(run, device=device, head=head, verified=verify))
 
     @classmethod
     def zero_shot(cls, model: str, labels: Sequence[str] | Path, **options: Any) -> Classifier:

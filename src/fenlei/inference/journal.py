@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fenlei.artifact import saving
+from fenlei.artifact import give_name, saving, write_bytes
 from fenlei.errors import ConfigError, DataError
 
 SAMPLED = 1 << 20
@@ -94,7 +94,8 @@ class Journal:
             written = _append(self.partial, text)
             written_rejected = _append(self._rejected, rejected) if rejected else self.state.written_rejected
             state = replace(state, written=written, written_rejected=written_rejected)
-            _write_whole(self._path, json.dumps({"task": begun, "state": asdict(state)}, ensure_ascii=False))
+            written_down = json.dumps({"task": begun, "state": asdict(state)}, ensure_ascii=False)
+            write_bytes(self._path, written_down.encode("utf-8", "backslashreplace"), DataError)
         self.state = state
 
     def finish(self) -> None:
@@ -159,10 +160,10 @@ class Journal:
         with saving(self._target, DataError):
             if self.partial.exists():
                 if self._rejected.exists():
-                    os.replace(self._rejected, rejected_file(self._target))
+                    give_name(self._rejected, rejected_file(self._target), DataError)
                 else:
                     rejected_file(self._target).unlink(missing_ok=True)  # that of an earlier prediction
-                os.replace(self.partial, self._target)
+                give_name(self.partial, self._target, DataError)
             self._path.unlink(missing_ok=True)
 
 
@@ -194,12 +195,3 @@ def _append(path: Path, text: str) -> int:
         file.flush()
         os.fsync(file.fileno())
         return file.tell()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(text.encode("utf-8"))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -17,6 +17,7 @@ from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example, candidates_of
 from fenlei.errors import ArtifactError
+from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import in_head, load_language_model, load_lora, load_network, load_tokenizer
 from fenlei.models.devices import pick_device, pick_precision
@@ -48,12 +49,19 @@ def encode_examples(encoder: TextEncoder | QuestionEncoder, examples: Sequence[E
     return encoder.encode(texts, candidates_of(examples)) if isinstance(encoder, QuestionEncoder) else encoder.encode(texts)
 
 
-def load_run(run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, fold: bool = False) -> LoadedRun:
+def load_run(
+    run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, fold: bool = False, verified: bool = False
+) -> LoadedRun:
     """The trained network of `run`, in evaluation mode. `head`: an instance of the user's own module, if the run was trained with one.
 
-    `fold` loads everything in float32, for export. ArtifactError where a file of the run is missing or does not fit.
+    `fold` loads everything in float32, for export. `verified` compares every file with its checksum first. ArtifactError where a file of
+    the run is missing, damaged or does not fit.
     """
-    return load_run_from(Path(run), read_manifest(run), device=device, head=head, fold=fold)
+    manifest = read_manifest(run)
+    if verified:
+        verify(Path(run), manifest)
+    with explained(Path(run), manifest):
+        return load_run_from(Path(run), manifest, device=device, head=head, fold=fold)
 
 
 def load_run_from(
