@@ -101,7 +101,7 @@ def trained(name: str, data: Path, dev: Path | None, **options: Any) -> float:
     took = out / "seconds.json"
     if not (out / MANIFEST).exists():
         began = time.perf_counter()
-        resume = checkpoints(out)
+        resume = bool(checkpoints(out))
         if dev is not None:
             options["dev"] = str(dev)
         train(data, out=out, resume=resume, progress=_tell, announce=lambda note: print(f"  {note}", flush=True), **options)
