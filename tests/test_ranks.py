@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import sys
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import in_two
 
 from fenlei.artifact import checkpoints
 from fenlei.inference.classifier import Classifier
@@ -46,31 +43,6 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are s
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: EXACT)
-
-
-def in_two(work: Callable[[int], None]) -> None:
-    """Runs `work` in two processes, as torchrun would start them; fails where one of them does."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    children = []
-    for rank in range(2):
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", GLOO_SOCKET_IFNAME="lo")
-                os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-                work(rank)
-                code = 0
-            except BaseException:  # noqa: BLE001 - a child must not go on as pytest
-                traceback.print_exc(file=sys.__stderr__)
-            finally:
-                os._exit(code)
-        children.append(child)
-    for child in children:
-        _, status = os.waitpid(child, 0)
-        assert status == 0
 
 
 def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:

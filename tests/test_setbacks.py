@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from processes import ended, split
 from safetensors.torch import load_file
 
 from fenlei.artifact import checkpoints
@@ -139,9 +140,9 @@ def test_a_folder_that_takes_no_files_is_said(tiny_qwen: Path, toy_file: Path) -
 def test_killed_at_any_write_of_a_checkpoint_and_resumed_it_ends_in_the_same_weights(
     tiny_qwen: Path, toy_file: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL, for real, at the first, third, fifth ... file that is opened, renamed or removed once checkpoints are written."""
+    """SIGKILL, for real, at every so many files that are opened, cut off, renamed or removed while checkpoints are written."""
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **OPTIONS)
-    events = _changes_below_checkpoints(toy_file, tiny_qwen, tmp_path / "counted", at=None)
+    events = _changes_below_checkpoints(toy_file, tiny_qwen, tmp_path / "counted", at=0)
     assert events > 20
     killed = 0
     for at in range(2, events, max(1, events // 8)):
@@ -154,30 +155,17 @@ def test_killed_at_any_write_of_a_checkpoint_and_resumed_it_ends_in_the_same_wei
     assert killed >= 8
 
 
-def _changes_below_checkpoints(data: Path, model: Path, out: Path, at: int | None) -> int:
-    """Trains in a process of its own, which kills itself at the `at`-th change below checkpoints/: the changes, or minus the signal."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        seen = 0
+def _changes_below_checkpoints(data: Path, model: Path, out: Path, at: int) -> int:
+    """Trains in a process of its own that dies at the `at`-th change below checkpoints/: how many there were, or minus the signal."""
+    count = out.with_name(out.name + ".count")
 
-        def watch(event: str, args: tuple[Any, ...]) -> None:
-            nonlocal seen
-            opened = event == "open" and any(mode in str(args[1]) for mode in "wax")
-            writes = opened or event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
-            if writes and "checkpoints/checkpoint-" in str(args[0]):
-                seen += 1
-                if seen == at:
-                    os.kill(os.getpid(), signal.SIGKILL)
+    def work() -> None:
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from bench.ours.train_or_die import die_at
 
-        sys.addaudithook(watch)
-        try:
-            train(data, model=str(model), out=out, **OPTIONS)
-        finally:
-            os.write(writing, str(seen).encode())
-            os._exit(0)
-    os.close(writing)
-    _, status = os.waitpid(child, 0)
-    with os.fdopen(reading) as pipe:
-        said = pipe.read()
-    return -os.WTERMSIG(status) if os.WIFSIGNALED(status) else int(said)
+        changes = die_at(at)
+        train(data, model=str(model), out=out, **OPTIONS)
+        count.write_text(str(changes()))
+
+    code = ended(split(work))
+    return code or int(count.read_text())

@@ -218,7 +218,7 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
         fp16=setup.autocast == torch.float16,
         use_cpu=setup.device.type == "cpu",
         ddp_backend="gloo" if ranks.world > 1 and setup.device.type == "cpu" else None,
-        ddp_find_unused_parameters=not options.gradient_checkpointing,
+        ddp_find_unused_parameters=False,  # all that learns is read in every forward pass
         eval_strategy="steps",
         eval_steps=between,
         save_strategy="steps",

@@ -17,6 +17,7 @@ import torch
 from torch import distributed
 
 from fenlei.config import Device
+from fenlei.errors import ConfigError
 from fenlei.models.devices import pick_device
 
 PATIENCE = datetime.timedelta(days=1)
@@ -76,17 +77,25 @@ class Ranks:
 
 def is_first() -> bool:
     """Whether this process writes and tells; also before it has joined the others."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return not _is_one_of_many() or int(os.environ["RANK"]) == 0
 
 
 def join(device: Device) -> Ranks:
-    """This process among those that its environment tells of, connected with them."""
-    if int(os.environ.get("WORLD_SIZE", "1")) < 2:
+    """This process among those that its environment tells of, connected with them. ConfigError for FSDP and DeepSpeed."""
+    if not _is_one_of_many():
         return Ranks()
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
+            raise ConfigError(f"weights spread over processes ({name}) are not supported yet: launch without, or with LoRA on one GPU each")
     place, _ = pick_device(device)
     if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)
     if not distributed.is_initialized():
         distributed.init_process_group({"cuda": "nccl", "npu": "hccl"}.get(place.type, "gloo"), timeout=PATIENCE)
     return Ranks(distributed.get_rank(), distributed.get_world_size(), place)
+
+
+def _is_one_of_many() -> bool:
+    """Clusters set RANK and WORLD_SIZE for whole machines too; LOCAL_RANK comes from what starts the processes."""
+    return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
