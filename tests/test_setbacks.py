@@ -25,6 +25,7 @@ from fenlei.training.trainer import RowTrainer
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 14, "batch_size": 8, "learning_rate": 0.01, "tuning": "frozen", "device": "cpu", "baseline": False, "dev_ratio": 0.2,
+    "evals_per_epoch": 2,
 }  # fmt: skip
 
 

@@ -53,6 +53,7 @@ class Counting:
 @pytest.fixture(autouse=True)
 def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # no power is lost here, and a disk takes milliseconds
 
 
 @pytest.fixture
@@ -97,20 +98,21 @@ def test_ended_after_any_window_the_file_is_the_same_to_the_byte(source: Path, t
             assert told == [f"going on after the {4 * lives} rows that are predicted already"]
 
 
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
 def test_ended_at_any_system_call_nothing_is_lost_and_nothing_comes_twice(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every fsync, rename and truncation in turn is the last thing that the process does, before it or after it."""
-    whole = unbroken(source, tmp_path / "whole", "out.jsonl")
-    real = {name: getattr(os, name) for name in ("fsync", "replace", "truncate")}
+    whole = unbroken(source, tmp_path / "whole", name)
+    real = {one: getattr(os, one) for one in ("fsync", "replace", "truncate")}
     calls_left = [0]
 
-    def mortal(name: str) -> Any:
+    def mortal(call_name: str) -> Any:
         def call(*args: Any) -> Any:
             calls_left[0] -= 1
             if calls_left[0] == 0:
                 raise Died
-            done = real[name](*args)
+            done = real[call_name](*args)
             calls_left[0] -= 1
             if calls_left[0] == 0:
                 raise Died
@@ -122,25 +124,57 @@ def test_ended_at_any_system_call_nothing_is_lost_and_nothing_comes_twice(
     for moment in range(1, 200):
         out = tmp_path / f"at{moment}"
         with monkeypatch.context() as patch:
-            for name in real:
-                patch.setattr(journal.os, name, mortal(name))
+            for one in real:
+                patch.setattr(os, one, mortal(one))
             # What a dead process cannot do any more:
             patch.setattr(journal.Journal, "discard", lambda self: None)
             calls_left[0] = moment
             for _ in range(2):  # the second try is ended as well, on its way to where the first was
                 try:
-                    predict(source, out / "out.jsonl")
+                    predict(source, out / name)
                 except Died:
                     ends += 1
                     calls_left[0] = 3
         assert calls_left[0] > 0 or ends
-        predict(source, out / "out.jsonl")
+        predict(source, out / name)
         assert files(out) == whole, moment
         if calls_left[0] > 3:
             break
     else:
         pytest.fail("the prediction never came to its end")
     assert ends > 50
+
+
+def test_what_was_complete_is_not_predicted_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = unbroken(source, tmp_path / "whole", "out.jsonl")
+    real = os.replace
+    for last in (1, 2):  # the rejected rows have their name; the predicted ones have it too
+        out = tmp_path / f"named{last}"
+        named: list[str] = []
+
+        def mortal(whole_file: Path, target: Path, last: int = last, named: list[str] = named) -> None:
+            real(whole_file, target)
+            named.extend([target.name] if "journal" not in target.name else [])
+            if len(named) == last:
+                raise Died
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "replace", mortal)
+            with pytest.raises(Died):
+                predict(source, out / "out.jsonl")
+        assert named == ["out.jsonl.rejected.jsonl", "out.jsonl"][:last]
+        classifier = Counting()
+        result = predict(source, out / "out.jsonl", classifier)
+        assert classifier.asked == 0
+        assert (result.rows, result.rejected) == (ROWS, len(BAD_LINES))
+        assert files(out) == whole
+
+
+def test_a_named_pipe_is_read_once(source: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    with subprocess.Popen(f"cat {source} > {pipe}", shell=True):
+        assert predict(pipe, tmp_path / "out.jsonl").rows == ROWS
 
 
 def test_torn_rows_behind_the_journal_are_cut_off(source: Path, tmp_path: Path) -> None:

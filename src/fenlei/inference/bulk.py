@@ -95,12 +95,12 @@ def predict_file(
         before = sink.state.rows
         if announce and sink.state != State():
             announce(f"going on after the {before:,} rows that are predicted already")
-        bulk = _Bulk(classifier, sink, row_text(target, sink.partial), options, progress)
-        for example in read_examples(
-            source, text_column=text_column, labelled=False, on_bad_row=bulk.reject, follow=bulk.flush if follow else None
-        ):
-            bulk.take(example)
-        bulk.flush()
+        if not sink.state.complete:
+            bulk = _Bulk(classifier, sink, row_text(target, sink.partial if sink.state.written else None), options, progress)
+            waiting = bulk.flush if follow else None
+            for example in read_examples(source, text_column=text_column, labelled=False, on_bad_row=bulk.reject, follow=waiting):
+                bulk.take(example)
+            bulk.flush()
     state = sink.state
     told = str(rejected_file(target)) if state.rejected and isinstance(target, Path) else None
     seconds = time.monotonic() - began
@@ -190,7 +190,7 @@ def _sink(classifier: Classifier, source: str | Path, target: str | Path, option
     if isinstance(target, str):
         yield _Stdout()
         return
-    resumable = str(source) != STDIN
+    resumable = str(source) != STDIN and Path(source).is_file()  # a pipe can be read but once
 
     def task() -> dict[str, Any]:
         identify = known_by_its_start if follow else known_by

@@ -89,36 +89,42 @@ class Journal:
 
     def append(self, text: str, rejected: str, state: State) -> None:
         """Adds a window: its predicted rows, its rejected ones, and the counts with them."""
-        begun = self._begin() if self._begun is None else self._begun
+        if self._begun is None:
+            self._begun = self._begin()
         with saving(self._target, DataError):
             written = _append(self.partial, text)
             written_rejected = _append(self._rejected, rejected) if rejected else self.state.written_rejected
-            state = replace(state, written=written, written_rejected=written_rejected)
-            written_down = json.dumps({"task": begun, "state": asdict(state)}, ensure_ascii=False)
-            write_bytes(self._path, written_down.encode("utf-8", "backslashreplace"), DataError)
-        self.state = state
+            self._write(self._begun, replace(state, written=written, written_rejected=written_rejected))
 
     def finish(self) -> None:
         """Gives the files their names."""
-        self.append("", "", replace(self.state, complete=True))
-        self._put_in_place()
+        if not self.state.complete:
+            self.append("", "", replace(self.state, complete=True))
+            self._put_in_place(self.state)
 
     def discard(self) -> None:
         """Removes what this prediction has begun."""
         if self._begun is not None:
             self._remove()
 
+    def _write(self, begun: Task, state: State) -> None:
+        text = json.dumps({"task": begun, "state": asdict(state)}, ensure_ascii=False)
+        write_bytes(self._path, text.encode("utf-8", "backslashreplace"), DataError)
+        self.state = state
+
     def _remove(self) -> None:
-        for path in (self._path, self.partial, self._rejected):
-            path.unlink(missing_ok=True)
+        with saving(self._target, DataError):
+            for path in (self.partial, self._rejected, self._path):
+                path.unlink(missing_ok=True)
 
     def _begin(self) -> Task:
+        """The journal comes first: what lies beside it then is ours."""
         if self._in_place and self.partial.exists():
             raise ConfigError(f"{self.partial}: exists, and is no prediction to be gone on with; choose another --out")
-        with saving(self._target, DataError):
-            self._remove()  # of a process that died before its first window was whole
-        self._begun = self._task()
-        return self._begun
+        self._remove()
+        begun = self._task()
+        self._write(begun, State())
+        return begun
 
     def _go_on(self) -> None:
         """Takes up what a process before this one left, if it left anything that counts."""
@@ -126,11 +132,18 @@ class Journal:
             return
         begun, state = self._read()
         if state.complete:
-            self._put_in_place()  # the one before died between the last row and this
+            self._put_in_place(state)  # the one before died between the last row and this
+            if begun["source"] is not None and not self._differing(begun):
+                self.state = state
             return
-        if begun["source"] is None:
-            return  # a pipe: its rows are gone
-        self._check(begun)
+        if state == State() or begun["source"] is None:  # nothing was done; or by rows from a pipe, which are gone
+            self._remove()
+            return
+        if differing := self._differing(begun):
+            raise ConfigError(
+                f"{self._target}: an unfinished prediction was begun there with another {' and another '.join(differing)}; "
+                f"repeat its command to go on with it, remove {self._path} to start over, or choose another --out"
+            )
         with saving(self._target, DataError):
             for path, size in ((self.partial, state.written), (self._rejected, state.written_rejected)):
                 there = path.stat().st_size if path.exists() else 0
@@ -147,22 +160,19 @@ class Journal:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self._path}: cannot be read ({error}); restore it, or remove it to start over") from error
 
-    def _check(self, begun: Task) -> None:
+    def _differing(self, begun: Task) -> list[str]:
         now = self._task()
-        differing = sorted(name for name in now.keys() | begun.keys() if now.get(name) != begun.get(name))
-        if differing:
-            raise ConfigError(
-                f"{self._target}: an unfinished prediction was begun there with another {' and another '.join(differing)}; "
-                f"repeat its command to go on with it, remove {self._path} to start over, or choose another --out"
-            )
+        return sorted(name for name in now.keys() | begun.keys() if now.get(name) != begun.get(name))
 
-    def _put_in_place(self) -> None:
+    def _put_in_place(self, state: State) -> None:
+        """Each name once, for the process may end between two of them; a file that has its name already is not there any more."""
         with saving(self._target, DataError):
+            if not state.rejected:
+                self._rejected.unlink(missing_ok=True)
+                rejected_file(self._target).unlink(missing_ok=True)  # that of an earlier prediction
+            elif self._rejected.exists():
+                give_name(self._rejected, rejected_file(self._target), DataError)
             if self.partial.exists():
-                if self._rejected.exists():
-                    give_name(self._rejected, rejected_file(self._target), DataError)
-                else:
-                    rejected_file(self._target).unlink(missing_ok=True)  # that of an earlier prediction
                 give_name(self.partial, self._target, DataError)
             self._path.unlink(missing_ok=True)
 

@@ -86,7 +86,9 @@ def join(device: Device) -> Ranks:
         return Ranks()
     for name in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
-            raise ConfigError(f"weights spread over processes ({name}) are not supported yet: launch without, or with LoRA on one GPU each")
+            raise ConfigError(
+                f"weights spread over processes ({name}) are not supported yet: launch without; with LoRA, every process needs two bytes a parameter"
+            )
     place, _ = pick_device(device)
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
