@@ -86,9 +86,7 @@ def join(device: Device) -> Ranks:
         return Ranks()
     for name in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
-            raise ConfigError(
-                f"weights spread over processes ({name}) are not supported yet: launch without; with LoRA, every process needs two bytes a parameter"
-            )
+            raise ConfigError(f"weights spread over processes ({name}) are not supported yet: launch without, or train a smaller model")
     place, _ = pick_device(device)
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
