@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fenlei.errors import ConfigError, DataError
+from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference import bulk, journal
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.classifier import Prediction
@@ -235,6 +235,27 @@ def test_rejected_rows_of_an_earlier_prediction_do_not_stay(source: Path, tmp_pa
     source.write_text('{"text": "good"}\n', encoding="utf-8")
     assert predict(source, tmp_path / "out.jsonl").rejected_file is None
     assert not (tmp_path / "out.jsonl.rejected.jsonl").exists()
+
+
+def test_a_row_that_the_classifier_refuses_is_set_aside_and_the_others_answered(source: Path, tmp_path: Path) -> None:
+    class Picky(Counting):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
+            if any(text in ("行2", "行9", "行11") for text in texts):
+                raise RequestError("not this one")
+            return super().predict(texts)
+
+    result = predict(source, tmp_path / "out.jsonl", Picky())
+    assert (result.rows, result.rejected) == (ROWS - 3, len(BAD_LINES) + 3)
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["text"] for row in written] == [f"行{n}" for n in range(ROWS) if n not in (2, 9, 11)]
+    assert all(row["prediction"].startswith(row["text"] + ":") for row in written)
+    rejected = [json.loads(line) for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sum(row["reason"] == f"{source}:{row['line']}: not this one" for row in rejected) == 3
+    again = tmp_path / "again" / "out.jsonl"
+    with pytest.raises(Died):
+        predict(source, again, Picky(lives=9))
+    predict(source, again, Picky())
+    assert again.read_bytes() == (tmp_path / "out.jsonl").read_bytes()
 
 
 def test_a_file_of_bad_rows_alone_is_an_error(source: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
-from fenlei.errors import ConfigError, DataError
+from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
 from fenlei.inference.rowtext import RowText, row_text
 
@@ -153,8 +153,8 @@ class _Bulk:
         """Predicts what has been taken, and hands it on."""
         if not self._window and not self._rejected:
             return
-        window, options, state = self._window, self._options, self._sink.state
-        predictions = self._predict(window) if window else []
+        options, state = self._options, self._sink.state
+        window, predictions = self._answers(self._window)
         rows = [
             predicted_row(example.columns, prediction, probabilities=options.probabilities, prefix=options.prefix)
             for example, prediction in zip(window, predictions, strict=True)
@@ -170,6 +170,31 @@ class _Bulk:
         self._window, self._rejected = [], []
         if self._progress:
             self._progress(state.rows)
+
+    def _answers(self, window: list[Example]) -> tuple[list[Example], list[Prediction]]:
+        """The rows that have an answer, with it; RequestError where none has, as it is not the row's fault then."""
+        if not window:
+            return [], []
+        try:
+            return window, self._predict(window)
+        except RequestError:
+            refused = self._refused(window)
+            if len(refused) == len(window):
+                raise
+        for example, error in refused:
+            self._note(example.line, DataError(f"{example.where}: {error}"))
+        lines = {example.line for example, _ in refused}
+        left = [example for example in window if example.line not in lines]
+        return left, self._predict(left)
+
+    def _refused(self, window: list[Example]) -> list[tuple[Example, RequestError]]:
+        """The rows that cannot be answered, found by halving."""
+        try:
+            self._predict(window)
+        except RequestError as error:
+            half = len(window) // 2
+            return [*self._refused(window[:half]), *self._refused(window[half:])] if half else [(window[0], error)]
+        return []
 
     def _predict(self, window: Sequence[Example]) -> list[Prediction]:
         labels = self._options.labels or offered_labels(self._classifier, window)

@@ -175,6 +175,8 @@ class RowTrainer(Trainer):
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self._ranks.is_first:
+            return
         folder = Path(output_dir or cast(str, self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         learning = {name: p.detach().contiguous() for name, p in self._method.named_parameters() if p.requires_grad}
