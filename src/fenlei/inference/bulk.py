@@ -172,20 +172,20 @@ class _Bulk:
             self._progress(state.rows)
 
     def _answers(self, window: list[Example]) -> tuple[list[Example], list[Prediction]]:
-        """The rows that have an answer, with it; RequestError where none has, as it is not the row's fault then."""
+        """The rows that have an answer, with it; RequestError where no row has had one yet, as it is not the rows' fault then."""
         if not window:
             return [], []
         try:
             return window, self._predict(window)
         except RequestError:
             refused = self._refused(window)
-            if len(refused) == len(window):
+            if len(refused) == len(window) and not self._sink.state.rows:
                 raise
         for example, error in refused:
             self._note(example.line, DataError(f"{example.where}: {error}"))
         lines = {example.line for example, _ in refused}
         left = [example for example in window if example.line not in lines]
-        return left, self._predict(left)
+        return left, self._predict(left) if left else []
 
     def _refused(self, window: list[Example]) -> list[tuple[Example, RequestError]]:
         """The rows that cannot be answered, found by halving."""
