@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -288,8 +291,6 @@ def test_every_format_goes_on_after_a_bad_row(tmp_path: Path, name: str, content
 
 
 def test_from_pipe_to_pipe_bad_rows_go_to_standard_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import io
-
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n{\n{"text": "b"}\n')))
     result = predict_file(Counting(), "-", "-")  # type: ignore[arg-type]
     said = capsys.readouterr()
@@ -298,9 +299,34 @@ def test_from_pipe_to_pipe_bad_rows_go_to_standard_error(monkeypatch: pytest.Mon
     assert (result.rows, result.rejected, result.rejected_file) == (2, 1, None)
 
 
-def test_a_pipe_into_a_file_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
-    import io
+def test_memory_does_not_grow_with_what_comes_through_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 MB of rows, in a few hundred kB beside the first mebibyte, which tells the encoding."""
 
+    class Endless(io.RawIOBase):
+        left = 20_000
+
+        def readable(self) -> bool:
+            return True
+
+        def readline(self, size: int | None = -1, /) -> bytes:
+            self.left -= 1
+            return b'{"text": "%s"}\n' % (b"%06d" % self.left * 170) if self.left >= 0 else b""
+
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 64)
+    with open(os.devnull, "w") as nowhere:
+        monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=Endless()))
+        monkeypatch.setattr("sys.stdout", nowhere)
+        tracemalloc.start()
+        try:
+            result = predict_file(Counting(), "-", "-")  # type: ignore[arg-type]
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert result.rows == 20_000
+    assert peak < 8_000_000
+
+
+def test_a_pipe_into_a_file_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: Path) -> None:
     def piped(classifier: Any) -> Any:
         monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(source.read_bytes())))
         return predict(Path("-"), tmp_path / "out.jsonl", classifier)

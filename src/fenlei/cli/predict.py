@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fenlei.config import Device
+from fenlei.errors import FenleiError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
@@ -66,7 +69,7 @@ def predict(
         layout = file_layout(source, text_column=columns, labelled=False, on_bad_row=lambda line, error: None)
         notes().print(str(layout), style="dim", markup=False)
     classifier, asked = _load(run, device, labels, verify)
-    with counting_rows("predicting", source, hidden=out == "-") as progress:
+    with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
             classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=asked, follow=follow,
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
@@ -75,6 +78,19 @@ def predict(
         print_json({"out": out, **asdict(result)})
     else:
         _note_summary(result)
+
+
+@contextmanager
+def _what_is_done_is_told(out: str) -> Iterator[None]:
+    """Where a prediction is ended, the one who reads the error should know that nothing is lost."""
+    from fenlei.cli.display import notes
+
+    try:
+        yield
+    except (FenleiError, KeyboardInterrupt):
+        if out != "-" and Path(f"{out}.journal").exists():
+            notes().print(f"What is done is kept beside {out}: the same command goes on from there.", markup=False)
+        raise
 
 
 def _load(run: str, device: Device, labels: str | None, verify: bool) -> tuple[Classifier, list[str] | None]:
