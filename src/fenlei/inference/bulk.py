@@ -110,9 +110,12 @@ def predict_file(
 class _Sink(Protocol):
     """Where windows of predicted rows go."""
 
-    state: State
-    partial: Path | None
-    """What holds the rows so far, where it is a file."""
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def partial(self) -> Path | None:
+        """What holds the rows so far, where it is a file."""
 
     def append(self, text: str, rejected: str, state: State) -> None: ...
 
