@@ -18,10 +18,15 @@ from fenlei.inference.classifier import Prediction
 class LengthClassifier:
     """Answers with the length of each text, so that a shuffled answer shows; texts longer than 10 characters are 'cut'."""
 
+    takes_labels = False
+
     def __init__(self) -> None:
         self.windows: list[int] = []
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    def describe(self) -> dict[str, Any]:
+        return {"labels": ["其他"]}
+
+    def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
         self.windows.append(len(texts))
         return [Prediction(str(len(text)), 0.9, {str(len(text)): 0.9, "其他": 0.1}, True, max(0, len(text) - 10)) for text in texts]
 
@@ -72,8 +77,8 @@ def test_probabilities_come_on_request_under_their_names(tmp_path: Path, classif
 
 
 def test_confidence_is_written_without_the_digits_float32_does_not_hold(tmp_path: Path) -> None:
-    class Third:
-        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    class Third(LengthClassifier):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
             return [Prediction("a", 0.3333333432674408, {}, True, 0)] * len(texts)
 
     predict_file(Third(), write_jsonl(tmp_path / "in.jsonl", [{"text": "x"}]), tmp_path / "out.jsonl")  # type: ignore[arg-type]
@@ -140,27 +145,31 @@ def test_a_target_of_another_format_is_refused_before_anything_is_read(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ['{"text": "好"}\nnot json\n', '{"text": "好"}\n{"text": ""}\n', '{"text": "好"}\n{"other": 1}\n'])
-def test_a_bad_row_leaves_nothing_behind_and_is_named(tmp_path: Path, classifier: Any, text: str) -> None:
-    (tmp_path / "in.jsonl").write_text(text, encoding="utf-8")
-    with pytest.raises(DataError, match=r"in\.jsonl:2"):
-        predict_file(classifier, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
-    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+@pytest.mark.parametrize("bad", ["not json", '{"text": ""}', '{"other": 1}', '["no object"]', '{"text": "\\ud800"}'])
+def test_a_bad_row_is_set_aside_with_line_and_reason(tmp_path: Path, classifier: Any, bad: str) -> None:
+    (tmp_path / "in.jsonl").write_text(f'{{"text": "好"}}\n{bad}\n{{"text": "两字"}}\n', encoding="utf-8")
+    result = predict_file(classifier, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert [row["prediction"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["1", "2"]
+    (rejected,) = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
+    assert rejected["line"] == 2
+    assert rejected["reason"].startswith(f"{tmp_path / 'in.jsonl'}:2: ")
+    assert (result.rows, result.rejected, result.rejected_file) == (2, 1, str(tmp_path / "out.jsonl.rejected.jsonl"))
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "out.jsonl.rejected.jsonl"}
 
 
 def test_an_older_target_survives_a_failure(tmp_path: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "WINDOW_ROWS", 1)
-    (tmp_path / "in.jsonl").write_text('{"text": "好"}\nnot json\n', encoding="utf-8")
+    (tmp_path / "in.jsonl").write_text('{"text": "好"}\n{"text": "好", "prediction": 1}\n', encoding="utf-8")
     (tmp_path / "out.jsonl").write_text("yesterday's\n")
     with pytest.raises(DataError):
         predict_file(classifier, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
     assert (tmp_path / "out.jsonl").read_text() == "yesterday's\n"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "out.jsonl.partial", "out.jsonl.journal"}
 
 
 def test_a_failing_classifier_leaves_nothing_behind(tmp_path: Path) -> None:
-    class Failing:
-        def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    class Failing(LengthClassifier):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
             raise RequestError("no")
 
     with pytest.raises(RequestError):

@@ -33,9 +33,12 @@ class FakeClassifier:
     loaded: tuple[str, str, bool] = ("", "", False)
 
     @classmethod
-    def load(cls, run: str, *, device: str, trust: TrustConfig, int8: bool) -> FakeClassifier:
+    def load(cls, run: str, *, device: str, trust: TrustConfig, int8: bool, verify: bool) -> FakeClassifier:
         cls.loaded = (run, device, int8)
         return cls()
+
+    def describe(self) -> dict[str, Any]:
+        return {}
 
     def predict(self, texts: list[str]) -> list[Any]:
         return [

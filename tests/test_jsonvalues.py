@@ -54,7 +54,12 @@ def test_every_kind_of_value_has_its_rule_alone_and_beside_a_nan(name: str) -> N
 
 
 class Always:
-    def predict(self, texts: list[str]) -> list[Prediction]:
+    takes_labels = False
+
+    def describe(self) -> dict[str, str]:
+        return {}
+
+    def predict(self, texts: list[str], labels: object = None) -> list[Prediction]:
         return [Prediction("a", 1.0, {"a": 1.0}, True, 0)] * len(texts)
 
 

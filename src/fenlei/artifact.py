@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -31,19 +32,31 @@ LOGS = "logs"
 COMPLETE = "complete"
 """The file that a checkpoint gets last: the checksums of the others."""
 
-REQUIRED = (
-    "format_version",
-    "labels",
-    "method",
-    "tuning",
-    "head",
-    "prompt",
-    "max_length",
-    "base_model",
-    "layers",
-    "temperature",
-    "parameters",
-)
+LARGEST_JSON = 1 << 26
+"""Bytes. What a run writes down of itself is far smaller; a stranger's file must not fill the memory."""
+
+DIGEST = "sha256"
+"""In fenlei.json: the checksum of everything else in it but the base model's folder, which may be another on another machine."""
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+REQUIRED: dict[str, Callable[[Any], bool]] = {
+    "format_version": _is_whole,
+    "labels": lambda value: isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value),
+    "method": lambda value: value in ("head", "generate"),
+    "tuning": lambda value: value in ("full", "lora", "qlora", "frozen", "none"),
+    "head": lambda value: value is None or isinstance(value, str),
+    "prompt": lambda value: value is None or isinstance(value, str),
+    "max_length": _is_whole,
+    "base_model": lambda value: isinstance(value, dict) and isinstance(value.get("folder"), str) and isinstance(value.get("name"), str),
+    "layers": lambda value: value is None or _is_whole(value),
+    "temperature": lambda value: isinstance(value, (int, float)) and 0 < value < math.inf,
+    "parameters": lambda value: isinstance(value, dict) and _is_whole(value.get("all")),
+}
+"""What fenlei.json has to say, and of which kind."""
 
 
 def read_manifest(run: str | Path) -> dict[str, Any]:
@@ -56,10 +69,7 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
         unfinished = checkpoints(folder)
         cure = "training did not end; continue it with --resume" if unfinished else "give the folder that `fenlei train --out` wrote"
         raise ArtifactError(f"{folder}: holds no complete run (no {MANIFEST}): {cure}")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: damaged ({error}); train again or restore the file") from error
+    manifest = read_json(path)
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{path}: holds {type(manifest).__name__}, expected an object; train again or restore the file")
     if manifest.get("format_version") != FORMAT_VERSION:
@@ -70,12 +80,36 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED if key not in manifest]
     if missing:
         raise ArtifactError(f"{path}: lacks {', '.join(missing)}; the file was changed or cut off")
+    odd = [key for key, is_right in REQUIRED.items() if not is_right(manifest[key])]
+    if odd:
+        raise ArtifactError(f"{path}: {odd[0]} is {str(manifest[odd[0]])[:60]!r}, which no run has; restore the file or train again")
+    if DIGEST in manifest and manifest[DIGEST] != _digest(manifest):
+        raise ArtifactError(f"{path}: damaged (its checksum is of another content); restore the file or train again")
     return dict(manifest)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file of a run says; ArtifactError where it is missing, too large or no JSON."""
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ArtifactError(f"{path}: larger than {LARGEST_JSON >> 20} MiB, which no run writes; restore the file or train again")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no JSON, or no UTF-8; RecursionError: brackets a thousand deep
+        raise ArtifactError(f"{path}: damaged ({error}); train again or restore the file") from error
 
 
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
     """Writes fenlei.json, whole: with it the run is complete."""
-    write_text(run / MANIFEST, json.dumps({"format_version": FORMAT_VERSION, **manifest}, ensure_ascii=False, indent=2) + "\n")
+    told = {"format_version": FORMAT_VERSION, **manifest}
+    told[DIGEST] = _digest(told)
+    write_text(run / MANIFEST, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    told = {key: value for key, value in manifest.items() if key != DIGEST}
+    if isinstance(told.get("base_model"), dict):
+        told["base_model"] = {key: value for key, value in told["base_model"].items() if key != "folder"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode("ascii")).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -83,10 +117,18 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Whole or not at all."""
-    with whole_file(path) as temporary, saving(path):
-        temporary.write_bytes(content)
+def write_bytes(path: Path, content: bytes, error: type[FenleiError] = ArtifactError) -> None:
+    """Whole or not at all, also where the machine loses its power."""
+    with whole_file(path, error) as temporary, saving(path, error), temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def give_name(whole: Path, target: Path, error: type[FenleiError] = ArtifactError) -> None:
+    """Gives a file that is whole the name that somebody waits for."""
+    with saving(target, error):
+        os.replace(whole, target)
 
 
 @contextmanager
@@ -99,8 +141,7 @@ def whole_file(target: Path, error: type[FenleiError] = ArtifactError) -> Iterat
         target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield temporary
-        with saving(target, error):
-            os.replace(temporary, target)
+        give_name(temporary, target, error)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
 from fenlei.config import Device, TrustConfig
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, FenleiError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
@@ -23,6 +24,7 @@ EXAMPLES = (
     "fenlei predict runs/news new.csv --out predicted.csv --probabilities",
     "fenlei predict runs/news new.csv --out predicted.csv --target-accuracy 0.99",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
+    "fenlei predict runs/news log.jsonl --follow --out predicted.jsonl",
 )
 
 
@@ -43,6 +45,8 @@ def predict(
     set_coverage: SetCoverage = None,
     set_score: SetScoreOption = "lac",
     set_by_class: SetByClass = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Wait for more rows of a JSON lines file that grows; Ctrl-C ends.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare every file of the run with its checksum first.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on CPUs with VNNI, slightly less exact.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
@@ -50,14 +54,15 @@ def predict(
     """Classify a text, or every row of a file.
 
     Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added, and where the run measures them
-    or they are asked for, prediction_set, abstained and novelty. No row is ever dropped.
+    or they are asked for, prediction_set, abstained and novelty. No row is dropped: those that cannot be read go to OUT.rejected.jsonl,
+    with line and reason. Ended at any moment, the same command goes on where it was.
     """
     if (source is None) == (not text):
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
 
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
     if source is None:
-        classifier, among = _load(run, device, labels, trust, int8)
+        classifier, among = _load(run, device, labels, trust, int8, verify)
         texts = text or []
         predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
         _show_texts(texts, predictions, probabilities, json, own_labels=labels is None)
@@ -72,20 +77,37 @@ def predict(
     # What can be wrong with the files shows before the model is loaded, which may take minutes.
     checked_target(out)
     columns = text_column or _trained_column(run)
-    if source != "-":
-        notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
-    classifier, among = _load(run, device, labels, trust, int8)
-    with counting_rows("predicting", source, hidden=out == "-") as progress:
+    if source != "-" and not follow:
+        layout = file_layout(source, text_column=columns, labelled=False, on_bad_row=lambda line, error: None)
+        notes().print(str(layout), style="dim", markup=False)
+    classifier, among = _load(run, device, labels, trust, int8, verify)
+    with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
-            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, progress=progress
-        )
+            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, follow=follow,
+            progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
+        )  # fmt: skip
     if json and out != "-":
         print_json({"out": out, **asdict(result)})
     else:
         _note_summary(result)
 
 
-def _load(run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool) -> tuple[Classifier, list[str] | None]:
+@contextmanager
+def _what_is_done_is_told(out: str) -> Iterator[None]:
+    """Where a prediction is ended, the one who reads the error should know that nothing is lost."""
+    from fenlei.cli.display import notes
+
+    try:
+        yield
+    except (FenleiError, KeyboardInterrupt):
+        if out != "-" and Path(f"{out}.journal").exists():
+            notes().print(f"What is done is kept beside {out}: the same command goes on from there.", markup=False)
+        raise
+
+
+def _load(
+    run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool, verify: bool
+) -> tuple[Classifier, list[str] | None]:
     """The classifier, and the labels to ask it among where they are not its own."""
     from fenlei.artifact import MANIFEST
     from fenlei.inference.classifier import Classifier
@@ -93,13 +115,14 @@ def _load(run: str, device: Device, labels: str | None, trust: TrustConfig, int8
 
     keep_freed_memory()
     if labels is None:
-        return Classifier.load(run, device=device, trust=trust, int8=int8), None
+        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
     named = [name for part in labels.split(",") if (name := part.strip())]
     if (Path(run) / MANIFEST).exists():
-        return Classifier.load(run, device=device, trust=trust, int8=int8), named if file is None else list(read_class_file(file))
+        classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify)
+        return classifier, named if file is None else list(read_class_file(file))
     if int8:
         raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
     if trust.promises:
@@ -150,6 +173,8 @@ def _trained_column(run: str) -> str | None:
 def _note_summary(result: BulkResult) -> None:
     from fenlei.cli.display import notes
 
-    rate = result.rows / max(result.seconds, 1e-9)
+    rate = (result.rows - result.rows_before) / max(result.seconds, 1e-9)
     cut = f"; {result.rows_cut:,} texts were too long, {result.tokens_cut:,} tokens were not read" if result.rows_cut else ""
     notes().print(f"{result.rows:,} rows in {result.seconds:,.1f} s, {rate:,.1f} rows/s{cut}")
+    if result.rejected:
+        notes().print(f"{result.rejected:,} rows could not be read; they are in {result.rejected_file or 'the lines above'}", markup=False)

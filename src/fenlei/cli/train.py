@@ -47,9 +47,12 @@ def train(
 
     from fenlei.cli.display import TrainingDisplay
     from fenlei.training.fit import train as fit
+    from fenlei.training.ranks import is_first
 
     with TrainingDisplay() as display:
         result = fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce)
+    if not is_first():
+        return
     test, failure = None, None
     if result.test_data is not None:
         from fenlei.report.evaluation import evaluate_run

@@ -25,7 +25,8 @@ def without_tasks(rows: Iterator[Row], source: str, labelled: bool) -> tuple[Ite
     if first is None:
         return iter(()), False
     everything = chain([first], rows)
-    return (_flat(everything, source, labelled), True) if is_task(first[1]) else (everything, False)
+    tasks = not isinstance(first[1], DataError) and is_task(first[1])
+    return (_flat(everything, source, labelled), True) if tasks else (everything, False)
 
 
 def _flat(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
@@ -34,10 +35,13 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
     tasks = 0
     for line, task in rows:
         where = f"{source}:{line}"
+        if isinstance(task, DataError):
+            yield line, task
+            continue
         if not is_task(task):
-            raise DataError(
-                f"{where}: expected a Label Studio task with `data` and `annotations`, as the first row is; found {list(task)[:6]}"
-            )
+            found = f"found {list(task)[:6]}"
+            yield line, DataError(f"{where}: expected a Label Studio task with `data` and `annotations`, as the first row is; {found}")
+            continue
         tasks += 1
         label = _answer(task, where) if labelled else None
         if label is not None:

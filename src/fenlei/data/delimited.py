@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice, zip_longest
 from typing import Any
 
@@ -16,8 +16,9 @@ from fenlei.data.columns import is_known_name
 from fenlei.data.encodings import Lines
 from fenlei.errors import DataError
 
-Row = tuple[int, dict[str, Any]]
-Record = tuple[int, list[str]]
+Row = tuple[int, dict[str, Any] | DataError]
+"""A line number with its columns, or with what is wrong with the row; the rows after it can be read all the same."""
+Record = tuple[int, list[str] | DataError]
 
 SAMPLE = 1000
 """Records looked at to tell a label from a text where no header does."""
@@ -36,12 +37,12 @@ def read_csv(lines: Lines, named: Sequence[str]) -> Iterator[Row]:
     """Rows of a CSV file; the delimiter is a comma unless the first line has none, but tabs or semicolons."""
     first = lines.head[0] if lines.head else ""
     delimiter = next((mark for mark in ",\t;" if mark in first), ",")
-    return _rows(_quoted_records(lines, lines.source, delimiter), lines.source, named, _CSV_CURE)
+    return _rows(_quoted_records(lines, lines.source, delimiter, lines.refusal), lines.source, named, _CSV_CURE)
 
 
 def read_tsv(lines: Lines, named: Sequence[str]) -> Iterator[Row]:
     """Rows of a TSV file, quoted or not."""
-    records = _quoted_records(lines, lines.source, "\t") if _is_quoted_tsv(lines) else _plain_records(lines)
+    records = _quoted_records(lines, lines.source, "\t", lines.refusal) if _is_quoted_tsv(lines) else _plain_records(lines)
     return _rows(records, lines.source, named, _TSV_CURE)
 
 
@@ -90,9 +91,12 @@ def _tabbed_rows(lines: Lines) -> Iterator[Row]:
         line = line.rstrip("\r\n")
         if not line.strip():
             continue
-        if "\t" not in line:
-            raise DataError(f"{lines.source}:{number}: expected {names[0]}<TAB>{names[1]}, found no tab in {line[:60]!r}")
-        yield number, dict(zip(names, _cut_in_two(line, label_first), strict=True))
+        if (refusal := lines.refusal(number)) is not None:
+            yield number, refusal
+        elif "\t" not in line:
+            yield number, DataError(f"{lines.source}:{number}: expected {names[0]}<TAB>{names[1]}, found no tab in {line[:60]!r}")
+        else:
+            yield number, dict(zip(names, _cut_in_two(line, label_first), strict=True))
 
 
 def _cut_in_two(line: str, label_first: bool) -> list[str]:
@@ -104,13 +108,19 @@ def _rows(records: Iterator[Record], source: str, named: Sequence[str], cure: st
     sample = list(islice(records, SAMPLE))
     if not sample:
         return
-    fields_only = [fields for _, fields in sample]
+    line, first = sample[0]
+    if isinstance(first, DataError):
+        raise first  # it may be the header, without which no row has a meaning
+    fields_only = [fields for _, fields in sample if not isinstance(fields, DataError)]
     has_header = _has_header(fields_only, named)
-    names = _header(sample[0], source) if has_header else _invented_names(fields_only)
+    names = _header(line, first, source) if has_header else _invented_names(fields_only)
     for line, fields in chain(sample[1:] if has_header else sample, records):
-        if len(fields) != len(names):
-            raise DataError(f"{source}:{line}: expected {len(names)} fields ({', '.join(names)}), found {len(fields)}; {cure}")
-        yield line, dict(zip(names, fields, strict=True))
+        if isinstance(fields, DataError):
+            yield line, fields
+        elif len(fields) != len(names):
+            yield line, DataError(f"{source}:{line}: expected {len(names)} fields ({', '.join(names)}), found {len(fields)}; {cure}")
+        else:
+            yield line, dict(zip(names, fields, strict=True))
 
 
 def _has_header(sample: Sequence[Sequence[str]], named: Sequence[str]) -> bool:
@@ -127,8 +137,7 @@ def _has_header(sample: Sequence[Sequence[str]], named: Sequence[str]) -> bool:
     return any(is_known_name(cell) and (place >= len(below) or cell not in below[place]) for place, cell in enumerate(sample[0]))
 
 
-def _header(record: Record, source: str) -> list[str]:
-    line, fields = record
+def _header(line: int, fields: Sequence[str], source: str) -> list[str]:
     names = [name.strip() for name in fields]
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
@@ -145,8 +154,13 @@ def _invented_names(sample: Sequence[Sequence[str]]) -> list[str]:
     return [f"column_{place}" for place in range(1, width + 1)]
 
 
-def _quoted_records(lines: Iterable[tuple[int, str]], source: str, delimiter: str) -> Iterator[Record]:
-    """Records with the line they start on; blank lines are left out."""
+def _quoted_records(
+    lines: Iterable[tuple[int, str]], source: str, delimiter: str, refusal: Callable[[int, int], DataError | None] | None = None
+) -> Iterator[Record]:
+    """Records with the line they start on; blank lines are left out.
+
+    A quote out of place ends the reading: it may have swallowed rows, and where the next one begins would be a guess.
+    """
     if csv.field_size_limit() < LONGEST_FIELD:
         csv.field_size_limit(LONGEST_FIELD)  # process-wide, there is no other; the default of 131,072 is less than a long document
     reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
@@ -159,13 +173,13 @@ def _quoted_records(lines: Iterable[tuple[int, str]], source: str, delimiter: st
         except csv.Error as error:
             raise DataError(f"{source}:{start}: broken CSV: {error}; {_CSV_CURE}") from error
         if fields and any(field.strip() for field in fields):
-            yield start, fields
+            yield start, (refusal(start, reader.line_num) if refusal else None) or fields
 
 
-def _plain_records(lines: Iterable[tuple[int, str]]) -> Iterator[Record]:
+def _plain_records(lines: Lines) -> Iterator[Record]:
     for number, line in lines:
         if line.strip():
-            yield number, [_unquoted(field) for field in line.rstrip("\r\n").split("\t")]
+            yield number, lines.refusal(number) or [_unquoted(field) for field in line.rstrip("\r\n").split("\t")]
 
 
 def _unquoted(field: str) -> str:
@@ -181,10 +195,10 @@ def _is_quoted_tsv(lines: Lines) -> bool:
     if len({line.count("\t") for line in filled}) <= 1:
         return False
     try:
-        widths = {len(fields) for _, fields in _quoted_records(enumerate(lines.head, start=1), lines.source, "\t")}
+        records = list(_quoted_records(enumerate(lines.head, start=1), lines.source, "\t"))
     except DataError:
         return False
-    return len(widths) == 1
+    return len({len(fields) for _, fields in records if not isinstance(fields, DataError)}) == 1
 
 
 def _filled(lines: Iterable[str]) -> Iterator[str]:

@@ -13,9 +13,9 @@ import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from fenlei.errors import DataError
 
@@ -39,15 +39,32 @@ _OTHER_FILES = (
 )
 
 
+class LineStream(Protocol):
+    """Bytes, a line at a time; b"" at the end."""
+
+    def readline(self, size: int, /) -> bytes: ...
+
+
 @dataclass(frozen=True)
 class Lines:
-    """The lines of one file, line ends kept: those of the head, which formats may look at, then the rest. Iterates once."""
+    """The lines of one file, line ends kept: those of the head, which formats may look at, then the rest. Iterates once.
+
+    A line that cannot be decoded comes with noise in it: `refusal` says so to the one who makes a row of it.
+    """
 
     source: str
     """The file, as the user named it."""
     encoding: str
     head: tuple[str, ...]
     rest: Iterator[str]
+    broken: dict[int, DataError] = field(default_factory=dict)
+    """What is wrong with lines that were read and could not be decoded, by number."""
+
+    def refusal(self, first: int, last: int | None = None) -> DataError | None:
+        """Why lines from `first` to `last` (None: that one) make no row, told once; None where nothing is wrong with their bytes."""
+        if not self.broken:
+            return None
+        return next((self.broken.pop(number) for number in range(first, (last or first) + 1) if number in self.broken), None)
 
     def __iter__(self) -> Iterator[tuple[int, str]]:
         """Line numbers, from 1, with the lines."""
@@ -74,21 +91,22 @@ def source_name(path: str | Path) -> str:
     return "stdin" if str(path) == STDIN else str(path)
 
 
-def read_lines(stream: BinaryIO, source: str) -> Lines:
-    """The decoded lines of a stream; DataError names the line that is neither UTF-8 nor GB18030, or no text at all."""
+def read_lines(stream: LineStream, source: str, head_bytes: int = HEAD_BYTES) -> Lines:
+    """The decoded lines of a stream; DataError where it is neither UTF-8 nor GB18030, or no text at all."""
     raw_lines = _raw_lines(stream, source)
     head: list[bytes] = []
     size = 0
-    while size < HEAD_BYTES and (line := next(raw_lines, None)) is not None:
+    while size < head_bytes and (line := next(raw_lines, None)) is not None:
         if not head:
             line = line.removeprefix(_UTF8_BOM)
         head.append(line)
         size += len(line)
-    encoding = _decide(head, source, first=1)
-    decoded = tuple(line.decode(encoding) for line in head)
+    encoding, broken = _decide(head, source, first=1)
+    decoded = tuple(line.decode(encoding, "replace") for line in head)
     # A head of plain ASCII leaves the question open: it is put again at the first line that is more.
     ascii_so_far = all(line.isascii() for line in decoded)
-    return Lines(source, encoding, decoded, _decode_rest(raw_lines, source, None if ascii_so_far else encoding, len(head) + 1))
+    rest = _decode_rest(raw_lines, source, None if ascii_so_far else encoding, len(head) + 1, broken)
+    return Lines(source, encoding, decoded, rest, broken)
 
 
 def _open(path: str | Path) -> io.BufferedReader:
@@ -110,7 +128,7 @@ def _nearest_sibling(file: Path) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
-def _raw_lines(stream: BinaryIO, source: str) -> Iterator[bytes]:
+def _raw_lines(stream: LineStream, source: str) -> Iterator[bytes]:
     """Lines of bytes; 0x0A is a line end in UTF-8 and never part of a GB18030 character, so lines can be cut before decoding."""
     number = 0
     while True:
@@ -136,33 +154,36 @@ def _refuse_other_files(start: bytes, source: str) -> None:
             raise DataError(f"{source}: expected text or Parquet, found {what}; {cure}")
 
 
-def _decode_rest(raw_lines: Iterator[bytes], source: str, encoding: str | None, first: int) -> Iterator[str]:
+def _decode_rest(raw_lines: Iterator[bytes], source: str, encoding: str | None, first: int, broken: dict[int, DataError]) -> Iterator[str]:
     for number, line in enumerate(raw_lines, start=first):
         if encoding is None and not line.isascii():
-            encoding = _decide([line], source, number)
+            encoding, _ = _decide([line], source, number)
         try:
             yield line.decode(encoding or "ascii")
         except UnicodeDecodeError as error:
-            raise DataError(_undecodable(source, number, error, f"not {_shown(encoding)} as the lines before")) from None
+            broken[number] = _undecodable(source, number, error, f"not {_shown(encoding)} as the lines before")
+            yield line.decode(encoding or "ascii", "replace")
 
 
-def _decide(lines: Sequence[bytes], source: str, first: int) -> str:
-    """utf-8 or gb18030.
+def _decide(lines: Sequence[bytes], source: str, first: int) -> tuple[str, dict[int, DataError]]:
+    """utf-8 or gb18030, and the lines that are not in it; DataError where most are in neither.
 
     UTF-8 Chinese with one broken byte often decodes as GB18030, to other characters. So GB18030 is taken only where most lines
     beyond ASCII are no UTF-8, as in a real GB18030 file.
     """
     beyond_ascii = [(number, line) for number, line in enumerate(lines, start=first) if not line.isascii()]
-    failures = [(number, error) for number, line in beyond_ascii if (error := _decode_error(line, "utf-8")) is not None]
-    if not failures:
-        return "utf-8"
-    number, error = failures[0]
-    if 2 * len(failures) <= len(beyond_ascii):
-        raise DataError(_undecodable(source, number, error, "not UTF-8 as the other lines"))
-    for number, line in beyond_ascii:
-        if (other := _decode_error(line, "gb18030")) is not None:
-            raise DataError(_undecodable(source, number, other, "neither UTF-8 nor GB18030"))
-    return "gb18030"
+
+    def failures(encoding: str, what: str) -> dict[int, DataError]:
+        tried = ((number, _decode_error(line, encoding)) for number, line in beyond_ascii)
+        return {number: _undecodable(source, number, error, what) for number, error in tried if error is not None}
+
+    not_utf8 = failures("utf-8", "not UTF-8 as the other lines")
+    if 2 * len(not_utf8) <= len(beyond_ascii):
+        return "utf-8", not_utf8
+    neither = failures("gb18030", "neither UTF-8 nor GB18030")
+    if 2 * len(neither) > len(beyond_ascii):
+        raise next(iter(neither.values()))
+    return "gb18030", neither
 
 
 def _decode_error(line: bytes, encoding: str) -> UnicodeDecodeError | None:
@@ -173,9 +194,9 @@ def _decode_error(line: bytes, encoding: str) -> UnicodeDecodeError | None:
     return None
 
 
-def _undecodable(source: str, number: int, error: UnicodeDecodeError, what: str) -> str:
-    byte = error.object[error.start]
-    return f"{source}:{number}: {what} (byte 0x{byte:02x} at place {error.start + 1} of the line); mend the line or save the file as UTF-8"
+def _undecodable(source: str, number: int, error: UnicodeDecodeError, what: str) -> DataError:
+    found = f"byte 0x{error.object[error.start]:02x} at place {error.start + 1} of the line"
+    return DataError(f"{source}:{number}: {what} ({found}); mend the line or save the file as UTF-8")
 
 
 def _shown(encoding: str | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from fenlei.data.annotated import without_tasks
 from fenlei.data.delimited import Row, looks_tabbed, read_csv, read_tabbed, read_tsv
 from fenlei.data.encodings import STDIN, Lines, open_bytes, read_lines, source_name
+from fenlei.data.growing import open_growing
 from fenlei.data.jsonarray import read_json_array
 from fenlei.data.parquet import read_parquet
 from fenlei.errors import DataError
@@ -45,9 +46,19 @@ class Table:
 
 
 @contextmanager
-def open_table(path: str | Path, *, named: Sequence[str] = (), labelled: bool = True) -> Iterator[Table]:
-    """The rows of a file; `named` are the columns that the user named, which says that a CSV has a header."""
+def open_table(
+    path: str | Path, *, named: Sequence[str] = (), labelled: bool = True, follow: Callable[[], None] | None = None
+) -> Iterator[Table]:
+    """The rows of a file; `named` are the columns that the user named, which says that a CSV has a header.
+
+    `follow` is called whenever a file of JSON lines that is still being written has no more for now; such a file has no end.
+    """
     source = source_name(path)
+    if follow is not None:
+        with open_growing(path, follow) as growing:
+            lines = read_lines(growing, source, head_bytes=1)
+            yield Table(source, "JSON lines", lines.encoding, without_tasks(_json_lines(lines, named), source, labelled)[0])
+        return
     with open_bytes(path) as stream:
         if suffix_of(path) in (".parquet", ".pq"):
             rows, class_names = read_parquet(stream, source)
@@ -97,14 +108,16 @@ def _json_lines(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
     for number, line in lines:
         if not line.strip():
             continue
-        where = f"{lines.source}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: broken JSON at place {error.colno}: {error.msg}; {_EXPECTED_OBJECT}") from None
-        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
-            raise DataError(f"{where}: JSON that cannot be read: {error}; {_EXPECTED_OBJECT}") from None
-        yield number, _checked_object(row, line, where)
+        yield number, lines.refusal(number) or _object_of(line, f"{lines.source}:{number}")
+
+
+def _object_of(line: str, where: str) -> dict[str, Any] | DataError:
+    try:
+        return _checked_object(json.loads(line), line, where)
+    except json.JSONDecodeError as error:
+        return DataError(f"{where}: broken JSON at place {error.colno}: {error.msg}; {_EXPECTED_OBJECT}")
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets a thousand deep
+        return DataError(f"{where}: JSON that cannot be read: {error}; {_EXPECTED_OBJECT}")
 
 
 def _json_array(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
@@ -112,13 +125,13 @@ def _json_array(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
         yield number, _checked_object(value, written, f"{lines.source}:{number}")
 
 
-def _checked_object(value: Any, written: str, where: str) -> dict[str, Any]:
+def _checked_object(value: Any, written: str, where: str) -> dict[str, Any] | DataError:
     """`value` if it is an object of whole characters; `written` is its JSON text."""
     if not isinstance(value, dict):
-        raise DataError(f"{where}: {_EXPECTED_OBJECT}, found {written.strip()[:60]}")
+        return DataError(f"{where}: {_EXPECTED_OBJECT}, found {written.strip()[:60]}")
     if _SURROGATE_ESCAPE.search(written) and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         # Such a string cannot be written to a file again, and tokenizers refuse it.
-        raise DataError(f"{where}: half a character: an escape from \\ud800 to \\udfff without its partner; remove it from the row")
+        return DataError(f"{where}: half a character: an escape from \\ud800 to \\udfff without its partner; remove it from the row")
     return value
 
 
@@ -131,10 +144,10 @@ def _fasttext(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
         while match := _FASTTEXT_LABEL.match(rest):
             labels.append(match[1])
             rest = rest[match.end() :]
-        yield number, {"label": labels if len(labels) > 1 else "".join(labels), "text": rest}
+        yield number, lines.refusal(number) or {"label": labels if len(labels) > 1 else "".join(labels), "text": rest}
 
 
 def _plain(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
     for number, line in lines:
         if line.strip():
-            yield number, {"text": line.rstrip("\r\n")}
+            yield number, lines.refusal(number) or {"text": line.rstrip("\r\n")}

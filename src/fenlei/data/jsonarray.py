@@ -37,12 +37,20 @@ def read_json_array(lines: Lines) -> Iterator[tuple[int, Any, str]]:
         raise text.error(f"the array ends, but {text.peek()!r} follows")
 
 
+def _readable(lines: Lines) -> Iterator[str]:
+    """The lines; DataError at one that cannot be decoded, for where it stands in the array is not known."""
+    for number, line in lines:
+        if (refusal := lines.refusal(number)) is not None:
+            raise refusal
+        yield line
+
+
 class _Text:
     """A window on the file that slides forward; it is cut at line ends only, so no word of JSON is ever halved."""
 
     def __init__(self, lines: Lines) -> None:
         self._source = lines.source
-        self._lines = iter(lines)
+        self._lines = _readable(lines)
         self._buffer = ""
         self._place = 0
         self._line, self._counted = 1, 0  # the line number at the place up to which line ends have been counted
@@ -98,9 +106,9 @@ class _Text:
         """Read on, at least as much as is still unread, so that a long element costs no quadratic time; False at the end."""
         wanted = max(CHUNK, len(self._buffer) - self._place)
         pieces: list[str] = []
-        while wanted > 0 and (numbered := next(self._lines, None)) is not None:
-            pieces.append(numbered[1])
-            wanted -= len(numbered[1])
+        while wanted > 0 and (line := next(self._lines, None)) is not None:
+            pieces.append(line)
+            wanted -= len(line)
         self._count_lines()
         self._buffer = self._buffer[self._place :] + "".join(pieces)
         self._place = self._counted = 0

@@ -5,11 +5,12 @@ A file is opened (encodings), told apart and cut into rows (formats), and its co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name, known_label
 from fenlei.data.delimited import Row
@@ -18,6 +19,9 @@ from fenlei.data.examples import Example
 from fenlei.data.formats import open_table
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
+
+OnBadRow = Callable[[int, DataError], None]
+"""Told the line of a row that does not fit, and what is wrong with it."""
 
 CLASS_FILES = ("labels.yaml", "labels.yml", "class.txt", "classes.txt", "label.txt", "labels.txt")
 """Names of class files that are taken without being asked for, from the folder of the data."""
@@ -51,6 +55,8 @@ def read_examples(
     class_names: Sequence[str] | None = None,
     labelled: bool = True,
     blanks: bool = False,
+    on_bad_row: OnBadRow | None = None,
+    follow: Callable[[], None] | None = None,
 ) -> Iterator[Example]:
     """The rows of a file (`-`: JSON lines from stdin), streamed; DataError at the first row that does not fit.
 
@@ -58,23 +64,40 @@ def read_examples(
     class_names: the only labels allowed; an id in the file becomes its name.
     labelled: False leaves labels unread, so that no label column is needed.
     blanks: True lets rows without a text or a label pass, as "" and None, for those who count them.
+    on_bad_row: is told of each row that does not fit, and reading goes on; what ends it still is a file that cannot be read on.
+    follow: JSON lines that are still being written are read for ever; it is called whenever there is none to be read for now.
     """
     known = None if class_names is None else LabelSet(tuple(class_names))
-    with _opened(path, text_column, label_column, labelled) as (layout, rows, own_names):
+    with _opened(path, text_column, label_column, labelled, on_bad_row, follow) as (layout, rows, own_names):
+        columns = layout.columns
         for line, row in rows:
             where = f"{layout.source}:{line}"
-            columns = layout.columns
-            text = "" if blanks and not columns.has_text(row) else columns.text_of(row, where)
-            label = None
-            if labelled and not (blanks and not columns.has_label(row)):
-                label = columns.label_of(row, where, own_names)
-                label = label if known is None else known_label(label, known, where)
-            yield Example(text, label, layout.source, line, row, layout.columns.candidates_of(row))
+            try:
+                if isinstance(row, DataError):
+                    raise row
+                text = "" if blanks and not columns.has_text(row) else columns.text_of(row, where)
+                label = None
+                if labelled and not (blanks and not columns.has_label(row)):
+                    label = columns.label_of(row, where, own_names)
+                    label = label if known is None else known_label(label, known, where)
+            except DataError as error:
+                if on_bad_row is None:
+                    raise
+                on_bad_row(line, error)
+                continue
+            yield Example(text, label, layout.source, line, row, columns.candidates_of(row))
 
 
-def file_layout(path: str | Path, *, text_column: str | None = None, label_column: str | None = None, labelled: bool = True) -> FileLayout:
+def file_layout(
+    path: str | Path,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    labelled: bool = True,
+    on_bad_row: OnBadRow | None = None,
+) -> FileLayout:
     """How `read_examples` would read a file, judged by its head; DataError where it cannot."""
-    with _opened(path, text_column, label_column, labelled) as (layout, _, _):
+    with _opened(path, text_column, label_column, labelled, on_bad_row) as (layout, _, _):
         return layout
 
 
@@ -88,21 +111,38 @@ def find_class_file(data: str | Path) -> Path | None:
 
 @contextmanager
 def _opened(
-    path: str | Path, text_column: str | None, label_column: str | None, labelled: bool
+    path: str | Path,
+    text_column: str | None,
+    label_column: str | None,
+    labelled: bool,
+    on_bad_row: OnBadRow | None,
+    follow: Callable[[], None] | None = None,
 ) -> Iterator[tuple[FileLayout, Iterator[Row], LabelSet | None]]:
     """The layout of a file, its rows, and the names that the file itself gives to label ids."""
     named = [name.strip() for name in (text_column or "").split(",") if name.strip()]
     if labelled and label_column is not None:
         named.append(label_column)
-    with open_table(path, named=named, labelled=labelled) as table:
+    with open_table(path, named=named, labelled=labelled, follow=follow) as table:
         rows = iter(table.rows)
-        first = next(rows, None)
-        if first is None:
-            raise DataError(f"{table.source}: expected at least one row, found none; the file is empty, or has only a header")
-        line, row = first
+        line, row = _first_that_fits(rows, table.source, on_bad_row)
         where = f"{table.source}:{line}"
         columns = choose_columns(row, text_column=text_column, label_column=label_column, labelled=labelled, where=where)
         names = table.class_names.get(columns.label) if columns.label is not None else None
         own_names = None if names is None else LabelSet(names)
         title = find_name(row, TITLE_NAMES, excluded=(*columns.text, columns.label or "")) if text_column is None else None
-        yield FileLayout(table.source, table.format, table.encoding, columns, title), chain([first], rows), own_names
+        yield FileLayout(table.source, table.format, table.encoding, columns, title), chain([(line, row)], rows), own_names
+
+
+def _first_that_fits(rows: Iterator[Row], source: str, on_bad_row: OnBadRow | None) -> tuple[int, dict[str, Any]]:
+    """The first row that can be read; `on_bad_row` is told of those before it."""
+    refused: DataError | None = None
+    for line, row in rows:
+        if not isinstance(row, DataError):
+            return line, row
+        if on_bad_row is None:
+            raise row
+        refused = refused or row
+        on_bad_row(line, row)
+    if refused is not None:
+        raise DataError(f"{source}: none of its rows can be read; the first: {refused}")
+    raise DataError(f"{source}: expected at least one row, found none; the file is empty, or has only a header")

@@ -1,27 +1,29 @@
 """A file of rows to a file of predicted rows: every column kept, in order, and the answer's columns added.
 
 Rows are read, classified and written in windows, so that a file of any size takes the memory of one window and the same rows
-always share their batches. A target file appears under its name only when it is whole.
+always share their batches. A target file appears under its name only when it is whole; until then a journal beside it says how far it
+has come, and the same call goes on from there. A row that cannot be predicted is written to a file of its own, with the reason.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fenlei.artifact import saving, whole_file
+from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
-from fenlei.errors import ConfigError, DataError
+from fenlei.errors import ConfigError, DataError, RequestError
+from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
+from fenlei.inference.rowtext import RowText, row_text
 
 if TYPE_CHECKING:
     from fenlei.inference.classifier import Classifier, Prediction
@@ -38,14 +40,31 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class BulkResult:
-    """What was predicted."""
+    """What was predicted, by this call and by those that it went on from."""
 
     rows: int
     seconds: float
+    """Of this call."""
     tokens_cut: int
     """Tokens of all texts together that did not fit the length limit and were not read."""
     rows_cut: int
     """Texts that lost at least one token."""
+    rejected: int
+    """Rows that could not be predicted; with `rows` they are all rows of the source."""
+    rejected_file: str | None
+    """Where they are, with line and reason; None where there are none, or the target is standard output (then: standard error)."""
+    rows_before: int
+    """Of `rows`, those that were done when this call began."""
+
+
+@dataclass(frozen=True)
+class BulkOptions:
+    """What is asked for of each row."""
+
+    text_column: str | None = None
+    probabilities: bool = False
+    prefix: str = ""
+    labels: tuple[str, ...] | None = None
 
 
 def predict_file(
@@ -57,34 +76,178 @@ def predict_file(
     probabilities: bool = False,
     prefix: str = "",
     labels: Sequence[str] | None = None,
+    follow: bool = False,
     progress: Callable[[int], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> BulkResult:
     """Classifies every row of `source` into `target` (JSONL, or CSV if it ends so); `-` is standard input or output.
 
+    Ended at any moment and called again as before, it goes on, and the file is the same as that of an unbroken call; with standard
+    input or output it starts anew. Rows that cannot be read go to TARGET.rejected.jsonl, with line and reason.
+
     `labels` are the labels to choose among; without them a run of the generate method asks each row among the candidates that it offers.
-    `prefix` goes before the name of each added column; `progress` is told the number of rows done after each window. DataError
-    where a row has no text or a column that would be written twice, ConfigError for a target of another format; a failure leaves
-    nothing behind.
+    `prefix` goes before the name of each added column. `follow` waits for more rows of a file of JSON lines, until it is interrupted;
+    rows are then written to the target itself as soon as no more are there. `progress` is told the number of rows done after each
+    window, `announce` that an earlier call is gone on from. DataError where the file cannot be read on, or a column would be written
+    twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
     """
     began = time.monotonic()
-    rows = rows_cut = tokens_cut = 0
+    options = BulkOptions(text_column, probabilities, prefix, None if labels is None else tuple(labels))
     target = checked_target(target)
-    added = [name for name in ADDED if name != "probabilities" or probabilities]
-    examples = read_examples(source, text_column=text_column, labelled=False)
-    to_text = _CommaSeparated() if str(target).lower().endswith(".csv") else _json_lines
-    with _sink(target) as write:
-        while window := list(itertools.islice(examples, WINDOW_ROWS)):
-            for example in window:
-                refuse_clash(example, added, prefix)
-            predictions = predict_examples(classifier, window, labels)
-            answered = zip(window, predictions, strict=True)
-            write(to_text(window, [predicted_row(e.columns, p, probabilities=probabilities, prefix=prefix) for e, p in answered]))
-            rows += len(window)
-            rows_cut += sum(prediction.tokens_cut > 0 for prediction in predictions)
-            tokens_cut += sum(prediction.tokens_cut for prediction in predictions)
-            if progress:
-                progress(rows)
-    return BulkResult(rows, time.monotonic() - began, tokens_cut, rows_cut)
+    with _sink(classifier, source, target, options, follow) as sink:
+        before = sink.state.rows
+        if announce and sink.state != State():
+            announce(f"going on after the {before:,} rows that are predicted already")
+        if not sink.state.complete:
+            bulk = _Bulk(classifier, sink, row_text(target, sink.partial if sink.state.written else None), options, progress)
+            waiting = bulk.flush if follow else None
+            for example in read_examples(source, text_column=text_column, labelled=False, on_bad_row=bulk.reject, follow=waiting):
+                bulk.take(example)
+            bulk.flush()
+    state = sink.state
+    told = str(rejected_file(target)) if state.rejected and isinstance(target, Path) else None
+    seconds = time.monotonic() - began
+    return BulkResult(state.rows, seconds, state.tokens_cut, state.rows_cut, state.rejected, told, before)
+
+
+class _Sink(Protocol):
+    """Where windows of predicted rows go."""
+
+    @property
+    def state(self) -> State: ...
+
+    @property
+    def partial(self) -> Path | None:
+        """What holds the rows so far, where it is a file."""
+
+    def append(self, text: str, rejected: str, state: State) -> None: ...
+
+
+class _Bulk:
+    """Rows to windows to a sink, after the rows that the sink has already."""
+
+    def __init__(
+        self, classifier: Classifier, sink: _Sink, to_text: RowText, options: BulkOptions, progress: Callable[[int], None] | None
+    ) -> None:
+        self._classifier = classifier
+        self._sink = sink
+        self._to_text = to_text
+        self._options = options
+        self._added = [name for name in ADDED if name != "probabilities" or options.probabilities]
+        self._progress = progress
+        self._window: list[Example] = []
+        self._rejected: list[str] = []
+        self._to_skip = sink.state.rows + sink.state.rejected
+
+    def take(self, example: Example) -> None:
+        """A row that was read; with the last of a window the window is predicted."""
+        if self._is_done():
+            return
+        refuse_clash(example, self._added, self._options.prefix)
+        if example.candidates == () and self._classifier.takes_labels and self._options.labels is None:
+            self._note(example.line, _no_candidates(example))
+            return
+        self._window.append(example)
+        if len(self._window) == WINDOW_ROWS:
+            self.flush()
+
+    def reject(self, line: int, error: DataError) -> None:
+        """A row that could not be read."""
+        if not self._is_done():
+            self._note(line, error)
+
+    def flush(self) -> None:
+        """Predicts what has been taken, and hands it on."""
+        if not self._window and not self._rejected:
+            return
+        options, state = self._options, self._sink.state
+        window, predictions = self._answers(self._window)
+        rows = [
+            predicted_row(example.columns, prediction, probabilities=options.probabilities, prefix=options.prefix)
+            for example, prediction in zip(window, predictions, strict=True)
+        ]
+        state = replace(
+            state,
+            rows=state.rows + len(window),
+            rejected=state.rejected + len(self._rejected),
+            rows_cut=state.rows_cut + sum(prediction.tokens_cut > 0 for prediction in predictions),
+            tokens_cut=state.tokens_cut + sum(prediction.tokens_cut for prediction in predictions),
+        )
+        self._sink.append(self._to_text(window, rows), "".join(self._rejected), state)
+        self._window, self._rejected = [], []
+        if self._progress:
+            self._progress(state.rows)
+
+    def _answers(self, window: list[Example]) -> tuple[list[Example], list[Prediction]]:
+        """The rows that have an answer, with it; RequestError where no row has had one yet, as it is not the rows' fault then."""
+        if not window:
+            return [], []
+        try:
+            return window, self._predict(window)
+        except RequestError:
+            refused = self._refused(window)
+            if len(refused) == len(window) and not self._sink.state.rows:
+                raise
+        for example, error in refused:
+            self._note(example.line, DataError(f"{example.where}: {error}"))
+        lines = {example.line for example, _ in refused}
+        left = [example for example in window if example.line not in lines]
+        return left, self._predict(left) if left else []
+
+    def _refused(self, window: list[Example]) -> list[tuple[Example, RequestError]]:
+        """The rows that cannot be answered, found by halving."""
+        try:
+            self._predict(window)
+        except RequestError as error:
+            half = len(window) // 2
+            return [*self._refused(window[:half]), *self._refused(window[half:])] if half else [(window[0], error)]
+        return []
+
+    def _predict(self, window: Sequence[Example]) -> list[Prediction]:
+        return predict_examples(self._classifier, window, self._options.labels)
+
+    def _is_done(self) -> bool:
+        """Whether the next row was done by a call before this one."""
+        done = self._to_skip > 0
+        self._to_skip -= done
+        return done
+
+    def _note(self, line: int, error: DataError) -> None:
+        self._rejected.append(to_json({"line": line, "reason": str(error)}) + "\n")
+
+
+@contextmanager
+def _sink(classifier: Classifier, source: str | Path, target: str | Path, options: BulkOptions, follow: bool) -> Iterator[_Sink]:
+    if isinstance(target, str):
+        yield _Stdout()
+        return
+    resumable = str(source) != STDIN and Path(source).is_file()  # a pipe can be read but once
+
+    def task() -> dict[str, Any]:
+        identify = known_by_its_start if follow else known_by
+        return {
+            "source": identify(Path(source)) if resumable else None,
+            "model": sha256(to_json(classifier.describe()).encode("utf-8", "backslashreplace")).hexdigest(),
+            "set of options": json_value({**asdict(options), "window": WINDOW_ROWS, "follow": follow}),
+        }
+
+    with journaled(Journal(target, task, in_place=follow), resumable=resumable) as journal:
+        yield journal
+
+
+class _Stdout:
+    """Standard output; rows that cannot be predicted go to standard error."""
+
+    partial = None
+
+    def __init__(self) -> None:
+        self.state = State()
+
+    def append(self, text: str, rejected: str, state: State) -> None:
+        sys.stderr.write(rejected)
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        self.state = state
 
 
 def predict_examples(classifier: Classifier, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
@@ -103,9 +266,12 @@ def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[
     if offered is None or not classifier.takes_labels:
         return None
     if () in offered:
-        empty = examples[offered.index(())]
-        raise DataError(f"{empty.where}: the list of candidate labels is empty; fill it, or remove it from the row")
+        raise _no_candidates(examples[offered.index(())])
     return offered
+
+
+def _no_candidates(example: Example) -> DataError:
+    return DataError(f"{example.where}: the list of candidate labels is empty; fill it, or remove it from the row")
 
 
 def checked_target(target: str | Path) -> str | Path:
@@ -147,62 +313,8 @@ def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabi
 
 def write_rows(target: Path, examples: Sequence[Example], rows: Sequence[Row]) -> None:
     """`rows` to a file, CSV or JSON lines by its ending, whole or not at all; `examples` say where each is from, for errors."""
-    to_text = _CommaSeparated() if target.suffix.lower() == ".csv" else _json_lines
-    with _sink(target) as write:
-        write(to_text(examples, rows))
-
-
-@contextmanager
-def _sink(target: str | Path) -> Iterator[Callable[[str], None]]:
-    """A function that appends text; the file takes its name when the block ends without an error."""
-    if isinstance(target, str):
-        yield _to_stdout
-        return
-    with whole_file(target, DataError) as temporary:
-
-        def append(text: str) -> None:
-            # Opened for each window, so that a full disk shows here, not when something else closes the file.
-            with saving(target, DataError), temporary.open("a", encoding="utf-8", newline="") as file:
-                file.write(text)
-
-        append("")
-        yield append
-
-
-def _to_stdout(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _json_lines(examples: Sequence[Example], rows: Sequence[Row]) -> str:
-    return "".join(to_json(row) + "\n" for row in rows)
-
-
-class _CommaSeparated:
-    """Rows to CSV under the columns of the first row; what is no plain value becomes JSON."""
-
-    def __init__(self) -> None:
-        self._header: tuple[str, ...] | None = None
-
-    def __call__(self, examples: Sequence[Example], rows: Sequence[Row]) -> str:
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        for example, row in zip(examples, rows, strict=True):
-            if self._header is None:
-                self._header = tuple(row)
-                writer.writerow(self._header)
-            unknown = [name for name in row if name not in self._header]
-            if unknown:
-                raise DataError(f"{example.where}: the first row has no column {unknown[0]!r}, so CSV has no place for it; write .jsonl")
-            writer.writerow([_cell(row.get(name)) for name in self._header])
-        return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    plain = json_value(value)
-    if plain is None:
-        return ""
-    return to_json(plain) if isinstance(plain, (dict, list, bool)) else plain
+    with whole_file(target, DataError) as temporary, saving(target, DataError):
+        temporary.write_bytes(row_text(target)(examples, rows).encode("utf-8"))
 
 
 def _rounded(value: float) -> float:

@@ -83,15 +83,16 @@ class Classifier:
         head: nn.Module | None = None,
         trust: TrustConfig | None = None,
         int8: bool = False,
+        verify: bool = False,
     ) -> Classifier:
         """From a folder that `train` wrote; what `trust` names takes the place of the run's own threshold and sets.
 
-        `int8`: faster on CPUs with VNNI, and slightly less exact (see models/quantized.py). ArtifactError where the folder is incomplete,
-        ModelError where its base model is not to be found, DataError where its calibrating rows cannot promise what is asked, ConfigError
-        for `int8` on a machine that has no fast 8-bit products.
+        `int8`: faster on CPUs with VNNI, and slightly less exact (see models/quantized.py). `verify` compares every file with its checksum
+        first. ArtifactError where the folder is incomplete or damaged, ModelError where its base model is not to be found, DataError where
+        its calibrating rows cannot promise what is asked, ConfigError for `int8` on a machine that has no fast 8-bit products.
         """
         asked = load_trust(Path(run), read_manifest(run), trust)  # first: it takes no time, and loading a network may take minutes
-        return cls(load_run(run, device=device, head=head, int8=int8), asked)
+        return cls(load_run(run, device=device, head=head, int8=int8, verified=verify), asked)
 
     @classmethod
     def zero_shot(cls, model: str, labels: Sequence[str] | Path, **options: Any) -> Classifier:
@@ -111,8 +112,8 @@ class Classifier:
         return self.trust.calibration.temperature
 
     def describe(self) -> dict[str, Any]:
-        """The run's manifest (labels, method, base model, versions, ...)."""
-        return dict(self._run.manifest)
+        """The run's manifest (labels, method, base model, versions, ...), with the calibration and promises that its answers have here."""
+        return {**self._run.manifest, **self.trust.to_json()}
 
     @property
     def takes_labels(self) -> bool:

@@ -17,6 +17,7 @@ from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example, candidates_of
 from fenlei.errors import ArtifactError, ConfigError
+from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import fold_lora, head_modules, in_head, load_language_model, load_lora, load_network, load_tokenizer
 from fenlei.models.devices import pick_device, pick_precision
@@ -50,16 +51,27 @@ def encode_examples(encoder: TextEncoder | QuestionEncoder, examples: Sequence[E
 
 
 def load_run(
-    run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, fold: bool = False, int8: bool = False
+    run: str | Path,
+    *,
+    device: Device = "auto",
+    head: nn.Module | None = None,
+    fold: bool = False,
+    int8: bool = False,
+    verified: bool = False,
 ) -> LoadedRun:
     """The trained network of `run`, in evaluation mode. `head`: an instance of the user's own module, if the run was trained with one.
 
     `fold` loads everything in float32, for export. `int8` computes the backbone's linears in 8-bit integers, adapters folded in.
-    ArtifactError where a file of the run is missing or does not fit; ConfigError for `int8` on a machine that cannot.
+    `verified` compares every file with its checksum first. ArtifactError where a file of the run is missing, damaged or does not fit;
+    ConfigError for `int8` on a machine that cannot.
     """
     if int8 and device == "auto":
         device = "cpu"
-    loaded = load_run_from(Path(run), read_manifest(run), device=device, head=head, fold=fold or int8)
+    manifest = read_manifest(run)
+    if verified:
+        verify(Path(run), manifest)
+    with explained(Path(run), manifest):
+        loaded = load_run_from(Path(run), manifest, device=device, head=head, fold=fold or int8)
     return _in_int8(loaded) if int8 else loaded
 
 
@@ -125,7 +137,7 @@ def _in_int8(loaded: LoadedRun) -> LoadedRun:
     for weight in network.base_model.parameters():
         if id(weight) not in in_heads:
             weight.data = weight.data.to(usual)
-    return replace(loaded, method=HeadMethod(network, pad_id).eval())
+    return replace(loaded, method=HeadMethod(network, pad_id).eval(), manifest={**loaded.manifest, "int8": True})
 
 
 def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -38,17 +38,17 @@ def score(
     batch_tokens: int = BATCH_TOKENS,
     autocast: torch.dtype | None = None,
     keep_states: bool = False,
+    only: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Logits of every text, with `keep_states` also what the head reads, where the method has it (encoders have not).
-
-    `progress` is told the number of rows done after each batch.
+    """Logits of every text, or of the rows `only` (the others 0); with `keep_states` also what the head reads, where the method has it
+    (encoders have not). `progress` is told the number of rows done after each batch.
     """
     states: np.ndarray | None = None
     logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
     lengths = encoded.lengths.tolist()
     done = 0
-    for rows in by_token_budget(lengths, range(len(encoded)), batch_tokens):
+    for rows in by_token_budget(lengths, range(len(encoded)) if only is None else only, batch_tokens):
         with torch.autocast(method.device.type, autocast) if autocast else nullcontext():
             output = method(collate(encoded, rows, method.pad_id))
         logits[rows] = output.logits.cpu().numpy()

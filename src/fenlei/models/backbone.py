@@ -107,7 +107,13 @@ def load_network(
     with quiet_transformers():
         try:
             network, info = AutoModelForSequenceClassification.from_pretrained(
-                folder, config=config, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=new_head, trust_remote_code=False
+                folder,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=new_head,
+                trust_remote_code=False,
+                use_safetensors=True,
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a classifier ({first_line(error)})") from error
@@ -137,7 +143,13 @@ def load_language_model(folder: Path, pad_id: int, *, layers: int | None, dtype:
     with quiet_transformers():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, config=config, dtype=dtype, attn_implementation=ATTENTION, output_loading_info=True, trust_remote_code=False
+                folder,
+                config=config,
+                dtype=dtype,
+                attn_implementation=ATTENTION,
+                output_loading_info=True,
+                trust_remote_code=False,
+                use_safetensors=True,
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({first_line(error)})") from error

@@ -55,7 +55,10 @@ class HeadMethod(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch | torch.Tensor) -> Output:
+        """What the network says of a batch, or of states that a frozen backbone has pooled before, float32 (rows, hidden)."""
+        if isinstance(batch, torch.Tensor):
+            return Output(self.classify(batch), batch)
         return self._decode(batch) if is_decoder(self.stock) else self._encode(batch.to(self.device))
 
     def pool(self, batch: Batch) -> torch.Tensor:

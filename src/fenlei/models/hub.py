@@ -173,8 +173,12 @@ def _shards(folder: Path) -> list[str]:
     if not index.is_file():
         return []
     try:
-        return sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        outside = [name for name in names if Path(name).name != name or name == ".."]
+        if outside:
+            raise ValueError(f"{outside[0]!r} is not the name of a file in this folder")
+        return names
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"{index}: not a readable index of weight files ({first_line(error)}); fetch the model again") from error
 
 

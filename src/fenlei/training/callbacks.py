@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from fenlei.training.progress import Progress
+from fenlei.training.ranks import Ranks
 
 
 class ProgressCallback(TrainerCallback):
@@ -61,10 +62,12 @@ class ProgressCallback(TrainerCallback):
 class StopOnInterrupt(TrainerCallback):
     """Ends training after the current step, with a checkpoint, once the process was asked to stop (Ctrl-C, SIGTERM)."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks) -> None:
         self.asked = False
+        self._ranks = ranks
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.asked = self._ranks.any(self.asked)  # all end after the same step
         if self.asked:
             control.should_save = True
             control.should_training_stop = True

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from fenlei.artifact import COMPLETE, checkpoints, fingerprint, write_text
+from fenlei.artifact import COMPLETE, checkpoints, fingerprint, read_json, write_text
 from fenlei.errors import ArtifactError
 
 WEIGHTS_FILE = "trainable.safetensors"
@@ -55,15 +55,15 @@ def starting_point(run: Path) -> Start:
 def _damage(checkpoint: Path, files: tuple[str, ...] | None = None) -> str | None:
     """What is wrong with `files` of the checkpoint (None: with any), in words; None where nothing is."""
     try:
-        sums = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+        sums = read_json(checkpoint / COMPLETE)
         wanted = {name: sums[name] for name in files or sums}
         changed = [name for name, known in wanted.items() if not (checkpoint / name).is_file() or fingerprint(checkpoint / name) != known]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, ArtifactError) as error:
         return f"{checkpoint.name} is damaged (the checksums in {COMPLETE!r} cannot be read: {error})"
     return f"{checkpoint.name} is damaged ({', '.join(changed)})" if changed else None
 
 
 def _best(checkpoint: Path) -> Path:
     """By its name, for the run's folder may have moved since."""
-    best = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["best_model_checkpoint"]
+    best = read_json(checkpoint / STATE_FILE)["best_model_checkpoint"]
     return checkpoint.with_name(Path(best).name) if best else checkpoint

@@ -24,6 +24,7 @@ from fenlei.data.jsonvalues import to_json
 from fenlei.errors import DataError
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.inference.checksums import checksums
 from fenlei.inference.loading import HEAD_FILE, encode_examples, load_run_from
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import DevScores, save_novelty, save_scores
@@ -84,7 +85,7 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     figures = {"selecting": metrics.to_json(), "baseline": baseline.to_json() if baseline else None, "history": history}
     write_text(out / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
     write_text(out / "README.md", model_card(manifest, metrics, baseline))
-    write_manifest(out, manifest)
+    write_manifest(out, {**manifest, "files": checksums(out)})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     return Finished(metrics, baseline, promises.notes, promises.unmet)
 

@@ -33,7 +33,9 @@ from fenlei.training.checkpoints import STATE_FILE, Start, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
+from fenlei.training.ranks import Ranks, is_first, join
 from fenlei.training.resume import check_same_data, recall, remember
+from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.trainer import RowTrainer, load_weights
 from fenlei.training.vectors import cached_vectors
@@ -76,11 +78,13 @@ def train(
     """Trains, calibrates, measures and saves; returns figures on the selecting rows of dev.
 
     `options` are those of fenlei.config by name and win over `config`. `head` is the option's `linear` or `mlp`, or a module of the
-    user's own that maps float32 (rows, hidden) to (rows, labels). `announce` is told each choice before training starts. ConfigError,
-    DataError, ModelError and ArtifactError come before anything is trained; TrainingInterrupted after Ctrl-C, with a checkpoint that
-    `resume` goes on from; DataError at the end, with the run whole, where its calibrating rows cannot promise what `target_accuracy` asks.
+    user's own that maps float32 (rows, hidden) to (rows, labels). `announce` is told each choice before training starts, and each
+    setback that it lives through. ConfigError, DataError, ModelError and ArtifactError come before anything is trained; TrainingInterrupted
+    after Ctrl-C or SIGTERM, with a checkpoint that `resume` goes on from; DataError at the end, with the run whole, where its calibrating
+    rows cannot promise what `target_accuracy` asks.
     """
     began = time.monotonic()
+    announce = announce if is_first() else None
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
     own_head = head if isinstance(head, nn.Module) else None
     if head is not None and own_head is None:
@@ -92,23 +96,32 @@ def train(
     if resume:
         config = recall(folder, config)
     keep_freed_memory()
+    ranks = join(config.optimization.device)
     setup = prepare(config, head=own_head)
     labels, fingerprints = list(setup.dataset.labels), setup.data_fingerprints()
     if resume:
         check_same_data(folder, labels, fingerprints)
-    else:
+    elif ranks.is_first:
         with saving(folder):
             remember(folder, config, labels, fingerprints)
-    notes = (*(start.notes if start else ()), *setup.notes)
+    together = [f"{ranks.world} processes: each takes its share of a step's rows"] if ranks.world > 1 else []
+    notes = (*(start.notes if start else ()), *setup.notes, *together)
     for note in notes:
         if announce:
             announce(note)
-    history = _optimise(setup, folder, start, progress)
-    finished = finish(setup, folder, history, head=own_head)
+    told: list[str] = []
+
+    def tell(note: str) -> None:
+        told.append(note)
+        if announce:
+            announce(note)
+
+    history = _optimise(setup, ranks, folder, start, progress, tell)
+    finished = ranks.from_first(lambda: finish(setup, folder, history, head=own_head))
     if finished.unmet is not None:
         raise DataError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
     return TrainResult(
-        folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *finished.notes),
+        folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *told, *finished.notes),
         setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
     )  # fmt: skip
 
@@ -120,27 +133,34 @@ def _test_data(setup: Setup, out: Path) -> Path | None:
     return out / TEST_ROWS if options.test_ratio is not None else Path(options.test or options.data)
 
 
-def _optimise(setup: Setup, out: Path, start: Start | None, progress: Callable[[Progress], None] | None) -> list[dict[str, Any]]:
+def _optimise(
+    setup: Setup,
+    ranks: Ranks,
+    out: Path,
+    start: Start | None,
+    progress: Callable[[Progress], None] | None,
+    tell: Callable[[str], None],
+) -> list[dict[str, Any]]:
     """Runs the loop; the best weights by macro F1 on the selecting rows are in the method afterwards. Returns the log history."""
     if setup.config.model.tuning == "none":
         return []
     options = setup.config.optimization
-    stop = StopOnInterrupt()
+    stop = StopOnInterrupt(ranks)
     callbacks: list[Any] = [stop]
     if options.early_stopping_patience is not None:
         callbacks.append(EarlyStoppingCallback(options.early_stopping_patience))
-    if progress:
+    if progress and ranks.is_first:
         callbacks.append(ProgressCallback(progress, setup.batch_size))
     if start is not None:
         state = TrainerState.load_from_json(str(start.checkpoint / STATE_FILE))
         if state.global_step >= setup.steps:  # all steps were done, and what comes after them was cut off
             load_weights(setup.method, start.best)
             return list(state.log_history)
-    vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup)
+    vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup, ranks)
     with _tracked(options.report_to):
         trainer = RowTrainer(
             setup.method,
-            _training_arguments(setup, out),
+            _training_arguments(setup, ranks, out),
             encoded=setup.train,
             vectors=vectors,
             label_ids=setup.label_ids,
@@ -148,6 +168,8 @@ def _optimise(setup: Setup, out: Path, start: Start | None, progress: Callable[[
             batch_tokens=options.batch_tokens,
             loss=choose_loss(setup.config),
             autocast=setup.autocast,
+            setbacks=Setbacks(lambda row: setup.dataset.train[row].where, tell, may_halve=ranks.world == 1),
+            ranks=ranks,
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)
@@ -182,7 +204,7 @@ def _keep_logs(trainer: RowTrainer, out: Path) -> None:
             callback.logging_dir = str(out / LOGS)
 
 
-def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
+def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArguments:
     options = setup.config.optimization
     steps = setup.steps
     between = max(1, min(steps, setup.steps_an_epoch) // options.evals_per_epoch)
@@ -198,6 +220,8 @@ def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
         optim="adamw_torch_fused" if setup.device.type in ("cpu", "cuda") else "adamw_torch",
         fp16=setup.autocast == torch.float16,
         use_cpu=setup.device.type == "cpu",
+        ddp_backend="gloo" if ranks.world > 1 and setup.device.type == "cpu" else None,
+        ddp_find_unused_parameters=False,  # all that learns is read in every forward pass
         eval_strategy="steps",
         eval_steps=between,
         save_strategy="steps",
@@ -219,19 +243,20 @@ def _training_arguments(setup: Setup, out: Path) -> TrainingArguments:
     return arguments
 
 
-def _evaluation(setup: Setup) -> Callable[[HeadMethod | GenerateMethod], dict[str, float]]:
+def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMethod], dict[str, float]]:
     """Figures on the selecting rows, uncalibrated, of the weights as they are."""
     labels = setup.dataset.labels
     gold = np.array(labels.ids([str(example.label) for example in setup.dataset.selecting]))
     autocast = setup.autocast if setup.precision.weights != torch.float32 else None
     vectors = _vectors(setup, setup.selecting)
+    own = ranks.share(range(len(setup.selecting)), setup.selecting.lengths)
 
     def evaluate(method: HeadMethod | GenerateMethod) -> dict[str, float]:
         if vectors is not None and isinstance(method, HeadMethod):
             with torch.inference_mode():
                 logits = method.classify(torch.from_numpy(np.array(vectors))).cpu().numpy()
         else:
-            logits = score(method, setup.selecting, len(labels), autocast=autocast).logits
+            logits = ranks.summed(score(method, setup.selecting, len(labels), autocast=autocast, only=own).logits)
         metrics = compute_metrics(gold, probabilities(logits), labels)
         # Macro F1 moves in steps, and stands still where few rows or one answer decide it: the loss breaks ties.
         selection = metrics.macro_f1 - 1e-6 * min(metrics.log_loss, 1e3)

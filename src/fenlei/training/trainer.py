@@ -1,14 +1,16 @@
 """The optimisation loop: transformers.Trainer, fed with row numbers.
 
-The one subclass of Trainer in the house. It differs in three places, each for a promise of the design:
+The one subclass of Trainer in the house. It differs in four places, each for a promise of the design:
   - a step's rows go through the network in groups under a token budget, and the loss is averaged over the step's rows, so that
     `batch_tokens` changes memory and speed and nothing else;
   - evaluation is the same code as prediction;
-  - a checkpoint holds the weights that learn, and only those.
+  - a checkpoint holds the weights that learn, and only those;
+  - of several processes, each takes its share of every step's rows.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
@@ -30,6 +33,8 @@ from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 from fenlei.training.objectives import Loss
+from fenlei.training.ranks import Ranks
+from fenlei.training.setbacks import Setbacks, is_out_of_memory
 
 
 class Rows(Dataset[int]):
@@ -60,6 +65,8 @@ class RowTrainer(Trainer):
         batch_tokens: int,
         loss: Loss,
         autocast: torch.dtype | None,
+        setbacks: Setbacks,
+        ranks: Ranks,
         **rest: Any,
     ) -> None:
         # Trainer insists on an evaluation set; `evaluate` below knows its own.
@@ -72,32 +79,75 @@ class RowTrainer(Trainer):
         self._evaluation = evaluation
         self._batch_tokens = batch_tokens
         self._loss = loss
+        self._setbacks = setbacks
+        self._ranks = ranks
+        self._step_rows: list[int] = []
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed)
         loader: DataLoader[Any] = DataLoader(cast(Any, self.train_dataset), batch_sampler=cast(Any, batches), collate_fn=_row_numbers)
-        return cast("DataLoader[Any]", self.accelerator.prepare(loader))
+        # One process, whatever their number: all are given the rows of a step, and each takes its share in `_gradients`.
+        return cast("DataLoader[Any]", prepare_data_loader(cast(Any, loader), num_processes=1, process_index=0))
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """One optimiser step's gradients; the mean loss of its rows."""
+        """One optimiser step's gradients; the mean loss of its rows. Where memory runs out, once more with half the tokens at once."""
         model.train()
-        rows: list[int] = inputs["rows"].tolist()
+        rows = self._step_rows = inputs["rows"].tolist()
+        while True:
+            try:
+                return self._gradients(model, rows)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            # Here, not above: while the error is handled, its traceback holds the memory of the failed step.
+            self._batch_tokens = self._setbacks.take_less(self._batch_tokens)
+            model.zero_grad()
+
+    def _gradients(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
         total = torch.zeros((), device=self.args.device)
-        for group in by_token_budget(self._lengths, rows, self._batch_tokens):
+        own, turns = self._groups(rows)
+        # Gradients of several processes are averaged, where the mean over the rows of all is wanted.
+        scale = self._ranks.world / len(rows)
+        for turn in range(turns):
+            group = own[turn] if turn < len(own) else rows[:1]
             gold = self._label_ids[group].to(self.args.device)
-            logits = self._logits(model, group)
-            loss = self._loss(logits, gold) / len(rows)
-            self.accelerator.backward(loss)
+            with self._gradients_stay_here(model, turn < turns - 1):
+                loss = self._loss(self._logits(model, group), gold) * (scale if turn < len(own) else 0.0)
+                self.accelerator.backward(loss)
             total += loss.detach()
         return total
 
+    def _groups(self, rows: list[int]) -> tuple[list[list[int]], int]:
+        """This process's groups of rows, and how many turns all take: networks whose weights are spread over processes run in step."""
+        world = range(self._ranks.world)
+        shares = [self._ranks.share(rows, self._lengths, rank) for rank in world]
+        groups = [list(by_token_budget(self._lengths, share, self._batch_tokens)) for share in shares]
+        return groups[self._ranks.rank], max(map(len, groups))
+
+    def _gradients_stay_here(self, model: torch.nn.Module, more_follow: bool) -> AbstractContextManager[Any]:
+        """Processes exchange gradients once a step, with the last group."""
+        together = self._ranks.world > 1 and more_follow
+        return cast("AbstractContextManager[Any]", self.accelerator.no_sync(model)) if together else nullcontext()
+
     def _logits(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
         if self._vectors is not None:
-            return cast(HeadMethod, self._method).classify(torch.from_numpy(self._vectors[rows]))
+            return cast(torch.Tensor, model(torch.from_numpy(self._vectors[rows])).logits)
         with self._autocast():
             return cast(torch.Tensor, model(collate(self._encoded, rows, self._method.pad_id)).logits)
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """Where the gradients are no numbers they are dropped: a step without any moves no weight."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
+        if self.args.fp16:
+            return norm  # its scaler looks for such steps itself, and leaves them out
+        if math.isfinite(float(norm)):
+            self._setbacks.went_well()
+        else:
+            model.zero_grad()
+            self._setbacks.skip(self._step_rows, self.state.global_step + 1)
+        return norm
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Figures on the selecting rows, under the names Trainer keeps its best checkpoint by."""
@@ -111,16 +161,22 @@ class RowTrainer(Trainer):
         """Whole, with a mark that says so, or not at all."""
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         try:
-            unseal(folder)
+            if self._ranks.is_first:
+                unseal(folder)
+            self._ranks.wait()
             super()._save_checkpoint(model, trial)
-            seal(folder)
+            self._ranks.wait()
+            if self._ranks.is_first:
+                seal(folder)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch.save gives a RuntimeError where the disk is full
             raise ArtifactError(f"{folder}: could not be saved ({error}); free some space, then continue with --resume") from error
         finally:
-            if not (folder / COMPLETE).exists():
+            if self._ranks.is_first and not (folder / COMPLETE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if not self._ranks.is_first:
+            return
         folder = Path(output_dir or cast(str, self.args.output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         learning = {name: p.detach().contiguous() for name, p in self._method.named_parameters() if p.requires_grad}

@@ -1,0 +1,118 @@
+"""One training in two processes: the same steps as in one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import in_two
+
+from fenlei.artifact import checkpoints
+from fenlei.inference.classifier import Classifier
+from fenlei.models.devices import Precision
+from fenlei.training.fit import TrainingInterrupted, train
+from fenlei.training.progress import Progress
+from fenlei.training.ranks import Ranks
+from fenlei.training.trainer import RowTrainer
+
+OPTIONS: dict[str, Any] = {
+    "max_steps": 14, "batch_size": 9, "batch_tokens": 60, "learning_rate": 0.003, "device": "cpu", "baseline": False, "dev_ratio": 0.3,
+}  # fmt: skip
+EXACT = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
+
+
+@given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=40), world=st.integers(1, 5))
+def test_shares_are_all_rows_once_and_balanced(lengths: list[int], world: int) -> None:
+    shares = [Ranks(rank, world).share(range(len(lengths)), np.array(lengths)) for rank in range(world)]
+    assert sorted(row for share in shares for row in share) == list(range(len(lengths)))
+    tokens = [sum(lengths[row] for row in share) for share in shares]
+    assert max(tokens) - min(tokens) <= max(lengths)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split")
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: EXACT)
+
+
+def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:
+    return Classifier.load(run, device="cpu").logits([row["text"] for row in rows]).logits
+
+
+@pytest.mark.parametrize(
+    "options", [{"tuning": "full"}, {"tuning": "lora"}, {"tuning": "frozen"}, {"method": "generate", "tuning": "lora"}]
+)
+def test_two_processes_end_where_one_does(
+    options: dict[str, str], tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    options = {**OPTIONS, **options}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
+
+    def work(rank: int) -> None:
+        taken: list[int] = []
+        real = RowTrainer._groups
+
+        def note(self: RowTrainer, rows: list[int]) -> Any:
+            own, turns = real(self, rows)
+            taken.extend(row for group in own for row in group)
+            return own, turns
+
+        RowTrainer._groups = note  # type: ignore[method-assign]
+        result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "two", **options)
+        (tmp_path / f"{rank}.json").write_text(json.dumps({"taken": taken, "metrics": result.metrics.to_json()}))
+
+    in_two(work)
+    said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    assert said[0]["metrics"] == said[1]["metrics"]
+    rows = json.loads((tmp_path / "two" / "fenlei.json").read_text())["data"]["rows"]["train"]
+    taken = said[0]["taken"] + said[1]["taken"]
+    counts = np.bincount(taken, minlength=rows)
+    epochs = 14 / -(-rows // 9)
+    assert set(counts) <= {int(np.floor(epochs)), int(np.ceil(epochs))}, "each row once an epoch"
+    one, two = logits(tmp_path / "one", toy_rows), logits(tmp_path / "two", toy_rows)
+    assert np.abs(one - two).max() < 0.02 * np.abs(one).max()
+    assert (one.argmax(axis=1) == two.argmax(axis=1)).mean() > 0.97
+    figures = [json.loads((tmp_path / name / "metrics.json").read_text())["history"] for name in ("one", "two")]
+    first, second = ([entry["eval_loss"] for entry in history if "eval_loss" in entry] for history in figures)
+    np.testing.assert_allclose(first, second, rtol=2e-3)
+
+
+@pytest.mark.parametrize("two_first", [True, False])
+def test_a_checkpoint_resumes_in_another_number_of_processes(
+    two_first: bool, tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "tuning": "full"}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
+
+    def stop(now: Progress) -> None:
+        if now.step == 6 and now.metrics is None:
+            os.kill(os.getpid(), 15)  # one process is told; the other has to stop after the same step
+
+    def begin(rank: int) -> None:
+        with pytest.raises(TrainingInterrupted):
+            train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", progress=stop, **options)
+
+    def go_on(rank: int) -> None:
+        train(out=tmp_path / "run", resume=True)
+
+    if two_first:
+        in_two(begin)
+    else:
+        begin(0)
+    assert checkpoints(tmp_path / "run")[0].name == "checkpoint-7"
+    if two_first:
+        go_on(0)
+    else:
+        in_two(go_on)
+    one, run = logits(tmp_path / "one", toy_rows), logits(tmp_path / "run", toy_rows)
+    assert np.abs(one - run).max() < 0.02 * np.abs(one).max()

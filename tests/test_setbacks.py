@@ -1,0 +1,172 @@
+"""Trainings that are hit inside a step, told to stop, or killed while a checkpoint is written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import ended, split
+from safetensors.torch import load_file
+
+from fenlei.artifact import checkpoints
+from fenlei.errors import ArtifactError, ModelError
+from fenlei.models.devices import Precision
+from fenlei.training import fit
+from fenlei.training.fit import TrainingInterrupted, train
+from fenlei.training.progress import Progress
+from fenlei.training.setbacks import is_out_of_memory
+from fenlei.training.trainer import RowTrainer
+
+OPTIONS: dict[str, Any] = {
+    "max_steps": 14, "batch_size": 8, "learning_rate": 0.01, "tuning": "frozen", "device": "cpu", "baseline": False, "dev_ratio": 0.2,
+    "evals_per_epoch": 2,
+}  # fmt: skip
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return {path.name + key: value for path in sorted((run / "model").glob("*.safetensors")) for key, value in load_file(path).items()}
+
+
+def same(a: Path, b: Path) -> bool:
+    ours, theirs = weights_of(a), weights_of(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def with_loss(monkeypatch: pytest.MonkeyPatch, spoilt: Any) -> None:
+    """`spoilt` is told the number of each step and the loss, and gives the loss that the trainer sees."""
+    real = fit.choose_loss
+    calls = iter(range(1, 10_000))
+    monkeypatch.setattr(fit, "choose_loss", lambda config: lambda logits, gold: spoilt(next(calls), real(config)(logits, gold)))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_step_whose_loss_is_no_number_is_named_and_left_out(
+    bad: float, tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    told: list[str] = []
+
+    def watch(now: Progress) -> None:
+        if now.metrics is None:
+            trainer = next(one for one in trainers if one is not None)
+            seen.append(torch.cat([p.detach().flatten().clone() for p in trainer._method.parameters() if p.requires_grad]))
+
+    trainers: list[RowTrainer] = []
+    real = RowTrainer.__init__
+    monkeypatch.setattr(RowTrainer, "__init__", lambda self, *a, **k: (trainers.append(self), real(self, *a, **k))[1])
+    with_loss(monkeypatch, lambda step, loss: loss * bad if step in (3, 4, 7) else loss)
+    result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", progress=watch, announce=told.append, **OPTIONS)
+    moved = [not torch.equal(before, after) for before, after in pairwise(seen)]  # moved[0]: in step 2
+    assert [step for step, did in enumerate(moved, start=2) if not did] == [3, 4, 7]
+    skipped = [note for note in told if "left out" in note]
+    assert [note.split(":")[0] for note in skipped] == ["step 3", "step 4", "step 7"]
+    assert all(f"{toy_file}:" in note for note in skipped)
+    assert set(skipped) <= set(result.notes)
+    assert all(value.isfinite().all() for value in weights_of(tmp_path / "run").values())
+
+
+def test_three_such_steps_in_a_row_are_an_error(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_loss(monkeypatch, lambda step, loss: loss * float("nan") if step >= 9 else loss)
+    with pytest.raises(ModelError, match=r"step 11: .* not a number, 3 steps in a row \(rows .*toy_news\.jsonl:\d+.*--lr"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS)
+    assert checkpoints(tmp_path / "run"), "the one before it is there to go on from"
+
+
+def test_out_of_memory_halves_the_tokens_at_once_and_the_weights_stay(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
+    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: exact)
+    options = {**OPTIONS, "tuning": "full", "learning_rate": 0.001, "max_steps": 3, "batch_tokens": 200}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
+    real = RowTrainer._logits
+    tokens: list[int] = []
+
+    def tight(self: RowTrainer, model: Any, rows: list[int]) -> torch.Tensor:
+        size = len(rows) * max(self._lengths[row] for row in rows)
+        if size > 100 and len(tokens) > 1:  # in the middle of a step: what was added up of it must go
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        tokens.append(size)
+        return real(self, model, rows)
+
+    def never(self: RowTrainer, model: Any, rows: list[int]) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    told: list[str] = []
+    monkeypatch.setattr(RowTrainer, "_logits", tight)
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "halved", announce=told.append, **options)
+    assert [note for note in told if "out of memory" in note] == [
+        "out of memory: batch_tokens halved, 200 to 100; the weights do not depend on it"
+    ]
+    whole, halved = weights_of(tmp_path / "whole"), weights_of(tmp_path / "halved")
+    apart = torch.cat([(whole[key] - halved[key]).abs().flatten() for key in whole])
+    assert (apart > 1e-5).float().mean() < 0.01
+    monkeypatch.setattr(RowTrainer, "_logits", never)
+    with pytest.raises(ModelError, match=r"out of memory with batch_tokens 50; give fewer --batch-tokens"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "never", **{**options, "batch_tokens": 100})
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as huge:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(huge.value)
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_sigterm_leaves_a_checkpoint_that_ends_in_the_same_weights(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **OPTIONS)
+
+    def terminate(now: Progress) -> None:
+        if now.step == 5 and now.metrics is None:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted, match="--resume"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "cut", progress=terminate, **OPTIONS)
+    train(out=tmp_path / "cut", resume=True)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_folder_that_takes_no_files_is_said(tiny_qwen: Path, toy_file: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"/proc/fenlei.*could not be saved .*choose another folder"):
+        train(toy_file, model=str(tiny_qwen), out="/proc/fenlei/run", **OPTIONS)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a process is split")
+def test_killed_at_any_write_of_a_checkpoint_and_resumed_it_ends_in_the_same_weights(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path
+) -> None:
+    """SIGKILL, for real, at every so many files that are opened, cut off, renamed or removed while checkpoints are written."""
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **OPTIONS)
+    events = _changes_below_checkpoints(toy_file, tiny_qwen, tmp_path / "counted", at=0)
+    assert events > 20
+    killed = 0
+    for at in range(2, events, max(1, events // 8)):
+        run = tmp_path / f"at{at}"
+        assert _changes_below_checkpoints(toy_file, tiny_qwen, run, at=at) == -signal.SIGKILL
+        killed += 1
+        resume = bool(checkpoints(run))
+        train(out=run, resume=True) if resume else train(toy_file, model=str(tiny_qwen), out=run, **OPTIONS)
+        assert same(tmp_path / "whole", run), at
+    assert killed >= 8
+
+
+def _changes_below_checkpoints(data: Path, model: Path, out: Path, at: int) -> int:
+    """Trains in a process of its own that dies at the `at`-th change below checkpoints/: how many there were, or minus the signal."""
+    count = out.with_name(out.name + ".count")
+
+    def work() -> None:
+        sys.path.insert(0, str(Path(__file__).parents[1]))
+        from bench.ours.train_or_die import die_at
+
+        changes = die_at(at)
+        train(data, model=str(model), out=out, **OPTIONS)
+        count.write_text(str(changes()))
+
+    code = ended(split(work))
+    return code or int(count.read_text())
