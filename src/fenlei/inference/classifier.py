@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import nn
 
 from fenlei.config import Device
@@ -36,6 +37,8 @@ class Prediction:
     """Whether the probabilities were fitted to held-out rows."""
     tokens_cut: int
     """Tokens of the text that did not fit the length limit and were not read."""
+    tokens_read: int = 0
+    """Tokens that went through the network for this text: its own, what is around it and, where labels are read, theirs."""
 
 
 Labels = Sequence[str] | Sequence[Sequence[str] | None]
@@ -86,6 +89,15 @@ class Classifier:
     def temperature(self) -> float:
         return float(self._run.manifest["temperature"])
 
+    @property
+    def device(self) -> torch.device:
+        return self._run.method.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the network's weights."""
+        return next(self._run.method.parameters()).dtype
+
     def describe(self) -> dict[str, Any]:
         """The run's manifest (labels, method, base model, versions, ...)."""
         return dict(self._run.manifest)
@@ -122,7 +134,8 @@ class Classifier:
             possible = ~np.isneginf(scores.logits[row])
             named = {name: float(p) for name, p, there in zip(asked.names, values, possible, strict=True) if there}
             holds, cut = calibrated and bool(asked.holds[row]), int(scores.tokens_cut[row])
-            answers.append(Prediction(asked.names[best], float(values[best]), named, holds, cut))
+            read = int(scores.tokens_read[row])
+            answers.append(Prediction(asked.names[best], float(values[best]), named, holds, cut, read))
         return answers
 
     def _score(self, texts: Sequence[str], asked: _Asked, progress: Callable[[int], None] | None = None) -> Scores:

@@ -25,6 +25,8 @@ class Scores:
     """float32 (rows, labels)"""
     tokens_cut: np.ndarray
     """int32 (rows,): tokens of each text that did not fit."""
+    tokens_read: np.ndarray
+    """int32 (rows,): tokens of each row that went through the network, padding and what all rows share not counted."""
 
 
 @torch.inference_mode()
@@ -48,4 +50,4 @@ def score(
         done += len(rows)
         if progress:
             progress(done)
-    return Scores(logits, encoded.tokens_cut)
+    return Scores(logits, encoded.tokens_cut, encoded.lengths)
