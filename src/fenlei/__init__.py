@@ -10,7 +10,8 @@ from fenlei.errors import ArtifactError, ConfigError, DataError, FenleiError, Mo
 if TYPE_CHECKING:
     from fenlei.config import RunConfig
     from fenlei.data.examples import Example
-    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.inference.classifier import Classifier
+    from fenlei.inference.prediction import Prediction
     from fenlei.labels import LabelSet
     from fenlei.training.fit import TrainResult, train
 
@@ -37,7 +38,7 @@ _HOMES = {
     "Classifier": "fenlei.inference.classifier",
     "Example": "fenlei.data.examples",
     "LabelSet": "fenlei.labels",
-    "Prediction": "fenlei.inference.classifier",
+    "Prediction": "fenlei.inference.prediction",
     "RunConfig": "fenlei.config",
     "TrainResult": "fenlei.training.fit",
     "train": "fenlei.training.fit",

@@ -24,7 +24,8 @@ from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.inference.classifier import Classifier
+    from fenlei.inference.prediction import Prediction
 
 WINDOW_ROWS = 2048
 STDIO = "-"

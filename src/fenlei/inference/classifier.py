@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from fenlei.config import Device
 from fenlei.errors import RequestError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.inference.loading import LoadedRun, load_run
+from fenlei.inference.prediction import Prediction
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.zero_shot import load_zero_shot
 from fenlei.labels import LabelSet
@@ -22,23 +23,6 @@ from fenlei.text.asking import QuestionEncoder, check_candidates
 from fenlei.text.prompts import TextEncoder
 
 KEPT_LABEL_SETS = 8
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one text."""
-
-    label: str
-    confidence: float
-    """Probability of `label`, between 0 and 1."""
-    probabilities: Mapping[str, float]
-    """Of every label that it was asked among, in label order; they sum to 1."""
-    calibrated: bool
-    """Whether the probabilities were fitted to held-out rows."""
-    tokens_cut: int
-    """Tokens of the text that did not fit the length limit and were not read."""
-    tokens_read: int = 0
-    """Tokens that went through the network for this text: its own, what is around it and, where labels are read, theirs."""
 
 
 Labels = Sequence[str] | Sequence[Sequence[str] | None]

@@ -71,7 +71,7 @@ def create_app(
         app.add_exception_handler(kind, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    counted = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
+    counted = frozenset({*app.openapi()["paths"], *FILES})
     gate: App = Gate(app, service, keys, OPEN, counted)  # type: ignore[arg-type]
     if not cors_origins:
         return gate
@@ -94,11 +94,10 @@ async def _invalid(request: Request, error: Exception) -> Response:
     """What was expected where; not what was found, which may be a text, or nothing that JSON can say."""
     assert isinstance(error, RequestValidationError)
     found = error.errors()
-    kind: Kind = "malformed" if any(one["type"] == "json_invalid" for one in found) else "invalid"
+    if any(one["type"] == "json_invalid" for one in found):
+        return await _problem(request, ProblemError("malformed", "the body is no JSON; send an object, encoded as UTF-8"))
     told = "; ".join(f"{'.'.join(str(step) for step in one['loc'][1:]) or 'body'}: {one['msg']}" for one in found[:4])
-    return await _problem(
-        request, ProblemError(kind, told.encode("ascii", "backslashreplace").decode() if not told.isprintable() else told)
-    )
+    return await _problem(request, ProblemError("invalid", told.encode("utf-8", "backslashreplace").decode()))
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

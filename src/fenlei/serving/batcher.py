@@ -19,7 +19,7 @@ from typing import Protocol
 
 from fenlei.errors import FenleiError
 from fenlei.serving.limits import Limits
-from fenlei.serving.model import Answered, Served
+from fenlei.serving.model import Answered, ModelLostError, Served
 from fenlei.serving.problems import ProblemError, problem_of
 from fenlei.serving.scheduling import about_tokens, together
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from fenlei.artifact import MANIFEST
 from fenlei.errors import FenleiError
-from fenlei.inference.classifier import Classifier, Prediction
+from fenlei.inference.classifier import Classifier
+from fenlei.inference.prediction import Prediction
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from fenlei.data.jsonvalues import to_json
-from fenlei.inference.classifier import Prediction
+from fenlei.inference.prediction import Prediction
 from fenlei.serving.service import Service
 
 LEAST_PROBABILITY = 1e-38

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
-from fenlei.inference.classifier import Prediction
+from fenlei.inference.prediction import Prediction
 from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import Json, LabelScore, TheService, by_score, logit, tokens_read
 from fenlei.serving.protocols.errors import OpenAIError, responses

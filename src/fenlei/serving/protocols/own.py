@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
-from fenlei.inference.classifier import Prediction
+from fenlei.inference.prediction import Prediction
 from fenlei.serving.protocols.answers import Json, TheService
 from fenlei.serving.protocols.errors import OpenAIError, responses
 
