@@ -7,14 +7,17 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HEAD_SECONDS = 10.0
-"""For a request's head to be whole. uvicorn itself waits for ever; its keep-alive bounds only the time between two requests."""
-
 
 class PatientConnection(H11Protocol):
-    """uvicorn's HTTP/1.1 with an end to its patience."""
+    """uvicorn's HTTP/1.1, with `head_seconds` for a request's head to be whole.
 
-    _head_timer: asyncio.TimerHandle | None = None
+    uvicorn itself waits for ever: its keep-alive bounds only the time between two requests.
+    """
+
+    def __init__(self, head_seconds: float, **given: Any) -> None:
+        super().__init__(**given)
+        self._head_seconds = head_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -34,7 +37,7 @@ class PatientConnection(H11Protocol):
             self._expect_head()  # the first drop of the next request, on a connection that was kept
 
     def _expect_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._head_timer = self.loop.call_later(self._head_seconds, self.transport.close)
 
     def _head_is_there(self) -> None:
         if self._head_timer is not None:

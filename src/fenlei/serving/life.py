@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 self._make_app,
                 factory=True,
-                http=PatientConnection,
+                http=partial(PatientConnection, settings.limits.read_timeout),  # type: ignore[arg-type]  # whatever makes a protocol
                 ws="none",
                 lifespan="on",
                 log_config=None,
