@@ -19,7 +19,7 @@ from fenlei.cli import display
 from fenlei.cli.demo import HEADLINES, free_folder
 from fenlei.cli.main import main
 from fenlei.cli.options import HELP
-from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig
+from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrustConfig
 from fenlei.errors import ConfigError, DataError
 from fenlei.training.progress import Progress
 
@@ -33,7 +33,7 @@ class FakeClassifier:
     loaded: tuple[str, str] = ("", "")
 
     @classmethod
-    def load(cls, run: str, *, device: str) -> FakeClassifier:
+    def load(cls, run: str, *, device: str, trust: TrustConfig) -> FakeClassifier:
         cls.loaded = (run, device)
         return cls()
 
@@ -45,6 +45,9 @@ class FakeClassifier:
                 probabilities={t[:2]: 0.75, "其他": 0.25},
                 calibrated=len(t) < 9,
                 tokens_cut=max(0, len(t) - 9),
+                prediction_set=None,
+                abstained=None,
+                novelty=None,
             )
             for t in texts
         ]
@@ -154,7 +157,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_every_field_of_the_configuration_is_an_option() -> None:
-    fields = {one.name for part in (DataConfig, ModelConfig, OptimizationConfig) for one in dataclasses.fields(part)}
+    fields = {one.name for part in (DataConfig, ModelConfig, OptimizationConfig, TrustConfig) for one in dataclasses.fields(part)}
     assert set(HELP) == fields - {"data"}
 
 
@@ -391,3 +394,28 @@ def test_a_bar_that_fails_leaves_the_terminal_alone(monkeypatch: pytest.MonkeyPa
 def test_long_waits_are_told_in_hours() -> None:
     assert display._clock(3725.4) == "1:02:05"
     assert display._clock(5) == "0:05"
+
+
+def test_runs_to_compare_and_promises_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def evaluate_run(run: Path, data: str, **options: Any) -> None:
+        told.update(options)
+        raise DataError("enough")
+
+    monkeypatch.setattr("fenlei.report.evaluation.evaluate_run", evaluate_run)
+    words = ["evaluate", "runs/a", "test.jsonl", "--compare", "runs/b", "runs/c", "--target-accuracy", "0.9", "--set-coverage", "0.95"]
+    assert main(words) == 1
+    assert told["compare_with"] == ["runs/b", "runs/c"]
+    assert told["trust"] == TrustConfig(target_accuracy=0.9, set_coverage=0.95)
+    assert main(["evaluate", "runs/a", "test.jsonl", "--compare", "b", "--compare", "c"]) == 1
+    assert told["compare_with"] == ["b", "c"]
+
+
+def test_a_second_file_to_evaluate_and_contradicting_promises_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "runs/a", "test.jsonl", "other.jsonl"]) == 2
+    assert "--compare" in capsys.readouterr().err
+    assert main(["predict", "runs/a", "--text", "x", "--target-accuracy", "0.9", "--min-confidence", "0.5"]) == 1
+    assert "exclude each other" in capsys.readouterr().err
+    assert main(["predict", "runs/a", "--text", "x", "--target-accuracy", "99"]) == 1
+    assert "between 0 and 1" in capsys.readouterr().err

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fenlei.config import Device
+from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.config import Device, TrustConfig
+from fenlei.errors import ConfigError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
     from fenlei.inference.classifier import Classifier
+    from fenlei.inference.prediction import Prediction
 
 
 EXAMPLES = (
     "fenlei predict runs/news --text 央行宣布下调存款准备金率",
     "fenlei predict Qwen/Qwen3-0.6B --labels 财经,体育,科技 --text 央行宣布下调存款准备金率",
     "fenlei predict runs/news new.csv --out predicted.csv --probabilities",
+    "fenlei predict runs/news new.csv --out predicted.csv --target-accuracy 0.99",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
 )
 
@@ -34,19 +39,29 @@ def predict(
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
+    min_confidence: MinConfidence = None,
+    target_accuracy: TargetAccuracy = None,
+    set_coverage: SetCoverage = None,
+    set_score: SetScoreOption = "lac",
+    set_by_class: SetByClass = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on CPUs with VNNI, slightly less exact.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
 ) -> None:
     """Classify a text, or every row of a file.
 
-    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added.
+    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added, and where the run measures them
+    or they are asked for, prediction_set, abstained and novelty. No row is ever dropped.
     """
     if (source is None) == (not text):
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
 
+    trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
     if source is None:
-        classifier, asked = _load(run, device, labels)
-        _predict_texts(classifier, text or [], asked, probabilities, json)
+        classifier, among = _load(run, device, labels, trust, int8)
+        texts = text or []
+        predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
+        _show_texts(texts, predictions, probabilities, json, own_labels=labels is None)
         return
 
     from dataclasses import asdict
@@ -60,10 +75,10 @@ def predict(
     columns = text_column or _trained_column(run)
     if source != "-":
         notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
-    classifier, asked = _load(run, device, labels)
+    classifier, among = _load(run, device, labels, trust, int8)
     with counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
-            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=asked, progress=progress
+            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, progress=progress
         )
     if json and out != "-":
         print_json({"out": out, **asdict(result)})
@@ -71,7 +86,7 @@ def predict(
         _note_summary(result)
 
 
-def _load(run: str, device: Device, labels: str | None) -> tuple[Classifier, list[str] | None]:
+def _load(run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool) -> tuple[Classifier, list[str] | None]:
     """The classifier, and the labels to ask it among where they are not its own."""
     from fenlei.artifact import MANIFEST
     from fenlei.inference.classifier import Classifier
@@ -79,22 +94,26 @@ def _load(run: str, device: Device, labels: str | None) -> tuple[Classifier, lis
 
     keep_freed_memory()
     if labels is None:
-        return Classifier.load(run, device=device), None
+        return Classifier.load(run, device=device, trust=trust, int8=int8), None
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
     named = [name for part in labels.split(",") if (name := part.strip())]
     if (Path(run) / MANIFEST).exists():
-        return Classifier.load(run, device=device), named if file is None else list(read_class_file(file))
+        return Classifier.load(run, device=device, trust=trust, int8=int8), named if file is None else list(read_class_file(file))
+    if int8:
+        raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
+    if trust.promises:
+        raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
     return Classifier.zero_shot(run, named if file is None else file, device=device), None
 
 
-def _predict_texts(classifier: Classifier, texts: list[str], labels: list[str] | None, with_probabilities: bool, as_json: bool) -> None:
+def _show_texts(texts: list[str], predictions: list[Prediction], with_probabilities: bool, as_json: bool, *, own_labels: bool) -> None:
     from fenlei.cli.display import notes, probability_bars, tables
     from fenlei.data.jsonvalues import to_json
     from fenlei.inference.bulk import predicted_row
 
-    for text, prediction in zip(texts, classifier.predict(texts, labels=labels), strict=True):
+    for text, prediction in zip(texts, predictions, strict=True):
         if as_json:
             typer.echo(to_json(predicted_row({"text": text}, prediction, probabilities=with_probabilities)))
             continue
@@ -102,16 +121,23 @@ def _predict_texts(classifier: Classifier, texts: list[str], labels: list[str] |
             typer.echo(text)
         typer.echo(f"{prediction.label}\t{prediction.confidence:.4f}")
         tables().print(probability_bars(prediction.probabilities))
+        for line in _beside(prediction):
+            typer.echo(line)
         if prediction.tokens_cut:
             notes().print(f"{prediction.tokens_cut:,} tokens at the end of the text were too many for the model and were not read")
         if not prediction.calibrated:
-            notes().print(f"The confidence is not calibrated: {_why_not(classifier, labels)}.")
+            why = "the run had too few dev rows for it" if own_labels else "nothing was fitted on these labels"
+            notes().print(f"The confidence is not calibrated: {why}.")
 
 
-def _why_not(classifier: Classifier, labels: list[str] | None) -> str:
-    if labels is not None:
-        return "it was fitted on the run's own labels"
-    return "nothing was trained" if "data" not in classifier.describe() else "the run had too few dev rows for it"
+def _beside(prediction: Prediction) -> Iterator[str]:
+    """What is said beside the label, where the run says it."""
+    if prediction.abstained is not None:
+        yield f"abstained\t{'yes: the confidence is below the threshold' if prediction.abstained else 'no'}"
+    if prediction.prediction_set is not None:
+        yield f"set\t{', '.join(prediction.prediction_set) or 'empty: no label is likely enough'}"
+    if prediction.novelty is not None:
+        yield f"novelty\t{prediction.novelty:.4f}"
 
 
 def _trained_column(run: str) -> str | None:

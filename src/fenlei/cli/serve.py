@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
 from fenlei.config import Device
 
 EXAMPLES = (
@@ -28,6 +29,12 @@ def serve(
     classify_shape: Annotated[Literal["vllm", "infinity"], typer.Option(help="Whose answer POST /classify gives.")] = "vllm",
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on CPUs with VNNI, slightly less exact.")] = False,
+    min_confidence: MinConfidence = None,
+    target_accuracy: TargetAccuracy = None,
+    set_coverage: SetCoverage = None,
+    set_score: SetScoreOption = "lac",
+    set_by_class: SetByClass = False,
     max_queue: Annotated[int | None, typer.Option(help="Texts that may wait; more are refused (429).", rich_help_panel=LIMITS)] = None,
     max_texts: Annotated[int | None, typer.Option(help="Texts a request (422).", rich_help_panel=LIMITS)] = None,
     max_characters: Annotated[int | None, typer.Option(help="Characters a text (413).", rich_help_panel=LIMITS)] = None,
@@ -59,8 +66,19 @@ def serve(
     from fenlei.serving.processes import serve as serve_run
 
     settings = Settings(
-        run, host, port, device, workers, api_key_file, tuple(cors_origin or ()), classify_shape, log_texts, Limits(**given)  # type: ignore[arg-type]
-    )  # fmt: skip
+        run,
+        host=host,
+        port=port,
+        device=device,
+        int8=int8,
+        trust=asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class),
+        workers=workers,
+        api_key_file=api_key_file,
+        cors_origins=tuple(cors_origin or ()),
+        classify_shape=classify_shape,
+        log_texts=log_texts,
+        limits=Limits(**given),  # type: ignore[arg-type]
+    )
     raise typer.Exit(serve_run(settings))
 
 

@@ -31,6 +31,9 @@ WINDOW_ROWS = 2048
 STDIO = "-"
 TARGET_SUFFIXES = (".jsonl", ".ndjson", ".csv")
 
+ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "calibrated", "tokens_cut")
+"""The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
+
 Row = dict[str, Any]
 
 
@@ -67,13 +70,14 @@ def predict_file(
     began = time.monotonic()
     rows = rows_cut = tokens_cut = 0
     target = checked_target(target)
+    added = [name for name in ADDED if name != "probabilities" or probabilities]
     examples = read_examples(source, text_column=text_column, labelled=False)
     to_text = _CommaSeparated() if str(target).lower().endswith(".csv") else _json_lines
     with _sink(target) as write:
         while window := list(itertools.islice(examples, WINDOW_ROWS)):
             for example in window:
-                _refuse_clash(example, prefix, probabilities)
-            predictions = classifier.predict([example.text for example in window], labels=labels or offered_labels(classifier, window))
+                refuse_clash(example, added, prefix)
+            predictions = predict_examples(classifier, window, labels)
             answered = zip(window, predictions, strict=True)
             write(to_text(window, [predicted_row(e.columns, p, probabilities=probabilities, prefix=prefix) for e, p in answered]))
             rows += len(window)
@@ -84,17 +88,25 @@ def predict_file(
     return BulkResult(rows, time.monotonic() - began, tokens_cut, rows_cut)
 
 
+def predict_examples(classifier: Classifier, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
+    """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
+    texts = [example.text for example in examples]
+    among = offered_labels(classifier, examples) if labels is None else labels
+    return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
+
+
 def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
     """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
 
     DataError for a row whose list of candidates is empty.
     """
-    if not classifier.takes_labels:
+    offered = candidates_of(examples)
+    if offered is None or not classifier.takes_labels:
         return None
-    empty = next((example for example in examples if example.candidates == ()), None)
-    if empty is not None:
+    if () in offered:
+        empty = examples[offered.index(())]
         raise DataError(f"{empty.where}: the list of candidate labels is empty; fill it, or remove it from the row")
-    return candidates_of(examples)
+    return offered
 
 
 def checked_target(target: str | Path) -> str | Path:
@@ -109,11 +121,27 @@ def checked_target(target: str | Path) -> str | Path:
     return path
 
 
+def refuse_clash(example: Example, added: Sequence[str], prefix: str) -> None:
+    """DataError where the row has a column already that would be written under the name of an added one."""
+    clash = [prefix + name for name in added if prefix + name in example.columns]
+    if clash:
+        raise DataError(
+            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
+            f"name the new columns apart, for example --prefix {prefix}fenlei_"
+        )
+
+
 def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "") -> Row:
     """`columns`, then the answer's own, each name after `prefix`."""
     values: Row = {"prediction": prediction.label, "confidence": _rounded(prediction.confidence)}
     if probabilities:
         values["probabilities"] = {name: _rounded(value) for name, value in prediction.probabilities.items()}
+    if prediction.prediction_set is not None:
+        values["prediction_set"] = list(prediction.prediction_set)
+    if prediction.abstained is not None:
+        values["abstained"] = prediction.abstained
+    if prediction.novelty is not None:
+        values["novelty"] = _rounded(prediction.novelty)
     values |= {"calibrated": prediction.calibrated, "tokens_cut": prediction.tokens_cut}
     return {**columns, **{prefix + name: value for name, value in values.items()}}
 
@@ -123,16 +151,6 @@ def write_rows(target: Path, examples: Sequence[Example], rows: Sequence[Row]) -
     to_text = _CommaSeparated() if target.suffix.lower() == ".csv" else _json_lines
     with _sink(target) as write:
         write(to_text(examples, rows))
-
-
-def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
-    added = ("prediction", "confidence", *(("probabilities",) if probabilities else ()), "calibrated", "tokens_cut")
-    clash = [prefix + name for name in added if prefix + name in example.columns]
-    if clash:
-        raise DataError(
-            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
-            f"name the new columns apart, for example --prefix {prefix}fenlei_"
-        )
 
 
 @contextmanager

@@ -19,5 +19,11 @@ class Prediction:
     """Whether the probabilities were fitted to held-out rows."""
     tokens_cut: int
     """Tokens of the text that did not fit the length limit and were not read."""
+    prediction_set: tuple[str, ...] | None = None
+    """The labels that cannot be excluded, the likeliest first; None where no sets were asked for."""
+    abstained: bool | None = None
+    """Whether the confidence is below what answers need; None where no threshold was asked for."""
+    novelty: float | None = None
+    """The share of known rows that are less strange, 0 to 1; None where the run does not measure it."""
     tokens_read: int = 0
     """Tokens that went through the network for this text: its own, what is around it and, where labels are read, theirs."""

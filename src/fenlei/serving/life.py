@@ -19,7 +19,7 @@ from pathlib import Path
 
 import uvicorn
 
-from fenlei.config import Device
+from fenlei.config import Device, TrustConfig
 from fenlei.errors import FenleiError
 from fenlei.inference.classifier import Classifier
 from fenlei.models.allocator import keep_freed_memory
@@ -52,6 +52,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8000
     device: Device = "auto"
+    int8: bool = False
+    trust: TrustConfig = field(default_factory=TrustConfig)
     workers: int = 1
     api_key_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
@@ -112,7 +114,7 @@ class Server(uvicorn.Server):
 
     def _make_app(self) -> App:
         settings = self._settings
-        run = ServedRun(settings.run, partial(Classifier.load, device=settings.device))
+        run = ServedRun(settings.run, partial(Classifier.load, device=settings.device, trust=settings.trust, int8=settings.int8))
         self._service = Service(run, settings.limits, Metrics(), self._on_death, log_texts=settings.log_texts)
         return create_app(
             self._service,

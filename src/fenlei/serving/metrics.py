@@ -51,7 +51,7 @@ class Metrics:
             self._texts.labels(prediction.label if prediction.label in known else OTHER).inc()
             if prediction.tokens_cut:
                 self._cut.inc(prediction.tokens_cut)
-            if getattr(prediction, "abstained", None):
+            if prediction.abstained:
                 self._abstained.inc()
 
     def waiting(self, texts: int) -> None:

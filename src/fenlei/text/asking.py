@@ -21,6 +21,9 @@ from fenlei.text.tokens import control_ids, plain_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+KEPT_QUESTIONS = 4096
+"""Different lists of candidates that are remembered: a service may be asked with a new one every time."""
+
 Candidates = Sequence[Sequence[str] | None]
 """For each text the labels it may be answered with; None: all."""
 
@@ -57,6 +60,8 @@ class QuestionEncoder:
             room = self.max_length - len(before) - len(after) - max(len(answer) for answer in answers) - len(self._end)
             self._check_room(room, len(names))
             tree = answer_tree(answers, self._end)
+            if len(self._asked) >= KEPT_QUESTIONS:
+                self._asked.clear()
             self._asked[names] = Question(tuple(before), tree, columns, len(self.labels), tuple(after), room)
         return self._asked[names]
 

@@ -57,14 +57,14 @@ async def classify(body: OwnRequest, service: TheService) -> Response:
 
 
 def _answer(prediction: Prediction) -> dict[str, Any]:
-    chosen = getattr(prediction, "prediction_set", None)
+    chosen = prediction.prediction_set
     return {
         "label": prediction.label,
         "confidence": prediction.confidence,
         "probabilities": dict(prediction.probabilities),
         "prediction_set": None if chosen is None else list(chosen),
-        "abstained": getattr(prediction, "abstained", None),
-        "novelty": getattr(prediction, "novelty", None),
+        "abstained": prediction.abstained,
+        "novelty": prediction.novelty,
         "calibrated": prediction.calibrated,
         "tokens_cut": prediction.tokens_cut,
     }
