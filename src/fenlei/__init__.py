@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fenlei.inference.classifier import Classifier
     from fenlei.inference.prediction import Prediction
     from fenlei.labels import LabelSet
+    from fenlei.serving.client import Client
     from fenlei.training.fit import TrainResult, train
 
 __version__ = "0.1.0"
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArtifactError",
     "Classifier",
+    "Client",
     "ConfigError",
     "DataError",
     "Example",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "fenlei.inference.classifier",
+    "Client": "fenlei.serving.client",
     "Example": "fenlei.data.examples",
     "LabelSet": "fenlei.labels",
     "Prediction": "fenlei.inference.prediction",

@@ -15,7 +15,7 @@ from fenlei.errors import ConfigError
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
     from fenlei.inference.classifier import Classifier
-    from fenlei.inference.prediction import Prediction
+    from fenlei.inference.prediction import Prediction, Predictor
 
 
 EXAMPLES = (
@@ -24,11 +24,15 @@ EXAMPLES = (
     "fenlei predict runs/news new.csv --out predicted.csv --probabilities",
     "fenlei predict runs/news new.csv --out predicted.csv --target-accuracy 0.99",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
+    "fenlei predict --url http://127.0.0.1:8000 new.csv --out predicted.csv",
 )
 
 
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot).")],
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot); none with --url."),
+    ] = None,
     source: Annotated[str | None, typer.Argument(metavar="INPUT", help="File of rows; `-` reads JSON lines from stdin.")] = None,
     *,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to classify instead of a file; may be given again.")] = None,
@@ -36,6 +40,7 @@ def predict(
     labels: Annotated[
         str | None, typer.Option(help="Labels to choose among, joined by commas, or a labels.yaml.", show_default=False)
     ] = None,
+    url: Annotated[str | None, typer.Option(help="Ask the service there; FENLEI_API_KEY is its key.", show_default=False)] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
@@ -53,12 +58,22 @@ def predict(
     Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added, and where the run measures them
     or they are asked for, prediction_set, abstained and novelty. No row is ever dropped.
     """
+    if url is not None and source is None:
+        run, source = None, run
     if (source is None) == (not text):
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
+    if (run is None) == (url is None):
+        raise typer.BadParameter("give a run, a model, or --url of a service", param_hint="RUN_OR_MODEL")
 
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
+    if url is not None and (trust.promises or int8 or device != "auto"):
+        raise typer.BadParameter("how it computes and what it promises is up to the service: give this to fenlei serve", param_hint="--url")
+
+    def load() -> tuple[Predictor, list[str] | None]:
+        return _reach(url, labels) if url is not None else _load(str(run), device, labels, trust, int8)
+
     if source is None:
-        classifier, among = _load(run, device, labels, trust, int8)
+        classifier, among = load()
         texts = text or []
         predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
         _show_texts(texts, predictions, probabilities, json, own_labels=labels is None)
@@ -72,10 +87,10 @@ def predict(
 
     # What can be wrong with the files shows before the model is loaded, which may take minutes.
     checked_target(out)
-    columns = text_column or _trained_column(run)
+    columns = text_column or (_trained_column(run) if run is not None else None)
     if source != "-":
         notes().print(str(file_layout(source, text_column=columns, labelled=False)), style="dim", markup=False)
-    classifier, among = _load(run, device, labels, trust, int8)
+    classifier, among = load()
     with counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
             classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, progress=progress
@@ -98,7 +113,7 @@ def _load(run: str, device: Device, labels: str | None, trust: TrustConfig, int8
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
-    named = [name for part in labels.split(",") if (name := part.strip())]
+    named = _split(labels)
     if (Path(run) / MANIFEST).exists():
         return Classifier.load(run, device=device, trust=trust, int8=int8), named if file is None else list(read_class_file(file))
     if int8:
@@ -106,6 +121,23 @@ def _load(run: str, device: Device, labels: str | None, trust: TrustConfig, int8
     if trust.promises:
         raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
     return Classifier.zero_shot(run, named if file is None else file, device=device), None
+
+
+def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
+    """The service at `url`, and the labels to ask it among where they are not its own."""
+    import os
+
+    from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
+    from fenlei.serving.client import Client
+
+    service = Client(url, api_key=os.environ.get("FENLEI_API_KEY"))
+    if labels is None:
+        return service, None
+    return service, list(read_class_file(Path(labels))) if labels.lower().endswith(YAML_SUFFIXES) else _split(labels)
+
+
+def _split(labels: str) -> list[str]:
+    return [name for part in labels.split(",") if (name := part.strip())]
 
 
 def _show_texts(texts: list[str], predictions: list[Prediction], with_probabilities: bool, as_json: bool, *, own_labels: bool) -> None:

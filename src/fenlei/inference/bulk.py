@@ -24,8 +24,7 @@ from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from fenlei.inference.classifier import Classifier
-    from fenlei.inference.prediction import Prediction
+    from fenlei.inference.prediction import Prediction, Predictor
 
 WINDOW_ROWS = 2048
 STDIO = "-"
@@ -50,7 +49,7 @@ class BulkResult:
 
 
 def predict_file(
-    classifier: Classifier,
+    classifier: Predictor,
     source: str | Path,
     target: str | Path,
     *,
@@ -88,14 +87,14 @@ def predict_file(
     return BulkResult(rows, time.monotonic() - began, tokens_cut, rows_cut)
 
 
-def predict_examples(classifier: Classifier, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
+def predict_examples(classifier: Predictor, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
     """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
     texts = [example.text for example in examples]
     among = offered_labels(classifier, examples) if labels is None else labels
     return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
 
 
-def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+def offered_labels(classifier: Predictor, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
     """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
 
     DataError for a row whose list of candidates is empty.

@@ -16,7 +16,7 @@ from fenlei.config import Device, TrustConfig
 from fenlei.errors import RequestError
 from fenlei.evaluation.calibration import Calibration, probabilities
 from fenlei.inference.loading import LoadedRun, load_run
-from fenlei.inference.prediction import Prediction
+from fenlei.inference.prediction import Labels, Prediction
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
@@ -25,10 +25,6 @@ from fenlei.text.asking import QuestionEncoder, check_candidates
 from fenlei.text.prompts import TextEncoder
 
 KEPT_LABEL_SETS = 8
-
-
-Labels = Sequence[str] | Sequence[Sequence[str] | None]
-"""Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,13 @@
-"""What is said of one text."""
+"""What is asked of a classifier, and what it says of one text. Without torch: a classifier may be at the other end of a line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+Labels: TypeAlias = Sequence[str] | Sequence[Sequence[str] | None]
+"""Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
 
 
 @dataclass(frozen=True)
@@ -27,3 +31,14 @@ class Prediction:
     """The share of known rows that are less strange, 0 to 1; None where the run does not measure it."""
     tokens_read: int = 0
     """Tokens that went through the network for this text: its own, what is around it and, where labels are read, theirs."""
+
+
+class Predictor(Protocol):
+    """Whoever answers: a Classifier here, or a Client of one elsewhere."""
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether it can be asked among other labels than its own."""
+
+    def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
+        """The answer for each text."""

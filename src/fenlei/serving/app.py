@@ -29,11 +29,12 @@ FILES = {
     "/docs": ("docs.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/tables.js": ("tables.js", "text/javascript; charset=utf-8"),
     "/words.js": ("words.js", "text/javascript; charset=utf-8"),
     "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
 }
 """What a browser gets, by path: all of it from here, nothing from elsewhere."""
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 OPEN = frozenset({*(("GET", path) for path in FILES), ("GET", "/health"), ("GET", "/ready"), ("GET", "/openapi.json")})
 """Routes without a key: what says nothing of the model, and the page, in which the key is typed."""
 

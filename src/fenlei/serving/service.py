@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from fenlei.errors import FenleiError
+from fenlei.inference.prediction import Labels
 from fenlei.serving.batcher import Batcher
 from fenlei.serving.limits import Limits
 from fenlei.serving.metrics import Metrics
@@ -18,9 +19,6 @@ from fenlei.serving.problems import ProblemError
 logger = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "ending", "failed"]
-Labels = Sequence[str] | Sequence[Sequence[str] | None] | None
-"""Labels of a request: the run's own, the same for all texts, or for each text its own."""
-
 PING_SECONDS = 20.0
 """A pass on a slow machine takes seconds; a worker that is silent for longer is taken for stuck."""
 
@@ -58,7 +56,7 @@ class Service:
             raise ProblemError("unavailable", "the model is still loading", retry_after=2)
         return self.run.current
 
-    async def classify(self, texts: Sequence[str], labels: Labels = None) -> list[Answered]:
+    async def classify(self, texts: Sequence[str], labels: Labels | None = None) -> list[Answered]:
         """The answer for each text. ProblemError where the request is beyond the limits, or the model cannot answer."""
         self._check(texts)
         asked = self._asked(labels, len(texts))
@@ -121,7 +119,7 @@ class Service:
             if len(text) > limits.max_characters:
                 raise ProblemError("too_large", f"text {at} has {len(text):,} characters, at most {limits.max_characters:,} are taken")
 
-    def _asked(self, labels: Labels, texts: int) -> list[tuple[str, ...] | None]:
+    def _asked(self, labels: Labels | None, texts: int) -> list[tuple[str, ...] | None]:
         """The labels of each text, or None."""
         if labels is None:
             return [None] * texts

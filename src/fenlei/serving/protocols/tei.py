@@ -74,6 +74,7 @@ async def info(service: TheService) -> Response:
             "max_input_length": served.max_length,
             "max_batch_tokens": limits.batch_tokens or served.batch_tokens,
             "max_client_batch_size": limits.max_texts,
+            "max_body_bytes": limits.max_body,
             "auto_truncate": True,
             "version": __version__,
             "method": manifest["method"],
