@@ -71,7 +71,8 @@ def schemathesis(port: int, cases: int) -> tuple[int, int]:
     if program is None:
         sys.exit("install schemathesis (pip install schemathesis, in any environment) or set FENLEI_SCHEMATHESIS to it")
     command = [
-        program, "run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {KEY}", "--checks", "not_a_server_error",
+        program, "run", f"http://127.0.0.1:{port}/openapi.json", "--header", f"Authorization: Bearer {KEY}",
+        "--checks", "not_a_server_error",
         "--max-examples", str(-(-cases // OPERATIONS)), "--phases", "examples,coverage,fuzzing", "--exclude-path", "/admin/reload",
         "--continue-on-failure", "--seed", "1", "--no-color",
     ]  # fmt: skip

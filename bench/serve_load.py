@@ -1,4 +1,4 @@
-"""Mixed load at twice the capacity: no error but 429, memory flat, every accepted request answered, and answered right; then SIGTERM amid it.
+"""Mixed load at twice the capacity: no error but 429, memory flat, every accepted request answered, and right; then SIGTERM amid it.
 
 python -m bench.serve_load [--model nano|real] [--minutes N] [--quick]
 """

@@ -2,8 +2,8 @@
 
 python -m bench.serve_speed [--model nano|real] [--seconds N] [--rounds N] [--quick] [SIDE ...]
 
-One title a request; texts a second and latencies at 1, 8, 32 and 128 connections, all sides in each round. infinity (infinity-emb 0.0.78 with
-transformers 4.57) runs in an environment of its own: FENLEI_INFINITY is its folder.
+One title a request; texts a second and latencies at 1, 8, 32 and 128 connections, all sides in each round. infinity (infinity-emb 0.0.78
+with transformers 4.57) runs in an environment of its own: FENLEI_INFINITY is its folder.
 """
 
 from __future__ import annotations
