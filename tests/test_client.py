@@ -66,9 +66,9 @@ def test_it_answers_as_the_classifier_does(service: Running, run: Path, texts: l
 def test_what_the_service_refuses_is_not_tried_again(service: Running) -> None:
     with Client(service.url) as client:
         began = time.monotonic()
-        with pytest.raises(RequestError, match="texts 0 to 0: .*413"):
+        with pytest.raises(RequestError, match=r"texts 0 to 0: .*413"):
             client.predict(["国" * 3000])
-        with pytest.raises(RequestError, match="422.*knows its 3 labels"):
+        with pytest.raises(RequestError, match=r"422.*knows its 3 labels"):
             client.predict(["国"], labels=["甲", "乙"])
         with pytest.raises(RequestError, match="one list of labels for each of 1"):
             client.predict(["国"], labels=[["甲"], ["乙"]])

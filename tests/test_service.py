@@ -267,6 +267,11 @@ def test_a_body_that_drips_or_never_ends_is_given_up(service: Running) -> None:
     assert b" 413 " in raw(service, large)
 
 
+def test_a_large_body_is_refused_so_that_its_sender_reads_why(service: Running) -> None:
+    for _ in range(10):
+        assert service.post("/v1/classify", b"a" * 350_000).status == 413
+
+
 def test_a_head_that_drips_is_given_up(service: Running) -> None:
     for beginning in (b"", b"POST /v1/cla", b"GET /version HTTP/1.1\r\nHost: a\r\n\r\nGET /ver"):
         began = time.monotonic()

@@ -25,6 +25,8 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLOSE = (b"connection", b"close")
+DISCARDED, DISCARDING_SECONDS = 4, 1.0
+"""How many times the largest body, and how long, is read of a request that is refused already."""
 
 
 class Gate:
@@ -61,6 +63,7 @@ class Gate:
             seconds = self._service.limits.read_timeout
             await answer.refuse(scope, ProblemError("slow", f"the body has not arrived within {seconds:g} s"))
         except ProblemError as problem:
+            await self._discard(scope, receive)
             await answer.refuse(scope, problem)
         except _CallerLeftError:
             return
@@ -88,6 +91,24 @@ class Gate:
                 raise _too_large(most)
             if not message.get("more_body"):
                 return bytes(body)
+
+    async def _discard(self, scope: Scope, receive: Receive) -> None:
+        """Reads on for a moment: a connection that is closed while its caller still sends is reset, and the answer lost with it."""
+        headers = dict(scope["headers"])
+        most = DISCARDED * self._service.limits.max_body
+        told = headers.get(b"content-length", b"0")
+        if b"expect" in headers or not told.isdigit() or int(told[:20]) > most:
+            return
+
+        async def read() -> None:
+            size, more = 0, True
+            while more and size <= most:
+                message = await receive()
+                size += len(message.get("body", b""))
+                more = message.get("more_body", False)
+
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(read(), DISCARDING_SECONDS)
 
     async def _watched(self, scope: Scope, receive: Receive, answer: _Answer, body: bytes) -> None:
         """The application on a body that is there; stopped where the caller leaves."""
@@ -138,7 +159,7 @@ class _Answer:
         await self._send(message)
 
     async def refuse(self, scope: Scope, problem: ProblemError) -> None:
-        """The problem, without having read the body; the connection ends with it."""
+        """The problem, and with it the end of the connection."""
         status, content = said(problem, scope["path"])
         body = to_json(content).encode()
         heads = [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
