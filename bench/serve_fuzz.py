@@ -24,7 +24,10 @@ from bench.serving import ask_once, fenlei_server, model_run, serving
 CASES, OPERATIONS = 5000, 10
 KEY = "the-key-of-the-fuzz-bench"
 CONNECTIONS = 1000
-HEAD = "POST /v1/classify HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+HEAD = (
+    "POST /v1/classify HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {key}\r\n"
+    "Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+)
 
 BODIES = {
     "10 MB": b'{"texts": ["' + b"a" * 10_000_000 + b'"]}',

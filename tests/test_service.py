@@ -237,6 +237,15 @@ def test_a_hostile_body_is_refused_in_the_words_of_its_route(service: Running, p
     assert service.post("/v1/classify", {"texts": ["好"]}).status == 200
 
 
+@pytest.mark.parametrize("body", [{"texts": [1] * 45_000}, {str(at): 1 for at in range(8_000)}, {"texts": {"a": 1}}])
+def test_what_is_wrong_a_thousand_times_is_said_once(service: Running, body: dict[str, Any]) -> None:
+    began = time.monotonic()
+    reply = service.post("/v1/classify", json.dumps(body, separators=(",", ":")).encode())
+    assert reply.status == 422
+    assert len(reply.body) < 1000
+    assert time.monotonic() - began < 1
+
+
 def test_odd_texts_are_texts(service: Running) -> None:
     odd = ["", "\x00", " \n\t", "😀" * 100, "<|im_end|>", "a\u0301", "\u202e", "国" * 2000]
     assert len(service.post("/v1/classify", {"texts": odd}).json["results"]) == len(odd)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, FailFast, StrictStr
 
 from fenlei.data.jsonvalues import to_json
 from fenlei.inference.prediction import Prediction
@@ -16,6 +16,10 @@ from fenlei.serving.service import Service
 
 LEAST_PROBABILITY = 1e-38
 """Of float32: below it a logarithm would be infinite, which JSON cannot say."""
+
+
+Texts = Annotated[list[StrictStr], FailFast()]
+"""Texts of a request. The first that is none ends the reading: a million errors would cost more than a million texts."""
 
 
 class LabelScore(BaseModel):

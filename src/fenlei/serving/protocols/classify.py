@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, St
 
 from fenlei.inference.prediction import Prediction
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import Json, LabelScore, TheService, by_score, logit, tokens_read
+from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score, logit, tokens_read
 from fenlei.serving.protocols.errors import OpenAIError, responses
 from fenlei.serving.service import Service
 
@@ -33,7 +33,7 @@ class VllmRequest(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [{"input": ["央行宣布下调存款准备金率"]}]})
 
     model: StrictStr | None = None
-    input: StrictStr | list[StrictStr]
+    input: StrictStr | Texts
     truncate_prompt_tokens: StrictInt | None = Field(default=None, description="Null or -1: the length rule is the run's.")
     use_activation: StrictBool | None = Field(default=None, description="False: logits in the place of probabilities.")
 
@@ -41,7 +41,7 @@ class VllmRequest(BaseModel):
 class InfinityRequest(BaseModel):
     """infinity's form."""
 
-    input: list[StrictStr] = Field(min_length=1)
+    input: Texts = Field(min_length=1)
     model: StrictStr = ANY_MODEL
     raw_scores: StrictBool = False
 

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import Json, LabelScore, TheService, by_score
+from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score
 from fenlei.serving.protocols.errors import HuggingFaceError, responses
 
 router = APIRouter(tags=["compatible"])
@@ -27,7 +27,7 @@ class HuggingFaceRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "央行宣布下调存款准备金率"}]})
 
-    inputs: StrictStr | list[StrictStr]
+    inputs: StrictStr | Texts
     parameters: Parameters | None = None
 
 

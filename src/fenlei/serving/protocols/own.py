@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
 
 from fenlei.inference.prediction import Prediction
-from fenlei.serving.protocols.answers import Json, TheService
+from fenlei.serving.protocols.answers import Json, Texts, TheService
 from fenlei.serving.protocols.errors import OpenAIError, responses
 
 router = APIRouter(tags=["fenlei"])
+
+MOST_FIELDS = 16
 
 
 class OwnRequest(BaseModel):
@@ -20,10 +22,18 @@ class OwnRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"texts": ["央行宣布下调存款准备金率"]}]})
 
-    texts: list[StrictStr] = Field(min_length=1)
-    labels: list[StrictStr] | list[list[StrictStr] | None] | None = Field(
+    texts: Texts = Field(min_length=1)
+    labels: Texts | Annotated[list[Texts | None], FailFast()] | None = Field(
         default=None, description="Labels to choose among: the same for all texts, or a list for each; generate runs only."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, given: Any) -> Any:
+        """Each unknown field would be an error of its own; a body may hold a million."""
+        if isinstance(given, dict) and len(given) > MOST_FIELDS:
+            raise ValueError(f"{len(given):,} fields, expected texts and labels")
+        return given
 
 
 class OwnAnswer(BaseModel):
