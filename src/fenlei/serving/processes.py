@@ -42,6 +42,8 @@ def serve(settings: Settings) -> int:
     logger.info("loading %s; then on http://%s:%d", settings.run, settings.host, listener.getsockname()[1])
     if settings.workers == 1:
         return run_server(settings, listener)
+    # Each process would take every core, and wait for the others at each product.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // settings.workers)))
     with tempfile.TemporaryDirectory(prefix="fenlei-metrics-") as folder:
         os.environ[SHARED_FOLDER] = folder
         return _Parent(settings, listener).run()
@@ -58,6 +60,11 @@ def listen(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         raise ConfigError(f"cannot listen on {host} port {port}: {error}; choose another --host or --port") from error
     return listener
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Parent:
