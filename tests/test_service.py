@@ -144,6 +144,9 @@ def test_tei(service: Running) -> None:
         assert refused.json["error_type"] == "validation"
         assert "pair" in refused.json["error"]
     problem(service.post("/predict", {"inputs": [["甲"]] * 41}), 422, TeiError)
+    empty = service.post("/predict", {"inputs": []})
+    problem(empty, 400, TeiError)
+    assert empty.json["error_type"] == "empty"
     info = service.get("/info").json
     assert info["model_type"]["classifier"]["id2label"]["0"] == next(iter(info["model_type"]["classifier"]["label2id"]))
     assert info["max_client_batch_size"] == 40

@@ -72,6 +72,7 @@ def create_app(
         app.add_exception_handler(kind, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected)
     counted = frozenset({*app.openapi()["paths"], *FILES})
     gate: App = Gate(app, service, keys, OPEN, counted)  # type: ignore[arg-type]
     if not cors_origins:
@@ -106,3 +107,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     kind: Kind = next((kind for kind, status in STATUS.items() if status == error.status_code), "malformed")
     status, body = said(ProblemError(kind, str(error.detail)), request.url.path)
     return Json(body, status, headers=error.headers)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """The answer; the error itself goes on to the server's log."""
+    return await _problem(request, ProblemError("failed", f"an error of the service: {type(error).__name__}"))

@@ -70,6 +70,9 @@ class Client:
         """
         if isinstance(texts, str):
             raise RequestError("expected a list of texts, found one string; write [text]")
+        wrong = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise RequestError(f"text {wrong} is {type(texts[wrong]).__name__} {texts[wrong]!r}, expected a string")
         each = None if labels is None or all(isinstance(one, str) for one in labels) else list(labels)
         if each is not None and len(each) != len(texts):
             raise RequestError(f"labels: expected one list of labels for each of {len(texts)} texts, found {len(each)}")

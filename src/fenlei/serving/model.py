@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fenlei.artifact import MANIFEST
-from fenlei.errors import FenleiError
+from fenlei.errors import FenleiError, ModelError
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.prediction import Prediction
 
@@ -89,19 +89,26 @@ class ServedRun:
     def load(self) -> Served:
         """Loads what is in the folder now, warms it and puts it in service; the one before answers until then, and on if this fails.
 
-        FenleiError where the run cannot be loaded.
+        FenleiError where the run cannot be loaded, or does not answer.
         """
         with self._loading:
             began = time.monotonic()
             folder = self.folder.resolve()
-            classifier = self._load(folder)
-            version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:VERSION_DIGITS]
-            served = Served(classifier, folder.name, version, time.time())
-            _prove(served)
-            served.answer([OWN_TEXT * (1 + row) for row in range(WARMING_ROWS)], None)
+            try:
+                served = self._warmed(folder)
+            except (OSError, RuntimeError, ArithmeticError) as error:  # memory, a damaged file, a device in trouble
+                raise ModelError(f"{folder}: cannot be taken into service ({type(error).__name__}: {error})") from error
             self._served = served
-            logger.info("%s, version %s, is loaded and warm after %.1f s", served.run, version, time.monotonic() - began)
+            logger.info("%s, version %s, is loaded and warm after %.1f s", served.run, served.version, time.monotonic() - began)
             return served
+
+    def _warmed(self, folder: Path) -> Served:
+        classifier = self._load(folder)
+        version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:VERSION_DIGITS]
+        served = Served(classifier, folder.name, version, time.time())
+        _prove(served)
+        served.answer([OWN_TEXT * (1 + row) for row in range(WARMING_ROWS)], None)
+        return served
 
     def check(self) -> None:
         """Answers a text of its own; an exception where it cannot."""
@@ -111,7 +118,7 @@ class ServedRun:
         """Loads the run again; ModelLostError where that does not help."""
         try:
             self.load()
-        except (FenleiError, OSError, RuntimeError, ArithmeticError) as error:
+        except FenleiError as error:
             raise ModelLostError from error
 
 

@@ -10,12 +10,13 @@ from typing import Literal
 from fenlei.errors import FenleiError
 
 Kind = Literal[
-    "malformed", "invalid", "too_many", "too_large", "slow", "unauthorized", "not_found", "method", "overloaded", "unavailable",
+    "malformed", "empty", "invalid", "too_many", "too_large", "slow", "unauthorized", "not_found", "method", "overloaded", "unavailable",
     "timeout", "failed",
 ]  # fmt: skip
 
 STATUS: dict[Kind, int] = {
     "malformed": 400,
+    "empty": 422,
     "unauthorized": 401,
     "not_found": 404,
     "method": 405,

@@ -132,7 +132,7 @@ async def classify(body: ClassifyRequest, request: Request, service: TheService)
     if body.model not in (None, name, ANY_MODEL):
         raise ProblemError("not_found", f"the model {body.model!r} does not exist; here is {name!r}")
     if not texts:
-        raise ProblemError("invalid", "input: expected at least one text")
+        raise ProblemError("empty", "input: expected at least one text")
     if isinstance(body, InfinityRequest) or request.app.state.classify_shape == "infinity":
         return await _infinity(texts, service, raw=isinstance(body, InfinityRequest) and body.raw_scores)
     if body.truncate_prompt_tokens not in (None, -1):

@@ -11,6 +11,7 @@ from fenlei.serving.problems import STATUS, Kind, ProblemError
 
 OPENAI_TYPES: Mapping[Kind, str] = {
     "malformed": "BadRequestError",
+    "empty": "BadRequestError",
     "invalid": "BadRequestError",
     "too_many": "BadRequestError",
     "too_large": "BadRequestError",
@@ -24,14 +25,15 @@ OPENAI_TYPES: Mapping[Kind, str] = {
     "timeout": "TimeoutError",
 }
 TEI_TYPES: Mapping[Kind, str] = {
+    "empty": "empty",
     "overloaded": "overloaded",
     "unavailable": "unhealthy",
     "failed": "backend",
     "timeout": "backend",
 }
-TEI_STATUS: Mapping[Kind, int] = {"failed": 424}
-VLLM_STATUS: Mapping[Kind, int] = {"invalid": 400, "too_many": 400}
-HUGGING_FACE_STATUS: Mapping[Kind, int] = {"invalid": 400, "too_many": 400}
+TEI_STATUS: Mapping[Kind, int] = {"empty": 400, "failed": 424}
+VLLM_STATUS: Mapping[Kind, int] = {"empty": 400, "invalid": 400, "too_many": 400}
+HUGGING_FACE_STATUS: Mapping[Kind, int] = {"empty": 400, "invalid": 400, "too_many": 400}
 
 
 class ErrorDetail(BaseModel):

@@ -45,7 +45,7 @@ async def infer(body: HuggingFaceRequest, service: TheService) -> Response:
         )
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     if not texts:
-        raise ProblemError("invalid", "inputs: expected at least one text")
+        raise ProblemError("empty", "inputs: expected at least one text")
     answers = await service.classify(texts)
     scores = [by_score(one.prediction, raw=options.function_to_apply == "none")[: options.top_k] for one in answers]
     return Json(scores[0] if isinstance(body.inputs, str) else scores)

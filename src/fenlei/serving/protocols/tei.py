@@ -89,7 +89,7 @@ def _texts(inputs: str | list[str] | list[list[str]]) -> tuple[list[str], bool]:
     if isinstance(inputs, str):
         return [inputs], False
     if not inputs:
-        raise ProblemError("malformed", "inputs: expected at least one text")
+        raise ProblemError("empty", "inputs: expected at least one text")
     each = [one for one in inputs if isinstance(one, list)]
     if each and (wrong := next((at for at, one in enumerate(each) if len(one) != 1), None)) is not None:
         raise ProblemError("invalid", f"inputs[{wrong}]: expected one text, found {len(each[wrong])}; this run was not trained on pairs")
