@@ -74,11 +74,11 @@ def create_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(Exception, _unexpected)
     counted = frozenset({*app.openapi()["paths"], *FILES})
-    gate: App = Gate(app, service, keys, OPEN, counted)  # type: ignore[arg-type]
+    gate: App = Gate(app, service, keys, OPEN, counted)
     if not cors_origins:
         return gate
     # Outside the gate: a browser asks whether it may without the key, and must be able to read that a key was wrong.
-    return CORSMiddleware(gate, allow_origins=list(cors_origins), allow_methods=["GET", "POST"], allow_headers=["*"])  # type: ignore
+    return CORSMiddleware(gate, allow_origins=list(cors_origins), allow_methods=["GET", "POST"], allow_headers=["*"])
 
 
 async def _file(request: Request) -> Response:
