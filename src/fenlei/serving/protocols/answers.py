@@ -18,8 +18,15 @@ LEAST_PROBABILITY = 1e-38
 """Of float32: below it a logarithm would be infinite, which JSON cannot say."""
 
 
-Texts = Annotated[list[StrictStr], FailFast()]
-"""Texts of a request. The first that is none ends the reading: a million errors would cost more than a million texts."""
+class FirstError(FailFast):
+    """The first error of a list ends its reading: a million of them would cost more than a million texts."""
+
+    def __hash__(self) -> int:  # a union asks for one
+        return hash(self.fail_fast)
+
+
+Texts = Annotated[list[StrictStr], FirstError()]
+"""Texts of a request."""
 
 
 class LabelScore(BaseModel):

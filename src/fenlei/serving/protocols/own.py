@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fenlei.inference.prediction import Prediction
-from fenlei.serving.protocols.answers import Json, Texts, TheService
+from fenlei.serving.protocols.answers import FirstError, Json, Texts, TheService
 from fenlei.serving.protocols.errors import OpenAIError, responses
 
 router = APIRouter(tags=["fenlei"])
@@ -23,7 +23,7 @@ class OwnRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"texts": ["央行宣布下调存款准备金率"]}]})
 
     texts: Texts = Field(min_length=1)
-    labels: Texts | Annotated[list[Texts | None], FailFast()] | None = Field(
+    labels: Texts | Annotated[list[Texts | None], FirstError()] | None = Field(
         default=None, description="Labels to choose among: the same for all texts, or a list for each; generate runs only."
     )
 

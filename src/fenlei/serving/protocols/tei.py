@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, FailFast, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 
 from fenlei import __version__
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score, tokens_read
+from fenlei.serving.protocols.answers import FirstError, Json, LabelScore, Texts, TheService, by_score, tokens_read
 from fenlei.serving.protocols.errors import TeiError, responses
 
 router = APIRouter(tags=["compatible"])
@@ -22,7 +22,7 @@ class TeiRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "央行宣布下调存款准备金率"}]})
 
-    inputs: StrictStr | Texts | Annotated[list[Texts], FailFast()]
+    inputs: StrictStr | Texts | Annotated[list[Texts], FirstError()]
     """A text, or a list of one-text lists. [a, b] is a pair to TEI, never two texts."""
     truncate: StrictBool | None = None
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
