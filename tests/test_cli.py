@@ -23,7 +23,7 @@ from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig
 from fenlei.errors import ConfigError, DataError
 from fenlei.training.progress import Progress
 
-COMMANDS = ("demo", "audit", "train", "evaluate", "predict", "suggest", "export", "download")
+COMMANDS = ("demo", "audit", "train", "evaluate", "predict", "serve", "suggest", "export", "download")
 BUILTIN = Path(display.__file__).parents[1] / "data" / "builtin"
 
 
@@ -128,6 +128,11 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "run"], "DATA"),
         (["predict", "run"], "INPUT"),
         (["predict", "run", "rows.jsonl", "--text", "x"], "INPUT"),
+        (["predict", "--text", "x"], "RUN_OR_MODEL"),
+        (["predict", "run", "rows.jsonl", "--url", "http://127.0.0.1:1"], "RUN_OR_MODEL"),
+        (["predict", "rows.jsonl", "--url", "http://127.0.0.1:1", "--int8"], "--url"),
+        (["serve"], "RUN"),
+        (["serve", "run", "--workers", "0"], "--workers"),
         (["export", "run"], "--out"),
         (["download"], "MODEL"),
     ],

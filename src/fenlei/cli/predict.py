@@ -15,7 +15,8 @@ from fenlei.errors import ConfigError, FenleiError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
-    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.inference.classifier import Classifier
+    from fenlei.inference.prediction import Prediction, Predictor
 
 
 EXAMPLES = (
@@ -25,11 +26,15 @@ EXAMPLES = (
     "fenlei predict runs/news new.csv --out predicted.csv --target-accuracy 0.99",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
     "fenlei predict runs/news log.jsonl --follow --out predicted.jsonl",
+    "fenlei predict --url http://127.0.0.1:8000 new.csv --out predicted.csv",
 )
 
 
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot).")],
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot); none with --url."),
+    ] = None,
     source: Annotated[str | None, typer.Argument(metavar="INPUT", help="File of rows; `-` reads JSON lines from stdin.")] = None,
     *,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to classify instead of a file; may be given again.")] = None,
@@ -37,6 +42,7 @@ def predict(
     labels: Annotated[
         str | None, typer.Option(help="Labels to choose among, joined by commas, or a labels.yaml.", show_default=False)
     ] = None,
+    url: Annotated[str | None, typer.Option(help="Ask the service there; FENLEI_API_KEY is its key.", show_default=False)] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
@@ -57,12 +63,22 @@ def predict(
     or they are asked for, prediction_set, abstained and novelty. No row is dropped: those that cannot be read go to OUT.rejected.jsonl,
     with line and reason. Ended at any moment, the same command goes on where it was.
     """
+    if url is not None and source is None:
+        run, source = None, run
     if (source is None) == (not text):
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
+    if (run is None) == (url is None):
+        raise typer.BadParameter("give a run, a model, or --url of a service", param_hint="RUN_OR_MODEL")
 
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
+    if url is not None and (trust.promises or int8 or verify or device != "auto"):
+        raise typer.BadParameter("how it computes and what it promises is up to the service: give this to fenlei serve", param_hint="--url")
+
+    def load() -> tuple[Predictor, list[str] | None]:
+        return _reach(url, labels) if url is not None else _load(str(run), device, labels, trust, int8, verify)
+
     if source is None:
-        classifier, among = _load(run, device, labels, trust, int8, verify)
+        classifier, among = load()
         texts = text or []
         predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
         _show_texts(texts, predictions, probabilities, json, own_labels=labels is None)
@@ -76,11 +92,11 @@ def predict(
 
     # What can be wrong with the files shows before the model is loaded, which may take minutes.
     checked_target(out)
-    columns = text_column or _trained_column(run)
+    columns = text_column or (_trained_column(run) if run is not None else None)
     if source != "-" and not follow:
         layout = file_layout(source, text_column=columns, labelled=False, on_bad_row=lambda line, error: None)
         notes().print(str(layout), style="dim", markup=False)
-    classifier, among = _load(run, device, labels, trust, int8, verify)
+    classifier, among = load()
     with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
             classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, follow=follow,
@@ -119,7 +135,7 @@ def _load(
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
-    named = [name for part in labels.split(",") if (name := part.strip())]
+    named = _split(labels)
     if (Path(run) / MANIFEST).exists():
         classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify)
         return classifier, named if file is None else list(read_class_file(file))
@@ -128,6 +144,23 @@ def _load(
     if trust.promises:
         raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
     return Classifier.zero_shot(run, named if file is None else file, device=device), None
+
+
+def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
+    """The service at `url`, and the labels to ask it among where they are not its own."""
+    import os
+
+    from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
+    from fenlei.serving.client import Client
+
+    service = Client(url, api_key=os.environ.get("FENLEI_API_KEY"))
+    if labels is None:
+        return service, None
+    return service, list(read_class_file(Path(labels))) if labels.lower().endswith(YAML_SUFFIXES) else _split(labels)
+
+
+def _split(labels: str) -> list[str]:
+    return [name for part in labels.split(",") if (name := part.strip())]
 
 
 def _show_texts(texts: list[str], predictions: list[Prediction], with_probabilities: bool, as_json: bool, *, own_labels: bool) -> None:

@@ -26,7 +26,7 @@ from fenlei.inference.journal import Journal, State, journaled, known_by, known_
 from fenlei.inference.rowtext import RowText, row_text
 
 if TYPE_CHECKING:
-    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.inference.prediction import Prediction, Predictor
 
 WINDOW_ROWS = 2048
 STDIO = "-"
@@ -68,7 +68,7 @@ class BulkOptions:
 
 
 def predict_file(
-    classifier: Classifier,
+    classifier: Predictor,
     source: str | Path,
     target: str | Path,
     *,
@@ -127,7 +127,7 @@ class _Bulk:
     """Rows to windows to a sink, after the rows that the sink has already."""
 
     def __init__(
-        self, classifier: Classifier, sink: _Sink, to_text: RowText, options: BulkOptions, progress: Callable[[int], None] | None
+        self, classifier: Predictor, sink: _Sink, to_text: RowText, options: BulkOptions, progress: Callable[[int], None] | None
     ) -> None:
         self._classifier = classifier
         self._sink = sink
@@ -217,7 +217,7 @@ class _Bulk:
 
 
 @contextmanager
-def _sink(classifier: Classifier, source: str | Path, target: str | Path, options: BulkOptions, follow: bool) -> Iterator[_Sink]:
+def _sink(classifier: Predictor, source: str | Path, target: str | Path, options: BulkOptions, follow: bool) -> Iterator[_Sink]:
     if isinstance(target, str):
         yield _Stdout()
         return
@@ -250,14 +250,14 @@ class _Stdout:
         self.state = state
 
 
-def predict_examples(classifier: Classifier, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
+def predict_examples(classifier: Predictor, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
     """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
     texts = [example.text for example in examples]
     among = offered_labels(classifier, examples) if labels is None else labels
     return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
 
 
-def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+def offered_labels(classifier: Predictor, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
     """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
 
     DataError for a row whose list of candidates is empty.

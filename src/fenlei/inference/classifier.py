@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import nn
 
 from fenlei.artifact import read_manifest
@@ -15,6 +16,7 @@ from fenlei.config import Device, TrustConfig
 from fenlei.errors import RequestError
 from fenlei.evaluation.calibration import Calibration, probabilities
 from fenlei.inference.loading import LoadedRun, load_run
+from fenlei.inference.prediction import Labels, Prediction
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
@@ -23,31 +25,6 @@ from fenlei.text.asking import QuestionEncoder, check_candidates
 from fenlei.text.prompts import TextEncoder
 
 KEPT_LABEL_SETS = 8
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one text."""
-
-    label: str
-    confidence: float
-    """Probability of `label`, between 0 and 1."""
-    probabilities: Mapping[str, float]
-    """Of every label that it was asked among, in label order; they sum to 1."""
-    calibrated: bool
-    """Whether the probabilities were fitted to held-out rows."""
-    tokens_cut: int
-    """Tokens of the text that did not fit the length limit and were not read."""
-    prediction_set: tuple[str, ...] | None = None
-    """The labels that cannot be excluded, the likeliest first; None where no sets were asked for."""
-    abstained: bool | None = None
-    """Whether the confidence is below what answers need; None where no threshold was asked for."""
-    novelty: float | None = None
-    """The share of known rows that are less strange, 0 to 1; None where the run does not measure it."""
-
-
-Labels = Sequence[str] | Sequence[Sequence[str] | None]
-"""Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +88,15 @@ class Classifier:
     def temperature(self) -> float:
         return self.trust.calibration.temperature
 
+    @property
+    def device(self) -> torch.device:
+        return self._run.method.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the network's weights."""
+        return next(self._run.method.parameters()).dtype
+
     def describe(self) -> dict[str, Any]:
         """The run's manifest (labels, method, base model, versions, ...), with the calibration and promises that its answers have here."""
         return {**self._run.manifest, **self.trust.to_json()}
@@ -165,6 +151,7 @@ class Classifier:
                     prediction_set=_named(asked.names, shares, sets[row]) if sets is not None and holds else None,
                     abstained=bool(abstained[row]) if abstained is not None and holds else None,
                     novelty=float(novelty[row]) if novelty is not None and holds else None,
+                    tokens_read=0 if scores.tokens_read is None else int(scores.tokens_read[row]),
                 )
             )
         return answers

@@ -27,6 +27,8 @@ class Scores:
     """int32 (rows,): tokens of each text that did not fit."""
     pooled: np.ndarray | None = None
     """float32 (rows, hidden): the state the head reads; None where it was not asked for."""
+    tokens_read: np.ndarray | None = None
+    """int64 (rows,): tokens of each row that went through the network, padding and what all rows share not counted."""
 
 
 @torch.inference_mode()
@@ -59,4 +61,4 @@ def score(
         done += len(rows)
         if progress:
             progress(done)
-    return Scores(logits, encoded.tokens_cut, states)
+    return Scores(logits, encoded.tokens_cut, states, encoded.lengths)

@@ -16,7 +16,7 @@ from fenlei.evaluation.metrics import wilson_interval
 from fenlei.evaluation.reliability import ReliabilityBin, expected_calibration_error, reliability
 
 if TYPE_CHECKING:
-    from fenlei.inference.classifier import Prediction
+    from fenlei.inference.prediction import Prediction
     from fenlei.inference.trust import Trust
 
 

@@ -34,7 +34,8 @@ from fenlei.report.plots import confusion_plot
 from fenlei.report.wording import BASELINE, facts
 
 if TYPE_CHECKING:
-    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.inference.classifier import Classifier
+    from fenlei.inference.prediction import Prediction
 
 ADDED = (*ANSWERED, "where", "gold", "label_suspected")
 """Columns that the written rows have beside their own: `where` is file:line, `gold` the label as the run names it, `label_suspected`

@@ -113,8 +113,19 @@ class QuestionEncoder:
 
 
 def check_candidates(candidates: Sequence[str], where: str) -> None:
-    """RequestError for no candidates, or a lone string."""
+    """RequestError for no candidates, a lone string, or a label that no tokenizer reads."""
     if isinstance(candidates, str):
         raise RequestError(f"{where}: expected a list of labels, found one string {candidates!r}; write [label, ...]")
     if not candidates:
         raise RequestError(f"{where}: the list of labels is empty, so nothing could be answered; give at least one, or none at all for all")
+    wrong = next((name for name in candidates if not isinstance(name, str) or _is_broken(name)), None)
+    if wrong is not None:
+        raise RequestError(f"{where}: {wrong!r} is no label; expected a string of valid Unicode")
+
+
+def _is_broken(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return True
+    return False

@@ -17,6 +17,7 @@ from torch import nn
 from fenlei.config import bytes_of
 from fenlei.errors import ConfigError
 from fenlei.inference.scoring import BATCH_TOKENS
+from fenlei.models.attention import LONGEST_ROW
 from fenlei.models.backbone import checkpoint_activations
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import Batch
@@ -95,13 +96,15 @@ def plan_memory(
 
 
 def measure_footprint(method: HeadMethod, longest_row: int, autocast: torch.dtype | None) -> Footprint:
-    """From two trial passes through `method`, which is on its device and as it will be trained.
+    """From trial passes through `method`, which is on its device and as it will be trained.
 
-    One is as long as the longest row: where attention keeps every pair of tokens, a token of a long row takes more than one of a short row.
+    Where attention keeps every pair of tokens, a token takes the more the longer its row: on a CPU that is so up to LONGEST_ROW, and with
+    some networks at any length, so that both are tried.
     """
-    long, short = max(2, longest_row), max(1, longest_row // 4)
-    few, many = (_kept_by_autograd(method, tokens, autocast) for tokens in (short, long))
-    kept_a_token = max(0, many - few) // (long - short)
+    tried = {max(2, min(longest_row, LONGEST_ROW)), max(2, longest_row)}
+    short = max(1, min(tried) // 4)
+    few = _kept_by_autograd(method, short, autocast)
+    kept_a_token = max(max(0, _kept_by_autograd(method, long, autocast) - few) // (long - short) for long in tried)
     weights = list(method.parameters())
     learning = sum(weight.numel() for weight in weights if weight.requires_grad)
     width = max((module.out_features for module in method.stock.base_model.modules() if isinstance(module, nn.Linear)), default=0)
