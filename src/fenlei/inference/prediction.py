@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 Labels: TypeAlias = Sequence[str] | Sequence[Sequence[str] | None]
 """Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
