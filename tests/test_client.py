@@ -83,11 +83,8 @@ def test_nobody_there_is_said_after_the_patience() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with (
-        Client(f"http://127.0.0.1:{port}", patience=0.5) as client,
-        pytest.raises(RequestError, match=r"not reached .*gave up after 0.5 s"),
-    ):
-        client.predict(["国"])
+    with pytest.raises(RequestError, match=r"not reached .*gave up after 0.5 s"):
+        Client(f"http://127.0.0.1:{port}", patience=0.5).predict(["国"])
 
 
 class Moody(BaseHTTPRequestHandler):
@@ -135,7 +132,7 @@ def test_a_busy_or_starting_service_is_waited_for() -> None:
 def test_a_file_is_predicted_by_a_service(service: Running, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--url", service.url, str(NEWS), "--out", str(tmp_path / "far.csv"), "--probabilities"]) == 0
     assert main(["predict", str(run), str(NEWS), "--out", str(tmp_path / "near.csv"), "--probabilities", "--device", "cpu"]) == 0
-    far, near = (list(csv.DictReader((tmp_path / name).open(encoding="utf-8"))) for name in ("far.csv", "near.csv"))
+    far, near = (list(csv.DictReader((tmp_path / name).read_text(encoding="utf-8").splitlines())) for name in ("far.csv", "near.csv"))
     assert [row["prediction"] for row in far] == [row["prediction"] for row in near]
     assert [list(row) for row in far] == [list(row) for row in near]
     capsys.readouterr()
