@@ -56,7 +56,7 @@ def page(browser: Browser, service: Running) -> Iterator[Page]:
     opened.goto(service.url)
     opened.fill("#key", KEY)
     opened.click("#unlock button")
-    opened.wait_for_function("document.getElementById('run').textContent === 'asked'")
+    playwright.expect(opened.locator("#run")).to_have_text("asked")
     yield opened
     context.close()
     assert wrong == []
@@ -107,7 +107,7 @@ def test_a_file_is_classified_and_saved(page: Page, tmp_path: Path) -> None:
     assert page.input_value("#which") == "标题"
     page.click("#start")
     page.wait_for_selector("#save:not([hidden])")
-    page.wait_for_function("document.getElementById('told').textContent.startsWith('45 rows done')")
+    playwright.expect(page.locator("#told")).to_contain_text("45 rows done")
     with page.expect_download() as download:
         page.click("#save")
     assert download.value.suggested_filename == "news.predicted.csv"

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from types import TracebackType
 from typing import Any
 
 import httpx2
@@ -40,17 +39,8 @@ class Client:
         self.url = url.rstrip("/")
         self._patience = patience
         self._connections = connections
-        heads = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._http = httpx2.Client(headers=heads, timeout=timeout, limits=httpx2.Limits(max_connections=connections))
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._http.close()
+        self._timeout = timeout
+        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -82,15 +72,19 @@ class Client:
             raise RequestError(f"labels: expected one list of labels for each of {len(texts)} texts, found {len(each)}")
 
         def ask(part: slice) -> list[Prediction]:
-            return self._ask(texts[part], labels if each is None else each[part], part.start)
+            return self._ask(http, texts[part], labels if each is None else each[part], part.start)
 
-        with ThreadPoolExecutor(self._connections) as pool:
+        with self._open() as http, ThreadPoolExecutor(self._connections) as pool:
             return [one for answers in pool.map(ask, self._parts(texts)) for one in answers]
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._send("GET", "/info").json()
+        with self._open() as http:
+            found: dict[str, Any] = self._send(http, "GET", "/info").json()
         return found
+
+    def _open(self) -> httpx2.Client:
+        return httpx2.Client(headers=self._headers, timeout=self._timeout, limits=httpx2.Limits(max_connections=self._connections))
 
     def _parts(self, texts: Sequence[str]) -> Iterator[slice]:
         """The texts in requests that the service takes."""
@@ -104,23 +98,23 @@ class Client:
         if first < len(texts):
             yield slice(first, len(texts))
 
-    def _ask(self, texts: Sequence[str], labels: Labels | None, first: int) -> list[Prediction]:
+    def _ask(self, http: httpx2.Client, texts: Sequence[str], labels: Labels | None, first: int) -> list[Prediction]:
         body: dict[str, Any] = {"texts": list(texts)}
         if labels is not None:
             body["labels"] = [one if one is None or isinstance(one, str) else list(one) for one in labels]
         try:
-            answers = self._send("POST", "/v1/classify", body).json()["results"]
+            answers = self._send(http, "POST", "/v1/classify", body).json()["results"]
         except RequestError as error:
             raise RequestError(f"texts {first} to {first + len(texts) - 1}: {error}") from error
         return [_prediction(one) for one in answers]
 
-    def _send(self, method: str, path: str, body: Any = None) -> httpx2.Response:
+    def _send(self, http: httpx2.Client, method: str, path: str, body: Any = None) -> httpx2.Response:
         until = time.monotonic() + self._patience
         wait = FIRST_WAIT
         while True:
             told: float | None = None
             try:
-                answer = self._http.request(method, self.url + path, json=body)
+                answer = http.request(method, self.url + path, json=body)
             except httpx2.TransportError as error:
                 problem = f"{self.url}: not reached ({error or type(error).__name__})"
             except (httpx2.InvalidURL, UnicodeEncodeError) as error:
