@@ -49,7 +49,8 @@ def explained(run: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
             try:
                 verify(run, manifest)
             except ArtifactError as damage:
-                raise damage from error
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ArtifactError(f"{damage} (loading it failed: {reason})") from error
         raise
 
 

@@ -56,7 +56,7 @@ class Ranks:
             return values
         total = torch.from_numpy(values).to(self.device)
         distributed.all_reduce(total)
-        return cast(np.ndarray, total.cpu().numpy())
+        return total.cpu().numpy()
 
     def any(self, flag: bool) -> bool:
         """Whether it holds for any process."""

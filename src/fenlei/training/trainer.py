@@ -139,7 +139,7 @@ class RowTrainer(Trainer):
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Where the gradients are no numbers they are dropped: a step without any moves no weight."""
-        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        norm = cast(Any, super())._get_grad_norm(model, grad_norm=grad_norm)
         if self.args.fp16:
             return norm  # its scaler looks for such steps itself, and leaves them out
         if math.isfinite(float(norm)):
