@@ -18,7 +18,7 @@ PEERS = {"trainer": Peer("trainer.py", 32, 16, ("--tuning", "lora", "--batch-siz
 def main() -> None:
     """Prints the rounds; the last line is JSON."""
     given = arguments(__doc__ or "")
-    measured = beside("sogou10_long", given, PEERS, rows=40, quick_rows=24, settings=("--batch-size", 8))
+    measured = beside("sogou10_long", given, PEERS, rows=40, quick_rows=40, settings=("--batch-size", 8))
     conclude_all("LoRA training, long texts: times a plain Trainer's rows a second", ratios(measured, PEERS))
 
 

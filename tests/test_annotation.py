@@ -208,5 +208,7 @@ def test_a_run_judges_labels_in_an_audit(run: Path, tmp_path: Path, toy_rows: li
     assert errors.judge == str(run)
     seen = audit_data(run.parent / "train.jsonl", run=run, device="cpu").label_errors
     assert "was trained on rows of this file" in seen.note
+    strange = audit_data(write(tmp_path / "b.jsonl", [*toy_rows, {"text": "甲", "label": "别的"}]), run=run, device="cpu").label_errors
+    assert "1 rows were not judged" in strange.note
     with pytest.raises(FenleiError, match="no such folder"):
         audit_data(data, run=tmp_path / "nowhere")

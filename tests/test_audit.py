@@ -19,9 +19,9 @@ from fenlei.audit.fix import plan_fixes, write_fixed
 from fenlei.audit.label_errors import _folds, cross_validated_probabilities, estimated_errors, find_label_errors
 from fenlei.audit.profile import find_look_alikes
 from fenlei.audit.tables import audit_tables, next_steps
-from fenlei.audit.warnings import data_warnings
+from fenlei.audit.warnings import WARNING, data_warnings
 from fenlei.cli.main import main
-from fenlei.config import DataConfig
+from fenlei.config import DataConfig, RunConfig
 from fenlei.data.readers import read_examples
 from fenlei.data.splits import load_dataset
 from fenlei.errors import ConfigError, DataError
@@ -140,10 +140,10 @@ def test_fix_keeps_what_is_right_column_for_column_and_logs_the_rest(faulty: Pat
 
 def test_fix_takes_leaks_from_train_with_all_their_copies(tmp_path: Path, toy_rows: list[Row]) -> None:
     near = {**toy_rows[7], "text": toy_rows[7]["text"] + "。"}
-    train = write(tmp_path / "train.jsonl", [*toy_rows[:40], toy_rows[3], near])
+    train = write(tmp_path / "train.jsonl", [*toy_rows[:40], toy_rows[3], near, near])
     test = write(tmp_path / "test.jsonl", [toy_rows[3], {**toy_rows[7], "text": toy_rows[7]["text"] + "！！"}])
     result = write_fixed(audit_data(train, test=test), tmp_path / "fixed.jsonl")
-    assert {row["row"] for row in read(result.log) if row["reason"].startswith("leak")} == {4, 8, 41, 42}
+    assert {row["row"] for row in read(result.log) if row["reason"].startswith("leak")} == {4, 8, 41, 42, 43}
     assert not to_document(audit_data(tmp_path / "fixed.jsonl", test=test))["leaks"]["rows"]
 
 
@@ -206,17 +206,36 @@ def test_a_wrong_label_that_comes_with_copies_of_its_text_is_not_learned_by_hear
 
 def test_the_estimate_is_that_of_the_confident_joint() -> None:
     labels = np.array([0, 0, 0, 1, 1, 1])
-    answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.45, 0.55], [0.9, 0.1]], dtype=np.float32)
-    # Thresholds: class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, class 1 (0.8 + 0.55 + 0.1) / 3 = 0.483. Rows 2 and 5 reach the other's.
+    answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.45, 0.55], [0.95, 0.05]], dtype=np.float32)
+    # Thresholds: class 0 (0.9 + 0.8 + 0.1) / 3 = 0.6, class 1 (0.8 + 0.55 + 0.05) / 3 = 0.467. Rows 2 and 5 reach the other's.
     assert estimated_errors(labels, answers) == 2
     found = find_label_errors([10, 11, 12, 13, 14, 15], labels, answers, ["a", "b"], "by hand")
-    assert [(suspect.row, suspect.label, suspect.suggested) for suspect in found.rows] == [(12, "a", "b"), (15, "b", "a")]
+    assert [(suspect.row, suspect.label, suspect.suggested) for suspect in found.rows] == [(15, "b", "a"), (12, "a", "b")]
 
 
-def test_too_few_rows_to_judge_says_so(tmp_path: Path, toy_rows: list[Row]) -> None:
-    errors = audit_data(write(tmp_path / "a.jsonl", toy_rows[:1])).label_errors
-    assert errors.rows == ()
-    assert "it takes two classes and 20 rows" in errors.note
+@pytest.mark.parametrize("case", ["one row", "one text", "one class", "no labels", "no texts"])
+def test_what_cannot_be_judged_is_said_and_all_else_is_shown(tmp_path: Path, toy_rows: list[Row], case: str) -> None:
+    rows = {
+        "one row": toy_rows[:1],
+        "one text": [{"text": "同一段文字", "label": str(place % 2)} for place in range(30)],
+        "one class": [{**row, "label": "x"} for row in toy_rows],
+        "no labels": [{**row, "label": None} for row in toy_rows],
+        "no texts": [{**row, "text": ""} for row in toy_rows],
+    }[case]
+    audit = audit_data(write(tmp_path / "a.jsonl", rows))
+    assert audit.label_errors.rows == ()
+    assert "it takes two classes and 20 texts with a label" in audit.label_errors.note
+    assert f"{len(rows)} rows" in shown(audit)
+    assert write_fixed(audit, tmp_path / "b.jsonl").kept == {"one row": 1, "one class": 60}.get(case, 0)
+
+
+def test_ids_are_named_by_their_class_file_and_strange_ones_told(tmp_path: Path, toy_rows: list[Row]) -> None:
+    names = list(dict.fromkeys(row["label"] for row in toy_rows))
+    (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    rows = [{**row, "label": names.index(row["label"])} for row in toy_rows]
+    audit = audit_data(write(tmp_path / "a.jsonl", [*rows, {"text": "一行别的文字", "label": 9}]), class_file=tmp_path / "names.txt")
+    assert audit.classes.counts == {**dict.fromkeys(names, 20), "9": 1}
+    assert [(odd.row, odd.problem) for odd in audit.classes.rows] == [(60, "alone in its class '9'")]
 
 
 @pytest.mark.parametrize(
@@ -308,6 +327,14 @@ def test_train_warns_of_what_is_cheap_to_see(tmp_path: Path, toy_rows: list[Row]
         "Warning: 2 rows of train repeat a text",
     ]
     assert f"first {dev}:11, the text of {train}:3" in lines[0]
+
+
+def test_the_warnings_are_among_what_a_run_announces(tmp_path: Path, toy_rows: list[Row], tiny_qwen: Path) -> None:
+    from fenlei.training.setup import prepare
+
+    data = write(tmp_path / "train.jsonl", [*toy_rows, toy_rows[0]])
+    notes = prepare(RunConfig().replace(data=str(data), model=str(tiny_qwen), device="cpu")).notes
+    assert sum(note.startswith(WARNING) for note in notes) == 1
 
 
 def test_train_does_not_warn_of_clean_rows(toy_file: Path) -> None:

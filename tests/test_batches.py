@@ -6,8 +6,16 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
+from fenlei.text.batches import ENOUGH_TOKENS, LEAST_REAL, LengthGroupedBatches, by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
+
+
+@given(st.lists(st.integers(1, 300), min_size=30, max_size=90))
+def test_a_large_group_is_nearly_all_real_tokens(lengths: list[int]) -> None:
+    for group in by_token_budget(lengths, range(len(lengths)), 8192):
+        longest = max(lengths[row] for row in group)
+        if (len(group) - 1) * longest >= ENOUGH_TOKENS:  # it was large enough before its last row came
+            assert sum(lengths[row] for row in group) >= LEAST_REAL * len(group) * longest
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200))

@@ -12,7 +12,7 @@ import pytest
 from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference import bulk
 from fenlei.inference.bulk import predict_file
-from fenlei.inference.classifier import Prediction
+from fenlei.inference.prediction import Prediction
 
 
 class LengthClassifier:

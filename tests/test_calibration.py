@@ -5,7 +5,8 @@ import pytest
 from scipy.special import softmax
 
 from fenlei.errors import DataError, ModelError
-from fenlei.evaluation.calibration import expected_calibration_error, fit_temperature, probabilities
+from fenlei.evaluation.calibration import fit_temperature, probabilities
+from fenlei.evaluation.reliability import expected_calibration_error
 
 
 def drawn(rows, temperature, seed=0):
@@ -100,7 +101,7 @@ def test_calibration_error_of_known_cases():
     assert expected_calibration_error(confident, gold) == pytest.approx(0.0, abs=1e-9)
     assert expected_calibration_error(confident, np.zeros(10, dtype=int)) == pytest.approx(0.2)
     assert expected_calibration_error(np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 1])) == pytest.approx(0.5)
-    with pytest.raises(DataError, match="at least one row"):
+    with pytest.raises(DataError, match="at least one labelled row"):
         expected_calibration_error(np.zeros((0, 2)), np.zeros(0, dtype=int))
 
 

@@ -19,23 +19,26 @@ from fenlei.cli import display
 from fenlei.cli.demo import HEADLINES, free_folder
 from fenlei.cli.main import main
 from fenlei.cli.options import HELP
-from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig
+from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrustConfig
 from fenlei.errors import ConfigError, DataError
 from fenlei.training.progress import Progress
 
-COMMANDS = ("demo", "audit", "train", "evaluate", "predict", "suggest", "export", "download")
+COMMANDS = ("demo", "audit", "train", "evaluate", "predict", "serve", "suggest", "export", "download")
 BUILTIN = Path(display.__file__).parents[1] / "data" / "builtin"
 
 
 class FakeClassifier:
     """Says the first two characters of each text; remembers where it was loaded from."""
 
-    loaded: tuple[str, str] = ("", "")
+    loaded: tuple[str, str, bool] = ("", "", False)
 
     @classmethod
-    def load(cls, run: str, *, device: str) -> FakeClassifier:
-        cls.loaded = (run, device)
+    def load(cls, run: str, *, device: str, trust: TrustConfig, int8: bool, verify: bool) -> FakeClassifier:
+        cls.loaded = (run, device, int8)
         return cls()
+
+    def describe(self) -> dict[str, Any]:
+        return {}
 
     def predict(self, texts: list[str]) -> list[Any]:
         return [
@@ -45,6 +48,9 @@ class FakeClassifier:
                 probabilities={t[:2]: 0.75, "其他": 0.25},
                 calibrated=len(t) < 9,
                 tokens_cut=max(0, len(t) - 9),
+                prediction_set=None,
+                abstained=None,
+                novelty=None,
             )
             for t in texts
         ]
@@ -122,6 +128,11 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["evaluate", "run"], "DATA"),
         (["predict", "run"], "INPUT"),
         (["predict", "run", "rows.jsonl", "--text", "x"], "INPUT"),
+        (["predict", "--text", "x"], "RUN_OR_MODEL"),
+        (["predict", "run", "rows.jsonl", "--url", "http://127.0.0.1:1"], "RUN_OR_MODEL"),
+        (["predict", "rows.jsonl", "--url", "http://127.0.0.1:1", "--int8"], "--url"),
+        (["serve"], "RUN"),
+        (["serve", "run", "--workers", "0"], "--workers"),
         (["export", "run"], "--out"),
         (["download"], "MODEL"),
     ],
@@ -154,7 +165,7 @@ def test_ctrl_c_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 def test_every_field_of_the_configuration_is_an_option() -> None:
-    fields = {one.name for part in (DataConfig, ModelConfig, OptimizationConfig) for one in dataclasses.fields(part)}
+    fields = {one.name for part in (DataConfig, ModelConfig, OptimizationConfig, TrustConfig) for one in dataclasses.fields(part)}
     assert set(HELP) == fields - {"data"}
 
 
@@ -200,7 +211,13 @@ def test_a_text_is_answered_with_label_confidence_and_bars(classifier: type[Fake
     assert [line.split()[0] for line in lines[1:]] == ["体育", "其他"]
     assert "75.0 %" in lines[1]
     assert lines[1].count("█") > 2 * lines[2].count("█") > 0
-    assert classifier.loaded == ("run", "cpu")
+    assert classifier.loaded == ("run", "cpu", False)
+
+
+@pytest.mark.parametrize("int8", [False, True])
+def test_int8_is_asked_for_by_its_option(int8: bool, classifier: type[FakeClassifier]) -> None:
+    assert main(["predict", "run", "--text", "央行", *(["--int8"] if int8 else [])]) == 0
+    assert classifier.loaded == ("run", "auto", int8)
 
 
 def test_what_weakens_an_answer_goes_to_stderr(classifier: type[FakeClassifier], capsys: pytest.CaptureFixture[str]) -> None:
@@ -391,3 +408,28 @@ def test_a_bar_that_fails_leaves_the_terminal_alone(monkeypatch: pytest.MonkeyPa
 def test_long_waits_are_told_in_hours() -> None:
     assert display._clock(3725.4) == "1:02:05"
     assert display._clock(5) == "0:05"
+
+
+def test_runs_to_compare_and_promises_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: dict[str, Any] = {}
+
+    def evaluate_run(run: Path, data: str, **options: Any) -> None:
+        told.update(options)
+        raise DataError("enough")
+
+    monkeypatch.setattr("fenlei.report.evaluation.evaluate_run", evaluate_run)
+    words = ["evaluate", "runs/a", "test.jsonl", "--compare", "runs/b", "runs/c", "--target-accuracy", "0.9", "--set-coverage", "0.95"]
+    assert main(words) == 1
+    assert told["compare_with"] == ["runs/b", "runs/c"]
+    assert told["trust"] == TrustConfig(target_accuracy=0.9, set_coverage=0.95)
+    assert main(["evaluate", "runs/a", "test.jsonl", "--compare", "b", "--compare", "c"]) == 1
+    assert told["compare_with"] == ["b", "c"]
+
+
+def test_a_second_file_to_evaluate_and_contradicting_promises_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "runs/a", "test.jsonl", "other.jsonl"]) == 2
+    assert "--compare" in capsys.readouterr().err
+    assert main(["predict", "runs/a", "--text", "x", "--target-accuracy", "0.9", "--min-confidence", "0.5"]) == 1
+    assert "exclude each other" in capsys.readouterr().err
+    assert main(["predict", "runs/a", "--text", "x", "--target-accuracy", "99"]) == 1
+    assert "between 0 and 1" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fenlei import ConfigError, RunConfig
-from fenlei.config import DataConfig, ModelConfig, OptimizationConfig
+from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, TrustConfig
 
 SETTINGS: dict[str, Any] = {
     "data": "train.jsonl",
@@ -37,7 +37,7 @@ def test_options_land_in_the_part_that_owns_them() -> None:
 
 
 def test_no_two_parts_own_the_same_option() -> None:
-    fields = [field.name for part in (DataConfig, ModelConfig, OptimizationConfig) for field in dataclasses.fields(part)]
+    fields = [field.name for part in (DataConfig, ModelConfig, OptimizationConfig, TrustConfig) for field in dataclasses.fields(part)]
     assert len(fields) == len(set(fields))
     assert set(RunConfig().to_options()) == set(fields)
 
@@ -88,7 +88,7 @@ def test_every_mistake_is_told_at_once() -> None:
     lines = str(caught.value).splitlines()
     assert lines == [
         "options: unknown option 'nonsense'",
-        "options: tuning must be one of full, lora, frozen or null, was 'half'",
+        "options: tuning must be one of full, lora, frozen, none or null, was 'half'",
         "options: batch_size must be a whole number or null, was 'many'",
         "options: baseline must be true or false, was 1",
     ]

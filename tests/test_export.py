@@ -62,7 +62,12 @@ def test_what_stock_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, t
 
 def test_an_export_that_disagrees_is_not_written(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="full", **QUICK)
-    monkeypatch.setattr(merged, "_fold_temperature", lambda network, temperature: network.score.weight.data.neg_())
+
+    def negate(network: Any, calibration: Any) -> Any:
+        network.score.weight.data.neg_()
+        return calibration, []
+
+    monkeypatch.setattr(merged, "_fold_calibration", negate)
     with pytest.raises(ArtifactError, match="gives the run's label on only"):
         export_merged(tmp_path / "run", tmp_path / "stock")
     assert not (tmp_path / "stock").exists()

@@ -12,8 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
+from fenlei.errors import ModelError
 from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
+from fenlei.models import shared_prefix
 from fenlei.models.backbone import load_language_model, load_tokenizer
 from fenlei.models.generate import GenerateMethod
 from fenlei.text.asking import QuestionEncoder
@@ -59,6 +61,13 @@ def folder(request: pytest.FixtureRequest) -> Path:
     return path
 
 
+@pytest.fixture(params=["matrix products", "fused", "in chunks"], autouse=True)
+def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every property holds for short rows, for long ones, and where scores are computed in chunks."""
+    monkeypatch.setattr(shared_prefix, "LONG_ROWS", 1 if request.param == "fused" else 10_000)
+    monkeypatch.setattr(shared_prefix, "CHUNK_SCORES", 20_000 if request.param == "in chunks" else 1 << 25)
+
+
 @torch.inference_mode()
 def one_by_one(folder: Path, encoder: QuestionEncoder, texts: Sequence[str], labels: Sequence[str]) -> np.ndarray:
     """Each label of each text by a plain forward pass of the stock model over prompt, text and answer."""
@@ -84,7 +93,7 @@ def test_every_label_scores_as_it_does_alone(folder: Path) -> None:
     assert together.dtype == np.float32
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.text("体育财经a新", min_size=1, max_size=6), min_size=1, max_size=7, unique=True))
 def test_random_label_sets_score_as_alone(tiny_qwen: Path, names: list[str]) -> None:
     labels = LabelSet(tuple(names))
@@ -189,3 +198,8 @@ def test_it_learns_four_rows_by_heart(objective: str, tiny_qwen: Path) -> None:
     assert loss.item() < 0.1
     logits = score(method.eval(), encoder.encode(texts), len(LABELS)).logits
     np.testing.assert_array_equal(logits.argmax(axis=1), gold)
+
+
+def test_what_cannot_be_scored_is_refused(tiny_bert: Path) -> None:
+    with pytest.raises(ModelError, match="bert is no decoder, which the generate method cannot score with; use --method head"):
+        build(tiny_bert)

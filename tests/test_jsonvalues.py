@@ -18,7 +18,7 @@ import pytest
 from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
 from fenlei.inference.bulk import predict_file
-from fenlei.inference.classifier import Prediction
+from fenlei.inference.prediction import Prediction
 
 EAST = dt.timezone(dt.timedelta(hours=8))
 CASES: dict[str, tuple[Any, Any]] = {

@@ -93,3 +93,52 @@ def test_to_json_holds_plain_values_only():
 def test_what_cannot_be_measured_is_refused(gold, probabilities, message):
     with pytest.raises(DataError, match=message):
         compute_metrics(np.array(gold), probabilities, LABELS)
+
+
+def test_averages_top_k_matthews_and_brier_are_those_of_scikit_learn():
+    gold, probabilities = random_rows()
+    predicted = probabilities.argmax(axis=1)
+    ours = compute_metrics(gold, probabilities, LABELS)
+    for average in ("micro", "weighted"):
+        expected = reference.precision_recall_fscore_support(gold, predicted, labels=range(4), average=average, zero_division=0)[:3]
+        assert tuple(getattr(ours, f"{average}_{name}") for name in ("precision", "recall", "f1")) == pytest.approx(expected)
+    assert set(ours.top_k) == {2, 3}
+    for k, share in ours.top_k.items():
+        assert share == pytest.approx(reference.top_k_accuracy_score(gold, probabilities, k=k, labels=range(4)))
+    assert ours.matthews == pytest.approx(reference.matthews_corrcoef(gold, predicted))
+    assert ours.brier == pytest.approx(((probabilities - np.eye(4)[gold]) ** 2).sum(axis=1).mean(), rel=1e-5)
+
+
+def test_bootstrap_intervals_are_those_of_resampled_rows():
+    """The matrix is resampled, not the rows: the same figures as by resampling rows and asking scikit-learn."""
+    gold, probabilities = random_rows(400)
+    predicted = probabilities.argmax(axis=1)
+    ours = compute_metrics(gold, probabilities, LABELS, uncertainty=True).intervals
+    rng = np.random.default_rng(5)
+    samples = [rng.integers(0, 400, 400) for _ in range(250)]
+    ways = {
+        "accuracy": lambda rows: reference.accuracy_score(gold[rows], predicted[rows]),
+        "macro_f1": lambda rows: reference.f1_score(gold[rows], predicted[rows], labels=range(4), average="macro", zero_division=0),
+        "weighted_f1": lambda rows: reference.f1_score(gold[rows], predicted[rows], average="weighted", zero_division=0),
+        "matthews": lambda rows: reference.matthews_corrcoef(gold[rows], predicted[rows]),
+        "log_loss": lambda rows: reference.log_loss(gold[rows], probabilities[rows], labels=range(4)),
+        "top_2": lambda rows: reference.top_k_accuracy_score(gold[rows], probabilities[rows], k=2, labels=range(4)),
+    }
+    for name, way in ways.items():
+        expected = np.percentile([way(rows) for rows in samples], [2.5, 97.5])
+        assert ours[name] == pytest.approx(expected, abs=0.25 * (expected[1] - expected[0])), name
+
+
+def test_intervals_of_very_many_rows_are_near_those_of_resampling(monkeypatch):
+    gold, probabilities = random_rows(3000)
+    slow = compute_metrics(gold, probabilities, LABELS, uncertainty=True).intervals["brier"]
+    monkeypatch.setattr("fenlei.evaluation.bootstrap.MANY_ROWS", 100)
+    assert compute_metrics(gold, probabilities, LABELS, uncertainty=True).intervals["brier"] == pytest.approx(slow, abs=0.003)
+
+
+def test_uncertainty_comes_only_where_it_is_asked_for():
+    gold, probabilities = random_rows()
+    assert compute_metrics(gold, probabilities, LABELS).calibration_noise_floor is None
+    asked = compute_metrics(gold, probabilities, LABELS, uncertainty=True)
+    assert 0 < asked.calibration_noise_floor < 0.2
+    assert json.loads(json.dumps(asked.to_json(), allow_nan=False))["intervals"]["macro_f1"] == list(asked.intervals["macro_f1"])

@@ -7,7 +7,6 @@ import re
 import sys
 import warnings
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -15,15 +14,22 @@ import pytest
 from matplotlib.font_manager import FontProperties
 from rich.console import Console
 
+from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError, DataError
-from fenlei.evaluation.calibration import fit_temperature
+from fenlei.evaluation.abstention import AbstentionRule
+from fenlei.evaluation.calibration import Calibration, fit_temperature
+from fenlei.evaluation.conformal import ConformalRule
 from fenlei.evaluation.metrics import compute_metrics
+from fenlei.inference.classifier import Classifier, _Asked
+from fenlei.inference.scoring import Scores
+from fenlei.inference.trust import Trust
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report import evaluation as module
 from fenlei.report import plots
 from fenlei.report.evaluation import evaluate_run
-from fenlei.report.mistakes import most_confused
+from fenlei.report.lengths import by_length, what_was_cut
+from fenlei.report.mistakes import find_mistakes, most_confused
 from fenlei.report.plots import confusion_plot, font_for
 from fenlei.report.tables import metrics_tables
 from fenlei.report.wording import facts, verdict
@@ -34,32 +40,35 @@ FILES = {"metrics.json", "report.html", "report.md", "confusion.png", "bad_cases
 NASTY = ("<script>alert(1)</script>", "a,b|c\n`d` & $x_1$", "[bold]🎉[/bold]")
 
 
-class KeywordClassifier:
-    """Stands in for Classifier: says the label whose name the text contains, else the first, with what confidence the text ends in."""
+class KeywordClassifier(Classifier):
+    """Scores the label whose name the text contains, else the first, so that its confidence is what the text ends in."""
 
-    temperature = 1.0
+    def __init__(self, labels=LABELS, tokens_cut=0, calibrated=True, **promises):
+        super().__init__(None, Trust(Calibration(), calibrated, **promises))
+        self._names, self._tokens_cut, self.windows = tuple(labels), tokens_cut, []
 
-    def __init__(self, labels=LABELS, tokens_cut=0, calibrated=True):
-        self.labels, self.windows = tuple(labels), []
-        self._tokens_cut, self._calibrated = tokens_cut, calibrated
+    @property
+    def labels(self):
+        return self._names
 
-    def predict(self, texts):
+    @property
+    def takes_labels(self):
+        return False
+
+    def _asked(self, labels, rows):
+        return _Asked(None, self._names, None, np.ones(rows, dtype=bool))
+
+    def logits(self, texts, *, labels=None, progress=None):
         self.windows.append(len(texts))
-        return [self._answer(text) for text in texts]
+        logits = np.log(np.stack([self._shares(text) for text in texts]))
+        return Scores(logits, np.full(len(texts), self._tokens_cut))
 
-    def _answer(self, text):
+    def _shares(self, text):
         best = next((at for at, name in enumerate(self.labels) if name in text), 0)
         confidence = float(text.rsplit(" ", 1)[1])
         row = np.full(len(self.labels), (1 - confidence) / (len(self.labels) - 1), dtype=np.float32)
         row[best] = confidence
-        named = dict(zip(self.labels, row.tolist(), strict=True))
-        return SimpleNamespace(
-            label=self.labels[best],
-            confidence=named[self.labels[best]],
-            probabilities=named,
-            calibrated=self._calibrated,
-            tokens_cut=self._tokens_cut,
-        )
+        return row
 
 
 ROWS = [
@@ -261,8 +270,8 @@ def test_texts_and_labels_cannot_run_or_break_the_page(tmp_path):
     seen = Elements(page)
     assert "script" not in seen.tags
     assert not [name for name, _ in seen.attributes if name.startswith("on")]
-    assert all(value.startswith("data:") for name, value in seen.attributes if name == "src")
-    assert seen.tags.count("img") == 1
+    assert not [name for name, _ in seen.attributes if name in ("src", "href")]
+    assert "img" not in seen.tags
     assert sum(NASTY[0] in text for text in seen.text) >= 3  # shown as the text it is: class table, matrix, errors
     assert any(attack in text for text in seen.text)
     assert "default-src 'none'" in page
@@ -371,3 +380,104 @@ def test_tables_show_the_baseline_beside_the_model():
 def test_facts_leave_out_what_the_manifest_does_not_say():
     assert facts({}) == ()
     assert ("Confidence", "calibrated, temperature 1.250") in facts({"calibrated": True, "temperature": 1.25})
+
+
+# Trust, lengths, comparison
+
+
+MANY = [
+    {"text": f"{LABELS[at % 3]} {'长' * (at % 40)} {0.55 + 0.04 * (at % 11):.2f}", "label": LABELS[(at + (at % 7 == 0)) % 3]}
+    for at in range(210)
+]
+
+
+def test_the_report_says_what_silence_and_sets_were_worth(run, tmp_path):
+    rule = AbstentionRule(0.7, target_accuracy=0.8)
+    sets = ConformalRule("lac", 0.9, np.full(3, 0.4), False, 100)
+    evaluation = evaluate_run(run, write_rows(tmp_path / "dev.jsonl", MANY), classifier=KeywordClassifier(abstention=rule, sets=sets))
+    sure = [float(row["text"].rsplit(" ", 1)[1]) for row in MANY]
+    right = [row["text"].startswith(row["label"]) for row in MANY]
+    answered = [one >= 0.7 - 1e-6 for one in sure]
+    silence = evaluation.confidence.silence
+    assert (silence.answered, silence.rows) == (sum(answered), 210)
+    assert silence.accuracy == pytest.approx(sum(r for r, a in zip(right, answered, strict=True) if a) / sum(answered))
+    held = evaluation.confidence.sets
+    assert held.empty == pytest.approx(sum(one < 0.6 - 1e-6 for one in sure) / 210)
+    assert held.reached == pytest.approx(sum(r for r, s in zip(right, sure, strict=True) if s >= 0.6 - 1e-6) / 210)
+    written = read_rows(run / "report" / "predictions.jsonl")
+    assert len(written) == 210  # abstained rows are marked, never dropped
+    assert [row["abstained"] for row in written] == [not one for one in answered]
+    assert [row["prediction_set"] == [] for row in written] == [one < 0.6 - 1e-6 for one in sure]
+    figures = json.loads((run / "report" / "metrics.json").read_text(encoding="utf-8"))
+    assert figures["confidence"]["silence"]["answered"] == sum(answered)
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    assert "An empty set means" in page
+    assert "Prediction sets (lac)" in (run / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_plots_are_drawn_by_the_browser_with_nothing_from_outside(run, tmp_path):
+    (run / "metrics.json").write_text(
+        json.dumps({"history": [{"step": 10, "loss": 2.0}, {"step": 20, "eval_loss": 1.0, "eval_accuracy": 0.8, "eval_macro_f1": 0.7}]})
+    )
+    evaluate_run(run, write_rows(tmp_path / "dev.jsonl", MANY), classifier=KeywordClassifier())
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    seen = Elements(page)
+    assert seen.tags.count("svg") == 5  # reliability, coverage, length, loss, selecting rows
+    names = [value for name, value in seen.attributes if name == "aria-label"]
+    assert any("Reliability" in name for name in names)
+    assert not re.search(r"nan|inf,|,inf", " ".join(value for name, value in seen.attributes if name == "points"))
+    assert "url(" not in page
+
+
+def test_lengths_part_the_rows_and_find_what_was_cut():
+    lengths, right = np.repeat([3, 5, 900], 40), np.array([True] * 100 + [False] * 20)
+    groups = by_length(lengths, right, np.where(lengths == 900, 12, 0))
+    assert sum(one.rows for one in groups) == 120
+    assert [(one.shortest, one.longest) for one in groups] == [(3, 3), (5, 5), (900, 900)]
+    assert groups[-1].accuracy == 0.5
+    assert groups[-1].cut == 40
+    cut = what_was_cut(right, np.where(lengths == 900, 12, 0))
+    assert (cut.rows, cut.tokens, cut.accuracy, cut.whole_accuracy) == (40, 480, 0.5, 1.0)
+    assert what_was_cut(right, np.zeros(120)) is None
+    assert len(by_length([7], np.array([True]), [0])) == 1
+
+
+def test_sure_and_wrong_rows_are_suspected_of_their_label():
+    probabilities = np.array([[0.9, 0.1]] * 10 + [[0.1, 0.9]] * 10 + [[0.95, 0.05], [0.55, 0.45]])
+    gold = np.array([0] * 10 + [1] * 10 + [1, 1])
+    rows = tuple(Example("x", str(at), "f", 1) for at in gold)
+    found = find_mistakes(rows, gold, probabilities, LabelSet(("0", "1")))
+    assert [(one.row, one.label_suspected) for one in found] == [(20, True), (21, False)]
+
+
+def test_runs_are_compared_on_the_same_rows_and_differences_written(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
+    earlier = tmp_path / "other" / "report" / "predictions.jsonl"
+    always_first = KeywordClassifier()
+    always_first._shares = lambda text: np.array([0.8, 0.1, 0.1])
+    evaluation = evaluate_run(run, data, classifier=always_first, compare_with=[earlier])
+    first, baseline, other = evaluation.comparison
+    assert (first.name, baseline.name, other.name) == ("run", "TF-IDF baseline", "other")
+    assert first.metrics.accuracy == pytest.approx(1 / 3, abs=0.05)
+    right = np.array([row["text"].startswith(row["label"]) for row in MANY])
+    constant = np.array([row["label"] == "体育" for row in MANY])
+    assert (other.test.only_second, other.test.only_first) == ((right & ~constant).sum(), (constant & ~right).sum())
+    assert other.p_value >= other.test.p_value
+    differing = read_rows(run / "report" / "differences.jsonl")
+    assert all(len({said["prediction"] for said in row["predictions"].values()}) > 1 for row in differing)
+    assert "Side by side" in (run / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Side by side" in (run / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_compared_is_said(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
+    earlier = tmp_path / "other" / "report" / "predictions.jsonl"
+    shorter = write_rows(tmp_path / "shorter.jsonl", MANY[:-1])
+    with pytest.raises(DataError, match=r"predictions\.jsonl:210: is of other rows"):
+        evaluate_run(run, shorter, classifier=KeywordClassifier(), compare_with=[earlier])
+    with pytest.raises(DataError, match="expected a run's folder, or the predictions"):
+        evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[data])
+    with pytest.raises(ArtifactError, match="not both runs know '教育'"):
+        evaluate_run(tmp_path / "none", data, classifier=KeywordClassifier([*LABELS, "教育"]), compare_with=[earlier])

@@ -19,11 +19,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("run")
     parser.add_argument("data", type=Path)
+    parser.add_argument("--int8", action="store_true")
     given = parser.parse_args()
     examples = list(read_examples(given.data))
     texts = [example.text for example in examples]
     keep_freed_memory()  # as `fenlei predict` does
-    classifier = Classifier.load(given.run, device="cpu")
+    classifier = Classifier.load(given.run, device="cpu", int8=given.int8)
     classifier.predict(texts[:WARM_UP])
     began = time.perf_counter()
     answers = [one.label for one in classifier.predict(texts)]

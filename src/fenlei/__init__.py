@@ -10,8 +10,10 @@ from fenlei.errors import ArtifactError, ConfigError, DataError, FenleiError, Mo
 if TYPE_CHECKING:
     from fenlei.config import RunConfig
     from fenlei.data.examples import Example
-    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.inference.classifier import Classifier
+    from fenlei.inference.prediction import Prediction
     from fenlei.labels import LabelSet
+    from fenlei.serving.client import Client
     from fenlei.training.fit import TrainResult, train
 
 __version__ = "0.1.0"
@@ -19,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ArtifactError",
     "Classifier",
+    "Client",
     "ConfigError",
     "DataError",
     "Example",
@@ -35,9 +38,10 @@ __all__ = [
 
 _HOMES = {
     "Classifier": "fenlei.inference.classifier",
+    "Client": "fenlei.serving.client",
     "Example": "fenlei.data.examples",
     "LabelSet": "fenlei.labels",
-    "Prediction": "fenlei.inference.classifier",
+    "Prediction": "fenlei.inference.prediction",
     "RunConfig": "fenlei.config",
     "TrainResult": "fenlei.training.fit",
     "train": "fenlei.training.fit",

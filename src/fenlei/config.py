@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,19 @@ Objective = Literal["labels", "tokens"]
 HeadKind = Literal["linear", "mlp"]
 Device = Literal["auto", "cpu", "cuda", "mps", "npu"]
 Source = Literal["auto", "huggingface", "modelscope"]
+SetScore = Literal["lac", "aps", "raps"]
+
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b?", re.IGNORECASE)
+
+
+def bytes_of(size: str) -> int | None:
+    """`6GB` (10^9 each), `6GiB` (2^30 each) and the like in bytes; None for what is no size above 0."""
+    match = SIZE.fullmatch(size.strip())
+    if match is None:
+        return None
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (1 + "kmgt".index(unit.lower()))) or None
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,8 @@ class OptimizationConfig:
     """Rows an optimiser step (the loss is their mean). None: 32; fewer for adapters on few rows, 128 for a small model with many."""
     batch_tokens: int = 4096
     """Tokens that go through the network at once; only memory and speed depend on it."""
+    memory: str | None = None
+    """What training may take at its peak, as 6GB or 800MB: fewer batch_tokens are chosen to fit, and gradient_checkpointing if need be."""
     warmup_ratio: float = 0.06
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
@@ -154,6 +170,8 @@ class OptimizationConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 found.append(f"{name} must be above 0, was {value}")
+        if self.memory is not None and bytes_of(self.memory) is None:
+            found.append(f"memory must be a size such as 6GB or 800MB, was {self.memory!r}")
         for name in ("max_grad_norm", "seed"):
             if getattr(self, name) < 0:
                 found.append(f"{name} must be at least 0, was {getattr(self, name)}")
@@ -165,15 +183,48 @@ class OptimizationConfig:
 
 
 @dataclass(frozen=True)
+class TrustConfig:
+    """When an answer is to be believed, and what is said beside it."""
+
+    min_confidence: float | None = None
+    """Rows below this confidence are marked as abstained. None: none is."""
+    target_accuracy: float | None = None
+    """The accuracy that answered rows are to have: finds the least confidence on the calibrating rows."""
+    set_coverage: float | None = None
+    """How often prediction sets are to hold the right label. None: no sets."""
+    set_score: SetScore = "lac"
+    set_by_class: bool = False
+    """Keep the coverage for the rows of each class, not over all rows alike."""
+    out_of_scope: str | None = None
+    """A file of texts outside the label set, by which the novelty score is chosen. None: energy."""
+
+    @property
+    def promises(self) -> bool:
+        """Whether a threshold or sets are asked for."""
+        return (self.min_confidence, self.target_accuracy, self.set_coverage) != (None, None, None)
+
+    def problems(self) -> list[str]:
+        found = []
+        for name in ("min_confidence", "target_accuracy", "set_coverage"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                found.append(f"{name} must lie between 0 and 1, was {value}")
+        if self.min_confidence is not None and self.target_accuracy is not None:
+            found.append("min_confidence and target_accuracy exclude each other: give the threshold, or the accuracy it is to keep")
+        return found
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole training run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
+    trust: TrustConfig = field(default_factory=TrustConfig)
 
     def __post_init__(self) -> None:
-        found = [*self.data.problems(), *self.model.problems(), *self.optimization.problems()]
+        found = [*self.data.problems(), *self.model.problems(), *self.optimization.problems(), *self.trust.problems()]
         if self.model.objective == "tokens" and self.optimization.label_smoothing:
             found.append("label_smoothing spreads over the label set, which objective 'tokens' does not see")
         if found:
@@ -231,7 +282,7 @@ class RunConfig:
         return RunConfig.from_options({**self.to_options(), **options})
 
 
-_PARTS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "optimization": OptimizationConfig}
+_PARTS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "optimization": OptimizationConfig, "trust": TrustConfig}
 
 
 def _all_keys() -> list[str]:

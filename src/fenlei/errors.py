@@ -34,3 +34,8 @@ class ArtifactError(FenleiError):
 
 class RequestError(FenleiError):
     """A prediction request that cannot be answered."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, without the pages that some add; its name where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,7 +10,7 @@ import numpy as np
 
 from fenlei.artifact import read_manifest
 from fenlei.audit.copies import Conflict, Copy, find_conflicts, find_duplicates, find_exact_leaks, find_near_copies, nearest_copies
-from fenlei.audit.label_errors import FEWEST_ROWS, LabelErrors, cross_validated_probabilities, find_label_errors
+from fenlei.audit.label_errors import FEWEST_TEXTS, LabelErrors, cross_validated_probabilities, find_label_errors
 from fenlei.audit.profile import Classes, Languages, Lengths, profile_classes, profile_texts
 from fenlei.audit.rows import AuditedRows, read_rows
 from fenlei.config import Device
@@ -82,9 +82,9 @@ def audit_data(
 def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:
     labels = LabelSet.in_order_of_appearance(str(example.label) for example in rows.examples if example.label is not None)
     places = _judged_places(rows, labels)
-    if len(labels) < 2 or len(places) < FEWEST_ROWS:
-        return LabelErrors((), 0, "", f"labels were not judged: it takes two classes and {FEWEST_ROWS} rows with text and label")
-    text_ids = np.unique([rows.plain_texts[row] for row in places], return_inverse=True)[1]
+    texts, text_ids = np.unique([rows.plain_texts[row] for row in places], return_inverse=True)
+    if len(labels) < 2 or len(texts) < FEWEST_TEXTS:
+        return LabelErrors((), 0, "", f"labels were not judged: it takes two classes and {FEWEST_TEXTS} texts with a label")
     gold = _gold(rows, places, labels)
     answers = cross_validated_probabilities([rows.examples[row].text for row in places], text_ids, gold, len(labels))
     return find_label_errors(places, gold, answers, labels.names, "cross-validated TF-IDF")
@@ -97,12 +97,15 @@ def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], d
     places = _judged_places(rows, labels)
     if not places:
         return LabelErrors((), 0, "", f"labels were not judged: no row has one of the labels of {run}")
-    note = ""
+    notes = []
+    strange = sum(example.label is not None and example.label not in labels for example in rows.examples)
+    if strange:
+        notes.append(f"{strange:,} rows were not judged: {run} does not know their labels")
     trained_on = set(read_manifest(run).get("data", {}).get("files", {}))
     if trained_on & {rows.examples[row].source for row in places}:
-        note = f"{run} was trained on rows of this file: it may have learned their wrong labels by heart"
+        notes.append(f"{run} was trained on rows of this file: it may have learned their wrong labels by heart")
     answers = Classifier.load(run, device=device).predict_proba([rows.examples[row].text for row in places])
-    return find_label_errors(places, _gold(rows, places, labels), answers, labels.names, str(run), note)
+    return find_label_errors(places, _gold(rows, places, labels), answers, labels.names, str(run), "; ".join(notes))
 
 
 def _judged_places(rows: AuditedRows, labels: LabelSet) -> list[int]:

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fenlei.inference.classifier import Prediction
+    from fenlei.inference.prediction import Prediction
     from fenlei.report.evaluation import Evaluation
 
 DEFAULT_OUT = Path("runs/demo")

@@ -34,6 +34,8 @@ def export(
     if not json:
         typer.echo(f"{result.out}: the label of the run on {result.agreement:.2%} of {result.rows:,} texts")
         typer.echo(f"largest logit difference {result.largest_difference:.3g}")
+        for note in result.notes:
+            typer.echo(note)
         return
 
     from dataclasses import asdict

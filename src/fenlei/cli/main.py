@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from fenlei import __version__
-from fenlei.cli import audit, demo, download, evaluate, export, predict, suggest, train
+from fenlei.cli import audit, demo, download, evaluate, export, predict, serve, suggest, train
 from fenlei.errors import FenleiError
 
 INTERRUPTED = 130
@@ -53,6 +53,7 @@ for _command, _examples in (
     (train.train, train.EXAMPLES),
     (evaluate.evaluate, evaluate.EXAMPLES),
     (predict.predict, predict.EXAMPLES),
+    (serve.serve, serve.EXAMPLES),
     (suggest.suggest, suggest.EXAMPLES),
     (export.export, export.EXAMPLES),
     (download.download, download.EXAMPLES),

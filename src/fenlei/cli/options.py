@@ -12,9 +12,14 @@ from typing import Annotated, Any, Optional, get_type_hints
 
 import typer
 
-from fenlei.config import DataConfig, ModelConfig, OptimizationConfig
+from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, TrustConfig
 
-PANELS: dict[str, Any] = {"Data options": DataConfig, "Model options": ModelConfig, "Training options": OptimizationConfig}
+PANELS: dict[str, Any] = {
+    "Data options": DataConfig,
+    "Model options": ModelConfig,
+    "Training options": OptimizationConfig,
+    "Trust options": TrustConfig,
+}
 
 HELP = {
     "text_column": "Column of the text; 'title,body' joins two.",
@@ -45,6 +50,7 @@ HELP = {
     "learning_rate": "Peak learning rate (default: by tuning and size).",
     "batch_size": "Rows an optimiser step.",
     "batch_tokens": "Tokens through the network at once: memory and speed, not the result.",
+    "memory": "What training may take at its peak, as 6GB: fewer --batch-tokens, then --gradient-checkpointing, make it fit.",
     "warmup_ratio": "Share of the steps in which the learning rate rises.",
     "weight_decay": "Weight decay of AdamW.",
     "max_grad_norm": "Gradients are clipped to this norm.",
@@ -56,6 +62,12 @@ HELP = {
     "device": "Where to compute.",
     "report_to": "Experiment trackers joined by commas: tensorboard, wandb, swanlab, mlflow.",
     "baseline": "Fit a TF-IDF baseline on the same rows, to compare with.",
+    "min_confidence": "Mark rows below this confidence as abstained.",
+    "target_accuracy": "Find the least confidence from which answers are right this often (95 % assured); an error if there is none.",
+    "set_coverage": "Add prediction sets that hold the right label this often.",
+    "set_score": "lac: the smallest sets, maybe empty; aps, raps: never empty.",
+    "set_by_class": "Keep the coverage of sets for the rows of each class.",
+    "out_of_scope": "File of texts outside the label set: the novelty score that tells them best is taken (default: energy).",
 }
 """What each option is for. `data` is an argument, not an option."""
 

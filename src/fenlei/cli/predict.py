@@ -9,25 +9,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fenlei.config import Device
-from fenlei.errors import FenleiError
+from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.config import Device, TrustConfig
+from fenlei.errors import ConfigError, FenleiError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
     from fenlei.inference.classifier import Classifier
+    from fenlei.inference.prediction import Prediction, Predictor
 
 
 EXAMPLES = (
     "fenlei predict runs/news --text 央行宣布下调存款准备金率",
     "fenlei predict Qwen/Qwen3-0.6B --labels 财经,体育,科技 --text 央行宣布下调存款准备金率",
     "fenlei predict runs/news new.csv --out predicted.csv --probabilities",
+    "fenlei predict runs/news new.csv --out predicted.csv --target-accuracy 0.99",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
     "fenlei predict runs/news log.jsonl --follow --out predicted.jsonl",
+    "fenlei predict --url http://127.0.0.1:8000 new.csv --out predicted.csv",
 )
 
 
 def predict(
-    run: Annotated[str, typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot).")],
+    run: Annotated[
+        str | None,
+        typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot); none with --url."),
+    ] = None,
     source: Annotated[str | None, typer.Argument(metavar="INPUT", help="File of rows; `-` reads JSON lines from stdin.")] = None,
     *,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to classify instead of a file; may be given again.")] = None,
@@ -35,25 +42,46 @@ def predict(
     labels: Annotated[
         str | None, typer.Option(help="Labels to choose among, joined by commas, or a labels.yaml.", show_default=False)
     ] = None,
+    url: Annotated[str | None, typer.Option(help="Ask the service there; FENLEI_API_KEY is its key.", show_default=False)] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
+    min_confidence: MinConfidence = None,
+    target_accuracy: TargetAccuracy = None,
+    set_coverage: SetCoverage = None,
+    set_score: SetScoreOption = "lac",
+    set_by_class: SetByClass = False,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more rows of a JSON lines file that grows; Ctrl-C ends.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file of the run with its checksum first.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
+    int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on CPUs with VNNI, slightly less exact.")] = False,
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
 ) -> None:
     """Classify a text, or every row of a file.
 
-    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added. Rows that cannot be read go to
-    OUT.rejected.jsonl, with line and reason. Ended at any moment, the same command goes on where it was.
+    Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added, and where the run measures them
+    or they are asked for, prediction_set, abstained and novelty. No row is dropped: those that cannot be read go to OUT.rejected.jsonl,
+    with line and reason. Ended at any moment, the same command goes on where it was.
     """
+    if url is not None and source is None:
+        run, source = None, run
     if (source is None) == (not text):
         raise typer.BadParameter("give either a file (`-` is stdin) or --text", param_hint="INPUT")
+    if (run is None) == (url is None):
+        raise typer.BadParameter("give a run, a model, or --url of a service", param_hint="RUN_OR_MODEL")
+
+    trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
+    if url is not None and (trust.promises or int8 or verify or device != "auto"):
+        raise typer.BadParameter("how it computes and what it promises is up to the service: give this to fenlei serve", param_hint="--url")
+
+    def load() -> tuple[Predictor, list[str] | None]:
+        return _reach(url, labels) if url is not None else _load(str(run), device, labels, trust, int8, verify)
 
     if source is None:
-        classifier, asked = _load(run, device, labels, verify)
-        _predict_texts(classifier, text or [], asked, probabilities, json)
+        classifier, among = load()
+        texts = text or []
+        predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
+        _show_texts(texts, predictions, probabilities, json, own_labels=labels is None)
         return
 
     from dataclasses import asdict
@@ -64,14 +92,14 @@ def predict(
 
     # What can be wrong with the files shows before the model is loaded, which may take minutes.
     checked_target(out)
-    columns = text_column or _trained_column(run)
+    columns = text_column or (_trained_column(run) if run is not None else None)
     if source != "-" and not follow:
         layout = file_layout(source, text_column=columns, labelled=False, on_bad_row=lambda line, error: None)
         notes().print(str(layout), style="dim", markup=False)
-    classifier, asked = _load(run, device, labels, verify)
+    classifier, among = load()
     with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
-            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=asked, follow=follow,
+            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, follow=follow,
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
         )  # fmt: skip
     if json and out != "-":
@@ -93,7 +121,9 @@ def _what_is_done_is_told(out: str) -> Iterator[None]:
         raise
 
 
-def _load(run: str, device: Device, labels: str | None, verify: bool) -> tuple[Classifier, list[str] | None]:
+def _load(
+    run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool, verify: bool
+) -> tuple[Classifier, list[str] | None]:
     """The classifier, and the labels to ask it among where they are not its own."""
     from fenlei.artifact import MANIFEST
     from fenlei.inference.classifier import Classifier
@@ -101,22 +131,44 @@ def _load(run: str, device: Device, labels: str | None, verify: bool) -> tuple[C
 
     keep_freed_memory()
     if labels is None:
-        return Classifier.load(run, device=device, verify=verify), None
+        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
-    named = [name for part in labels.split(",") if (name := part.strip())]
+    named = _split(labels)
     if (Path(run) / MANIFEST).exists():
-        return Classifier.load(run, device=device, verify=verify), named if file is None else list(read_class_file(file))
+        classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify)
+        return classifier, named if file is None else list(read_class_file(file))
+    if int8:
+        raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
+    if trust.promises:
+        raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
     return Classifier.zero_shot(run, named if file is None else file, device=device), None
 
 
-def _predict_texts(classifier: Classifier, texts: list[str], labels: list[str] | None, with_probabilities: bool, as_json: bool) -> None:
+def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
+    """The service at `url`, and the labels to ask it among where they are not its own."""
+    import os
+
+    from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
+    from fenlei.serving.client import Client
+
+    service = Client(url, api_key=os.environ.get("FENLEI_API_KEY"))
+    if labels is None:
+        return service, None
+    return service, list(read_class_file(Path(labels))) if labels.lower().endswith(YAML_SUFFIXES) else _split(labels)
+
+
+def _split(labels: str) -> list[str]:
+    return [name for part in labels.split(",") if (name := part.strip())]
+
+
+def _show_texts(texts: list[str], predictions: list[Prediction], with_probabilities: bool, as_json: bool, *, own_labels: bool) -> None:
     from fenlei.cli.display import notes, probability_bars, tables
     from fenlei.data.jsonvalues import to_json
     from fenlei.inference.bulk import predicted_row
 
-    for text, prediction in zip(texts, classifier.predict(texts, labels=labels), strict=True):
+    for text, prediction in zip(texts, predictions, strict=True):
         if as_json:
             typer.echo(to_json(predicted_row({"text": text}, prediction, probabilities=with_probabilities)))
             continue
@@ -124,16 +176,23 @@ def _predict_texts(classifier: Classifier, texts: list[str], labels: list[str] |
             typer.echo(text)
         typer.echo(f"{prediction.label}\t{prediction.confidence:.4f}")
         tables().print(probability_bars(prediction.probabilities))
+        for line in _beside(prediction):
+            typer.echo(line)
         if prediction.tokens_cut:
             notes().print(f"{prediction.tokens_cut:,} tokens at the end of the text were too many for the model and were not read")
         if not prediction.calibrated:
-            notes().print(f"The confidence is not calibrated: {_why_not(classifier, labels)}.")
+            why = "the run had too few dev rows for it" if own_labels else "nothing was fitted on these labels"
+            notes().print(f"The confidence is not calibrated: {why}.")
 
 
-def _why_not(classifier: Classifier, labels: list[str] | None) -> str:
-    if labels is not None:
-        return "it was fitted on the run's own labels"
-    return "nothing was trained" if "data" not in classifier.describe() else "the run had too few dev rows for it"
+def _beside(prediction: Prediction) -> Iterator[str]:
+    """What is said beside the label, where the run says it."""
+    if prediction.abstained is not None:
+        yield f"abstained\t{'yes: the confidence is below the threshold' if prediction.abstained else 'no'}"
+    if prediction.prediction_set is not None:
+        yield f"set\t{', '.join(prediction.prediction_set) or 'empty: no label is likely enough'}"
+    if prediction.novelty is not None:
+        yield f"novelty\t{prediction.novelty:.4f}"
 
 
 def _trained_column(run: str) -> str | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from fenlei.data.delimited import Row
-from fenlei.errors import DataError
+from fenlei.errors import DataError, first_line
 
 BATCH = 1024
 """Rows held at a time."""
@@ -24,8 +24,7 @@ def read_parquet(stream: BinaryIO, source: str) -> tuple[Iterator[Row], Mapping[
         raise DataError(f"{source}: Parquet needs pyarrow: pip install pyarrow, or save the rows as JSON lines") from None
 
     def unreadable(error: Exception, row: int) -> DataError:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return DataError(f"{source}:{row}: not readable as Parquet: {reason}; write the file again")
+        return DataError(f"{source}:{row}: not readable as Parquet: {first_line(error)}; write the file again")
 
     def rows() -> Iterator[Row]:
         number = 0

@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from fenlei.artifact import check_new, whole_folder
 from fenlei.errors import ArtifactError, ConfigError
-from fenlei.evaluation.calibration import probabilities
+from fenlei.evaluation.calibration import Calibration, probabilities
 from fenlei.export.language_model import parity as language_model_parity
 from fenlei.export.language_model import refuse_prior, write_prompt
 from fenlei.export.sample_texts import sample_texts
@@ -49,6 +49,8 @@ class ExportResult:
     """Share of them with the same label."""
     largest_difference: float
     """Largest absolute difference of two calibrated logits."""
+    notes: tuple[str, ...] = ()
+    """What the run does and the stock folder cannot."""
 
 
 def export_merged(run: str | Path, out: str | Path, *, force: bool = False, texts: Sequence[str] | None = None) -> ExportResult:
@@ -69,8 +71,10 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
         _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, force)
     network = loaded.method.network
     stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock.float()
-    if not writes:
-        _fold_temperature(stock, float(loaded.manifest["temperature"]))
+    calibration = Calibration.from_json(loaded.manifest)
+    folded, notes = (calibration, []) if writes else _fold_calibration(stock, calibration)
+    if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")):
+        notes.append("a stock folder gives probabilities alone: threshold, prediction sets and novelty stay with the run")
     tokenizer = AutoTokenizer.from_pretrained(Path(run) / "model", trust_remote_code=False)
     dtype = pick_precision(torch.device("cpu"), loaded.manifest["parameters"]["all"]).weights
     (stock if writes else stock.base_model).to(dtype)
@@ -83,13 +87,13 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
         asked = (list(texts) if texts is not None else sample_texts(tokenizer, most))[:most]
         if isinstance(loaded.encoder, QuestionEncoder):
             write_prompt(folder, loaded.encoder, tokenizer)
-        agreement, difference = _parity(run, folder, asked)
+        agreement, difference = _parity(run, folder, asked, folded)
         if agreement < LEAST_AGREEMENT:
             raise ArtifactError(
                 f"{target}: the exported model gives the run's label on only {agreement:.2%} of {len(asked):,} texts "
                 f"(needed: {LEAST_AGREEMENT:.1%}; largest logit difference {difference:.3g}); nothing was written"
             )
-    return ExportResult(target, len(asked), agreement, difference)
+    return ExportResult(target, len(asked), agreement, difference, tuple(notes))
 
 
 def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, force: bool) -> None:
@@ -104,26 +108,40 @@ def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, force
         )
 
 
-def _fold_temperature(stock: PreTrainedModel, temperature: float) -> None:
-    """Divides the last linear of the head, so that the model's logits are the calibrated ones."""
-    linears = [m for head in head_modules(stock).values() for m in head.modules() if isinstance(m, torch.nn.Linear)]
+def _fold_calibration(stock: PreTrainedModel, calibration: Calibration) -> tuple[Calibration, list[str]]:
+    """Puts the calibration into the last linear of the head, so that the model's logits are the calibrated ones.
+
+    What could be put in comes back, and a note where that is not all: the summands of vector scaling need a bias, which heads of decoders
+    have not.
+    """
+    # Not the pooler's: what comes after its tanh is no multiple of what comes before.
+    heads = [head for name, head in head_modules(stock).items() if not name.endswith(".pooler")]
+    linears = [m for head in heads for m in head.modules() if isinstance(m, torch.nn.Linear)]
     if not linears:
-        raise ConfigError("the head ends in no linear layer; its temperature cannot be folded in")
+        raise ConfigError("the head ends in no linear layer; its calibration cannot be folded in")
+    weight = linears[-1].weight
+    bias: torch.Tensor | None = linears[-1].bias
+    notes: list[str] = []
+    if calibration.scale is not None and bias is None:
+        calibration = Calibration(calibration.temperature)
+        notes.append("vector scaling has no place in a head without bias: the temperature, fitted on the same rows, is folded in instead")
     with torch.no_grad():
-        linears[-1].weight.div_(temperature)
-        if linears[-1].bias is not None:
-            linears[-1].bias.div_(temperature)
+        scale = torch.tensor(calibration.scale or [1 / calibration.temperature] * len(weight), dtype=weight.dtype)
+        weight.mul_(scale[:, None])
+        if bias is not None:
+            bias.mul_(scale).add_(torch.tensor(calibration.bias or [0.0] * len(weight), dtype=bias.dtype))
+    return calibration, notes
 
 
-def _parity(run: str | Path, folder: Path, texts: list[str]) -> tuple[float, float]:
-    """Share of equal labels, and the largest difference of calibrated logits, run against plain transformers."""
+def _parity(run: str | Path, folder: Path, texts: list[str], folded: Calibration) -> tuple[float, float]:
+    """Share of equal labels, and the largest difference of logits calibrated by what was folded in, run against plain transformers."""
     loaded = load_run(run, device="cpu")
     if isinstance(loaded.method, GenerateMethod):
         loaded.method.correct_prior = False
         return language_model_parity(loaded, Classifier(loaded).logits(texts).logits, folder, texts)
     classifier = Classifier(loaded)
     template = classifier.describe()["prompt"]
-    ours = classifier.logits(texts).logits / classifier.temperature
+    ours = folded.apply(classifier.logits(texts).logits)
     theirs = _stock_logits(folder, [template.replace("{text}", text) for text in texts])
     assert np.isfinite(probabilities(theirs)).all()
     return float((ours.argmax(1) == theirs.argmax(1)).mean()), float(np.abs(ours - theirs).max())

@@ -26,11 +26,14 @@ from fenlei.inference.journal import Journal, State, journaled, known_by, known_
 from fenlei.inference.rowtext import RowText, row_text
 
 if TYPE_CHECKING:
-    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.inference.prediction import Prediction, Predictor
 
 WINDOW_ROWS = 2048
 STDIO = "-"
 TARGET_SUFFIXES = (".jsonl", ".ndjson", ".csv")
+
+ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "calibrated", "tokens_cut")
+"""The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
 
 Row = dict[str, Any]
 
@@ -65,7 +68,7 @@ class BulkOptions:
 
 
 def predict_file(
-    classifier: Classifier,
+    classifier: Predictor,
     source: str | Path,
     target: str | Path,
     *,
@@ -124,12 +127,13 @@ class _Bulk:
     """Rows to windows to a sink, after the rows that the sink has already."""
 
     def __init__(
-        self, classifier: Classifier, sink: _Sink, to_text: RowText, options: BulkOptions, progress: Callable[[int], None] | None
+        self, classifier: Predictor, sink: _Sink, to_text: RowText, options: BulkOptions, progress: Callable[[int], None] | None
     ) -> None:
         self._classifier = classifier
         self._sink = sink
         self._to_text = to_text
         self._options = options
+        self._added = [name for name in ADDED if name != "probabilities" or options.probabilities]
         self._progress = progress
         self._window: list[Example] = []
         self._rejected: list[str] = []
@@ -139,7 +143,7 @@ class _Bulk:
         """A row that was read; with the last of a window the window is predicted."""
         if self._is_done():
             return
-        _refuse_clash(example, self._options.prefix, self._options.probabilities)
+        refuse_clash(example, self._added, self._options.prefix)
         if example.candidates == () and self._classifier.takes_labels and self._options.labels is None:
             self._note(example.line, _no_candidates(example))
             return
@@ -200,8 +204,7 @@ class _Bulk:
         return []
 
     def _predict(self, window: Sequence[Example]) -> list[Prediction]:
-        labels = self._options.labels or offered_labels(self._classifier, window)
-        return self._classifier.predict([example.text for example in window], labels=labels)
+        return predict_examples(self._classifier, window, self._options.labels)
 
     def _is_done(self) -> bool:
         """Whether the next row was done by a call before this one."""
@@ -214,7 +217,7 @@ class _Bulk:
 
 
 @contextmanager
-def _sink(classifier: Classifier, source: str | Path, target: str | Path, options: BulkOptions, follow: bool) -> Iterator[_Sink]:
+def _sink(classifier: Predictor, source: str | Path, target: str | Path, options: BulkOptions, follow: bool) -> Iterator[_Sink]:
     if isinstance(target, str):
         yield _Stdout()
         return
@@ -247,17 +250,24 @@ class _Stdout:
         self.state = state
 
 
-def offered_labels(classifier: Classifier, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+def predict_examples(classifier: Predictor, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
+    """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
+    texts = [example.text for example in examples]
+    among = offered_labels(classifier, examples) if labels is None else labels
+    return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
+
+
+def offered_labels(classifier: Predictor, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
     """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
 
     DataError for a row whose list of candidates is empty.
     """
-    if not classifier.takes_labels:
+    offered = candidates_of(examples)
+    if offered is None or not classifier.takes_labels:
         return None
-    empty = next((example for example in examples if example.candidates == ()), None)
-    if empty is not None:
-        raise _no_candidates(empty)
-    return candidates_of(examples)
+    if () in offered:
+        raise _no_candidates(examples[offered.index(())])
+    return offered
 
 
 def _no_candidates(example: Example) -> DataError:
@@ -276,11 +286,27 @@ def checked_target(target: str | Path) -> str | Path:
     return path
 
 
+def refuse_clash(example: Example, added: Sequence[str], prefix: str) -> None:
+    """DataError where the row has a column already that would be written under the name of an added one."""
+    clash = [prefix + name for name in added if prefix + name in example.columns]
+    if clash:
+        raise DataError(
+            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
+            f"name the new columns apart, for example --prefix {prefix}fenlei_"
+        )
+
+
 def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "") -> Row:
     """`columns`, then the answer's own, each name after `prefix`."""
     values: Row = {"prediction": prediction.label, "confidence": _rounded(prediction.confidence)}
     if probabilities:
         values["probabilities"] = {name: _rounded(value) for name, value in prediction.probabilities.items()}
+    if prediction.prediction_set is not None:
+        values["prediction_set"] = list(prediction.prediction_set)
+    if prediction.abstained is not None:
+        values["abstained"] = prediction.abstained
+    if prediction.novelty is not None:
+        values["novelty"] = _rounded(prediction.novelty)
     values |= {"calibrated": prediction.calibrated, "tokens_cut": prediction.tokens_cut}
     return {**columns, **{prefix + name: value for name, value in values.items()}}
 
@@ -289,16 +315,6 @@ def write_rows(target: Path, examples: Sequence[Example], rows: Sequence[Row]) -
     """`rows` to a file, CSV or JSON lines by its ending, whole or not at all; `examples` say where each is from, for errors."""
     with whole_file(target, DataError) as temporary, saving(target, DataError):
         temporary.write_bytes(row_text(target)(examples, rows).encode("utf-8"))
-
-
-def _refuse_clash(example: Example, prefix: str, probabilities: bool) -> None:
-    added = ("prediction", "confidence", *(("probabilities",) if probabilities else ()), "calibrated", "tokens_cut")
-    clash = [prefix + name for name in added if prefix + name in example.columns]
-    if clash:
-        raise DataError(
-            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
-            f"name the new columns apart, for example --prefix {prefix}fenlei_"
-        )
 
 
 def _rounded(value: float) -> float:

@@ -9,8 +9,9 @@ from typing import Any
 
 from fenlei.artifact import fingerprint
 from fenlei.errors import ArtifactError
+from fenlei.inference.trust import DEV_SCORES, NOVELTY
 
-COVERED = ("model", "baseline", "config.yaml")
+COVERED = ("model", "baseline", "config.yaml", DEV_SCORES, NOVELTY)
 """What of a run's folder is read again; fenlei.json has a checksum of its own."""
 
 

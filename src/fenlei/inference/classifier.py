@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import nn
 
-from fenlei.config import Device
+from fenlei.artifact import read_manifest
+from fenlei.config import Device, TrustConfig
 from fenlei.errors import RequestError
-from fenlei.evaluation.calibration import probabilities
+from fenlei.evaluation.calibration import Calibration, probabilities
+from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
+from fenlei.inference.prediction import Labels, Prediction
 from fenlei.inference.scoring import Scores, score
+from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder, check_candidates
 from fenlei.text.prompts import TextEncoder
 
 KEPT_LABEL_SETS = 8
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The answer for one text."""
-
-    label: str
-    confidence: float
-    """Probability of `label`, between 0 and 1."""
-    probabilities: Mapping[str, float]
-    """Of every label that it was asked among, in label order; they sum to 1."""
-    calibrated: bool
-    """Whether the probabilities were fitted to held-out rows."""
-    tokens_cut: int
-    """Tokens of the text that did not fit the length limit and were not read."""
-
-
-Labels = Sequence[str] | Sequence[Sequence[str] | None]
-"""Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +43,36 @@ class _Asked:
 class Classifier:
     """A run, loaded. Its answers for a text do not depend on the texts beside it.
 
-    A run of the generate method can be asked among other labels than its own (`labels=`); such answers are not calibrated.
+    A run of the generate method can be asked among other labels than its own (`labels=`); such answers are not calibrated, and
+    come without set, threshold and novelty, which were fitted on its own.
     """
 
-    def __init__(self, run: LoadedRun) -> None:
+    def __init__(self, run: LoadedRun, trust: Trust | None = None) -> None:
         self._run = run
+        self.trust = trust or Trust(Calibration.from_json(run.manifest), bool(run.manifest.get("calibrated")))
         self._encoders: dict[tuple[str, ...], QuestionEncoder] = {}
 
     @classmethod
-    def load(cls, run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, verify: bool = False) -> Classifier:
-        """From a folder that `train` wrote; `verify` compares every file with its checksum first.
+    def load(
+        cls,
+        run: str | Path,
+        *,
+        device: Device = "auto",
+        head: nn.Module | None = None,
+        trust: TrustConfig | None = None,
+        int8: bool = False,
+        verify: bool = False,
+    ) -> Classifier:
+        """From a folder that `train` wrote; what `trust` names takes the place of the run's own threshold and sets.
 
-        ArtifactError where the folder is incomplete or damaged, ModelError where its base model is not to be found.
+        `int8`: faster on CPUs with VNNI, and slightly less exact (see models/quantized.py). `verify` compares every file with its checksum
+        first. ArtifactError where the folder is incomplete or damaged, ModelError where its base model is not to be found, DataError where
+        its calibrating rows cannot promise what is asked, ConfigError for `int8` on a machine that has no fast 8-bit products.
         """
-        return cls(load_run(run, device=device, head=head, verified=verify))
+        manifest = read_manifest(run)
+        with explained(Path(run), manifest):
+            asked = load_trust(Path(run), manifest, trust)  # first: it takes no time, and loading a network may take minutes
+        return cls(load_run(run, device=device, head=head, int8=int8, verified=verify), asked)
 
     @classmethod
     def zero_shot(cls, model: str, labels: Sequence[str] | Path, **options: Any) -> Classifier:
@@ -87,11 +89,20 @@ class Classifier:
 
     @property
     def temperature(self) -> float:
-        return float(self._run.manifest["temperature"])
+        return self.trust.calibration.temperature
+
+    @property
+    def device(self) -> torch.device:
+        return self._run.method.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The number format of the network's weights."""
+        return next(self._run.method.parameters()).dtype
 
     def describe(self) -> dict[str, Any]:
-        """The run's manifest (labels, method, base model, versions, ...)."""
-        return dict(self._run.manifest)
+        """The run's manifest (labels, method, base model, versions, ...), with the calibration and promises that its answers have here."""
+        return {**self._run.manifest, **self.trust.to_json()}
 
     @property
     def takes_labels(self) -> bool:
@@ -115,17 +126,37 @@ class Classifier:
 
     def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, among the run's labels or those given; see `logits`."""
-        _check_texts(texts)
-        asked = self._asked(labels, len(texts))
-        scores = self._score(texts, asked)
-        calibrated = bool(self._run.manifest.get("calibrated"))
+        return self.answer(self.logits(texts, labels=labels), labels=labels)
+
+    def columns(self, labels: Labels | None, rows: int) -> tuple[str, ...]:
+        """The names of the columns that `logits` gives for such labels."""
+        return self._asked(labels, rows).names
+
+    def answer(self, scores: Scores, *, labels: Labels | None = None) -> list[Prediction]:
+        """What is said on scores that `logits` gave for the same labels."""
+        asked, trust = self._asked(labels, len(scores.logits)), self.trust
+        values = self._probabilities(scores, asked)
+        own = asked.names == self.labels  # thresholds and sets belong to the run's columns
+        sets = trust.sets.sets(values) if own and trust.sets else None
+        abstained = trust.abstention.abstains(values) if own and trust.abstention else None
+        novelty = trust.novelty.ranks(scores) if own and trust.novelty else None
         answers = []
-        for row, values in enumerate(self._probabilities(scores, asked)):
-            best = int(values.argmax())
+        for row, (shares, holds) in enumerate(zip(values, asked.holds.tolist(), strict=True)):
+            best = int(shares.argmax())
             possible = ~np.isneginf(scores.logits[row])
-            named = {name: float(p) for name, p, there in zip(asked.names, values, possible, strict=True) if there}
-            holds, cut = calibrated and bool(asked.holds[row]), int(scores.tokens_cut[row])
-            answers.append(Prediction(asked.names[best], float(values[best]), named, holds, cut))
+            answers.append(
+                Prediction(
+                    label=asked.names[best],
+                    confidence=float(shares[best]),
+                    probabilities={name: float(p) for name, p, there in zip(asked.names, shares, possible, strict=True) if there},
+                    calibrated=trust.calibrated and holds,
+                    tokens_cut=int(scores.tokens_cut[row]),
+                    prediction_set=_named(asked.names, shares, sets[row]) if sets is not None and holds else None,
+                    abstained=bool(abstained[row]) if abstained is not None and holds else None,
+                    novelty=float(novelty[row]) if novelty is not None and holds else None,
+                    tokens_read=0 if scores.tokens_read is None else int(scores.tokens_read[row]),
+                )
+            )
         return answers
 
     def _score(self, texts: Sequence[str], asked: _Asked, progress: Callable[[int], None] | None = None) -> Scores:
@@ -133,10 +164,13 @@ class Classifier:
             encoded = asked.encoder.encode(texts, asked.candidates)
         else:
             encoded = asked.encoder.encode(texts)
-        return score(self._run.method, encoded, len(asked.names), progress=progress)
+        return score(self._run.method, encoded, len(asked.names), keep_states=self.trust.needs_states, progress=progress)
 
     def _probabilities(self, scores: Scores, asked: _Asked) -> np.ndarray:
-        fitted = probabilities(scores.logits, self.temperature)
+        calibration = self.trust.calibration
+        if asked.names != self.labels:
+            calibration = Calibration(calibration.temperature)  # numbers of each class belong to the run's columns
+        fitted = calibration.probabilities(scores.logits)
         return fitted if asked.holds.all() else np.where(asked.holds[:, None], fitted, probabilities(scores.logits))
 
     def _asked(self, labels: Labels | None, rows: int) -> _Asked:
@@ -158,6 +192,11 @@ class Classifier:
         known = set(own) if self._run.manifest.get("row_candidates") else set()
         holds = np.array([one == own or known.issuperset(one) for one in given], dtype=bool)
         return _Asked(self._encoders[names], names, given, holds)
+
+
+def _named(names: Sequence[str], shares: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
+    """The chosen labels, the likeliest first."""
+    return tuple(names[at] for at in np.argsort(-shares, kind="stable") if chosen[at])
 
 
 def _each_text(labels: Labels, rows: int) -> list[tuple[str, ...] | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,16 @@ from transformers import PreTrainedTokenizerBase
 from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example, candidates_of
-from fenlei.errors import ArtifactError
+from fenlei.errors import ArtifactError, ConfigError
 from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import in_head, load_language_model, load_lora, load_network, load_tokenizer
+from fenlei.models.backbone import fold_lora, head_modules, in_head, load_language_model, load_lora, load_network, load_tokenizer
 from fenlei.models.devices import pick_device, pick_precision
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, install_head
 from fenlei.models.hub import NANO, resolve_model
+from fenlei.models.quantized import quantize_linears
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.instructions import Instruction
 from fenlei.text.prompts import EncodedTexts, TextEncoder
@@ -50,18 +51,28 @@ def encode_examples(encoder: TextEncoder | QuestionEncoder, examples: Sequence[E
 
 
 def load_run(
-    run: str | Path, *, device: Device = "auto", head: nn.Module | None = None, fold: bool = False, verified: bool = False
+    run: str | Path,
+    *,
+    device: Device = "auto",
+    head: nn.Module | None = None,
+    fold: bool = False,
+    int8: bool = False,
+    verified: bool = False,
 ) -> LoadedRun:
     """The trained network of `run`, in evaluation mode. `head`: an instance of the user's own module, if the run was trained with one.
 
-    `fold` loads everything in float32, for export. `verified` compares every file with its checksum first. ArtifactError where a file of
-    the run is missing, damaged or does not fit.
+    `fold` loads everything in float32, for export. `int8` computes the backbone's linears in 8-bit integers, adapters folded in.
+    `verified` compares every file with its checksum first. ArtifactError where a file of the run is missing, damaged or does not fit;
+    ConfigError for `int8` on a machine that cannot.
     """
+    if int8 and device == "auto":
+        device = "cpu"
     manifest = read_manifest(run)
     if verified:
         verify(Path(run), manifest)
     with explained(Path(run), manifest):
-        return load_run_from(Path(run), manifest, device=device, head=head, fold=fold)
+        loaded = load_run_from(Path(run), manifest, device=device, head=head, fold=fold or int8)
+    return _in_int8(loaded) if int8 else loaded
 
 
 def load_run_from(
@@ -111,6 +122,22 @@ def _load_generate(
     method = GenerateMethod(network, pad_id, correct_prior=manifest["prior_correction"]).to(place).eval()
     instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"])
     return LoadedRun(method, QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"]), labels, manifest)
+
+
+def _in_int8(loaded: LoadedRun) -> LoadedRun:
+    """A run loaded in float32, its backbone's linears in 8-bit integers and the rest in the usual format."""
+    if not isinstance(loaded.method, HeadMethod):
+        raise ConfigError("int8 is for runs that answer with a head, and this one generates; predict without int8")
+    network = fold_lora(loaded.method.network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock
+    quantize_linears(network)
+    device, pad_id = loaded.method.device, loaded.method.pad_id
+    usual = pick_precision(device, loaded.manifest["parameters"]["all"]).weights
+    # Weights alone, never buffers: scales and rotary frequencies lose what bfloat16 cannot hold.
+    in_heads = {id(weight) for module in head_modules(network).values() for weight in module.parameters()}
+    for weight in network.base_model.parameters():
+        if id(weight) not in in_heads:
+            weight.data = weight.data.to(usual)
+    return replace(loaded, method=HeadMethod(network, pad_id).eval(), manifest={**loaded.manifest, "int8": True})
 
 
 def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:

@@ -25,6 +25,10 @@ class Scores:
     """float32 (rows, labels)"""
     tokens_cut: np.ndarray
     """int32 (rows,): tokens of each text that did not fit."""
+    pooled: np.ndarray | None = None
+    """float32 (rows, hidden): the state the head reads; None where it was not asked for."""
+    tokens_read: np.ndarray | None = None
+    """int64 (rows,): tokens of each row that went through the network, padding and what all rows share not counted."""
 
 
 @torch.inference_mode()
@@ -35,10 +39,14 @@ def score(
     *,
     batch_tokens: int = BATCH_TOKENS,
     autocast: torch.dtype | None = None,
+    keep_states: bool = False,
     only: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Logits of every text, or of the rows `only` (the others 0). `progress` is told the number of rows done after each batch."""
+    """Logits of every text, or of the rows `only` (the others 0); with `keep_states` also what the head reads, where the method has it
+    (encoders have not). `progress` is told the number of rows done after each batch.
+    """
+    states: np.ndarray | None = None
     logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
     lengths = encoded.lengths.tolist()
     done = 0
@@ -46,7 +54,11 @@ def score(
         with torch.autocast(method.device.type, autocast) if autocast else nullcontext():
             output = method(collate(encoded, rows, method.pad_id))
         logits[rows] = output.logits.cpu().numpy()
+        if keep_states and output.pooled is not None:
+            if states is None:
+                states = np.zeros((len(encoded), output.pooled.shape[1]), dtype=np.float32)
+            states[rows] = output.pooled.cpu().numpy()
         done += len(rows)
         if progress:
             progress(done)
-    return Scores(logits, encoded.tokens_cut)
+    return Scores(logits, encoded.tokens_cut, states, encoded.lengths)

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from fenlei.config import ModelConfig
-from fenlei.errors import ArtifactError, ConfigError, ModelError
+from fenlei.errors import ArtifactError, ConfigError, ModelError, first_line
 from fenlei.labels import LabelSet
 from fenlei.models.attention import speed_up_short_rows
 from fenlei.models.lora_linear import fuse_lora
@@ -46,7 +46,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
-            f"{folder}: its tokenizer could not be loaded ({_first_line(error)}); a model folder needs its tokenizer files"
+            f"{folder}: its tokenizer could not be loaded ({first_line(error)}); a model folder needs its tokenizer files"
         ) from error
     if tokenizer.pad_token_id is None:
         vocabulary = tokenizer.get_vocab()
@@ -63,7 +63,7 @@ def load_config(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its config.json could not be read ({_first_line(error)})") from error
+        raise ModelError(f"{folder}: its config.json could not be read ({first_line(error)})") from error
 
 
 def longest_input(config: Any) -> int:
@@ -116,7 +116,7 @@ def load_network(
                 use_safetensors=True,
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: the model could not be loaded as a classifier ({_first_line(error)})") from error
+            raise ModelError(f"{folder}: the model could not be loaded as a classifier ({first_line(error)})") from error
     lost = {*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])}
     missing = sorted(key for key in lost if not (new_head and in_head(network, key)))
     if missing:
@@ -152,7 +152,7 @@ def load_language_model(folder: Path, pad_id: int, *, layers: int | None, dtype:
                 use_safetensors=True,
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({_first_line(error)})") from error
+            raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({first_line(error)})") from error
     network: PreTrainedModel = loaded[0]
     missing = sorted(loaded[1]["missing_keys"])
     if missing:
@@ -216,7 +216,7 @@ def add_lora(network: PreTrainedModel, config: ModelConfig) -> torch.nn.Module:
     try:
         adapted = get_peft_model(network, lora)
     except ValueError as error:
-        raise ConfigError(f"lora_targets {config.lora_targets!r} do not fit this model: {_first_line(error)}") from error
+        raise ConfigError(f"lora_targets {config.lora_targets!r} do not fit this model: {first_line(error)}") from error
     fuse_lora(adapted)
     return adapted
 
@@ -232,7 +232,7 @@ def load_lora(network: PreTrainedModel, folder: Path) -> torch.nn.Module:
         adapted = PeftModel.from_pretrained(network, str(folder))
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ArtifactError(
-            f"{folder}: the adapter could not be loaded ({_first_line(error)}); restore the folder or train again"
+            f"{folder}: the adapter could not be loaded ({first_line(error)}); restore the folder or train again"
         ) from error
     fuse_lora(adapted)
     return adapted
@@ -294,7 +294,3 @@ def quiet_transformers() -> Iterator[None]:
         transformers.logging.set_verbosity(verbosity)
         if bars:
             transformers.utils.logging.enable_progress_bar()
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, first_line
 from fenlei.models.backbone import head_modules, is_decoder
 from fenlei.models.method import Output
 from fenlei.text.batches import Batch
@@ -93,7 +93,7 @@ def install_head(network: PreTrainedModel, head: nn.Module) -> None:
     try:
         given = tuple(head.float().eval()(torch.zeros(2, hidden)).shape)
     except RuntimeError as error:
-        raise ConfigError(f"the head does not take float32 (rows, {hidden}): {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"the head does not take float32 (rows, {hidden}): {first_line(error)}") from error
     if given != (2, labels):
         raise ConfigError(f"the head must give (rows, {labels}) for (rows, {hidden}); for 2 rows it gave {given}")
     network.score = head

@@ -7,11 +7,12 @@ import importlib.util
 import itertools
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 from fenlei.config import Source
-from fenlei.errors import ModelError
+from fenlei.errors import ModelError, first_line
 
 NANO = "nano"
 NANO_FOLDER = Path(__file__).parent / "nano" / "weights"
@@ -121,18 +122,7 @@ def _fetch_huggingface(name: str, revision: str | None, cache_dir: str | Path | 
     import huggingface_hub
     from huggingface_hub import errors
 
-    try:
-        folder = huggingface_hub.snapshot_download(
-            name,
-            revision=revision,
-            cache_dir=cache_dir,
-            local_files_only=offline,
-            allow_patterns=list(WANTED),
-            ignore_patterns=list(UNWANTED),
-        )
-    except _errors_of(errors) as error:
-        raise _NotThereError("not there" if offline else _first_line(error)) from error
-    return Path(folder)
+    return _snapshot(huggingface_hub.snapshot_download, errors, name, revision, cache_dir, offline)
 
 
 def _fetch_modelscope(name: str, revision: str | None, cache_dir: str | Path | None, offline: bool) -> Path:
@@ -140,10 +130,17 @@ def _fetch_modelscope(name: str, revision: str | None, cache_dir: str | Path | N
         snapshot_download = importlib.import_module("modelscope.hub.snapshot_download").snapshot_download
         errors = importlib.import_module("modelscope.hub.errors")
     except ImportError as error:
-        raise _NotThereError(f"the package modelscope cannot be imported: {_first_line(error)}") from error
-    revisions = {} if revision is None else {"revision": revision}
+        raise _NotThereError(f"the package modelscope cannot be imported: {first_line(error)}") from error
+    return _snapshot(snapshot_download, errors, name, revision, cache_dir, offline)
+
+
+def _snapshot(
+    download: Callable[..., str], errors: ModuleType, name: str, revision: str | None, cache_dir: str | Path | None, offline: bool
+) -> Path:
+    """What both hubs' `snapshot_download` gives; `errors` is the module of those that it may raise."""
+    revisions = {} if revision is None else {"revision": revision}  # ModelScope's default is a branch, not None
     try:
-        folder = snapshot_download(
+        folder = download(
             name,
             **revisions,
             cache_dir=None if cache_dir is None else str(cache_dir),
@@ -152,7 +149,7 @@ def _fetch_modelscope(name: str, revision: str | None, cache_dir: str | Path | N
             ignore_patterns=list(UNWANTED),
         )
     except _errors_of(errors) as error:
-        raise _NotThereError("not there" if offline else _first_line(error)) from error
+        raise _NotThereError("not there" if offline else first_line(error)) from error
     return Path(folder)
 
 
@@ -182,12 +179,8 @@ def _shards(folder: Path) -> list[str]:
             raise ValueError(f"{outside[0]!r} is not the name of a file in this folder")
         return names
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{index}: not a readable index of weight files ({_first_line(error)}); fetch the model again") from error
+        raise ModelError(f"{index}: not a readable index of weight files ({first_line(error)}); fetch the model again") from error
 
 
 def _holds(folder: Path, pattern: str) -> bool:
     return any(path.is_file() for path in folder.glob(pattern))
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -21,6 +21,10 @@ from fenlei.errors import ModelError
 
 ATTENTION = "fenlei_shared_prefix"
 """The name transformers knows it by."""
+LONG_ROWS = 128
+"""Rows of so many tokens go through PyTorch's fused attention. Shorter ones do not: its backward pass takes twice as long there."""
+CHUNK_SCORES = 1 << 25
+"""Attention scores held at once in prediction: 128 MB in float32."""
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,12 @@ def _attend(
     """
     rows, length, heads, size = q.shape
     kv, prefix = k.shape[2], len(seen_k)
+    if length >= LONG_ROWS and softcap is None:
+        return _attend_long(q, k, v, seen_k, seen_v, hidden)
+    fit = max(1, CHUNK_SCORES // (heads * length * (prefix + length)))
+    if rows > fit and not torch.is_grad_enabled():
+        chunks = (slice(first, first + fit) for first in range(0, rows, fit))
+        return torch.cat([_attend(q[one], k[one], v[one], seen_k, seen_v, hidden[one], softcap) for one in chunks])
     each = heads // kv * length
     asked = q.reshape(rows, length, kv, heads // kv, size).permute(2, 0, 3, 1, 4)  # kv, rows, heads of a kv, length, size
     flat = asked.reshape(kv, rows * each, size)
@@ -187,6 +197,18 @@ def _attend(
     mixed = mixed + weights[..., prefix:].reshape(kv * rows, each, length) @ own_v
     out: torch.Tensor = mixed.view(kv, rows, heads // kv, length, -1).permute(1, 3, 0, 2, 4).reshape(rows, length, heads, -1)
     return out
+
+
+def _attend_long(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, seen_k: torch.Tensor, seen_v: torch.Tensor, hidden: torch.Tensor
+) -> torch.Tensor:
+    """The same for rows that are long beside their prefix: a copy of it a row costs little, a matrix of all weights would cost much."""
+    keys, values = (torch.cat([seen.expand(len(q), -1, -1, -1), own], 1).transpose(1, 2) for seen, own in ((seen_k, k), (seen_v, v)))
+    grouped = q.shape[2] != k.shape[2]
+    mixed = torch.nn.functional.scaled_dot_product_attention(
+        q.transpose(1, 2), keys, values, attn_mask=~hidden[:, None], scale=1.0, enable_gqa=grouped
+    )
+    return mixed.transpose(1, 2)
 
 
 class _Weights(torch.autograd.Function):

@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fenlei.artifact import read_manifest, write_bytes, write_text
-from fenlei.config import DataConfig, Device, RunConfig
+from fenlei.artifact import read_manifest
+from fenlei.config import DataConfig, Device, RunConfig, TrustConfig
 from fenlei.data.examples import Example, check_gold
 from fenlei.data.folders import find_split_files
-from fenlei.data.jsonvalues import to_json
 from fenlei.data.label_file import read_class_file
 from fenlei.data.readers import find_class_file, read_examples
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row
+from fenlei.inference.bulk import ADDED as ANSWERED
+from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row, refuse_clash
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
-from fenlei.report.markdown import render_markdown
+from fenlei.report.comparison import Contender, compare, differing_rows, score_others
+from fenlei.report.confidence import Confidence, measure_confidence
+from fenlei.report.files import write_figures, write_page, write_rows
+from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.mistakes import Mistake, find_mistakes
-from fenlei.report.page import Page, render_html
+from fenlei.report.page import Page
 from fenlei.report.plots import confusion_plot
-from fenlei.report.wording import facts
+from fenlei.report.wording import BASELINE, facts
 
 if TYPE_CHECKING:
-    from fenlei.inference.classifier import Classifier, Prediction
+    from fenlei.inference.classifier import Classifier
+    from fenlei.inference.prediction import Prediction
 
-ADDED = ("prediction", "confidence", "probabilities", "calibrated", "tokens_cut", "where", "gold")
-"""Columns that the written rows have beside their own: `where` is file:line, `gold` the label as the run names it."""
+ADDED = (*ANSWERED, "where", "gold", "label_suspected")
+"""Columns that the written rows have beside their own: `where` is file:line, `gold` the label as the run names it, `label_suspected`
+(bad_cases.jsonl alone) whether that label is probably wrong."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,9 @@ class Evaluation:
     """Every wrong row, the most confident first."""
     notes: tuple[str, ...]
     """Lines to print: what was cut, what the figures cannot say."""
+    confidence: Confidence
+    comparison: tuple[Contender, ...] = ()
+    """The run, then its baseline and the runs it was to be compared with; empty where none was named."""
 
 
 def evaluate_run(
@@ -62,14 +70,17 @@ def evaluate_run(
     prefix: str = "",
     device: Device = "auto",
     classifier: Classifier | None = None,
+    trust: TrustConfig | None = None,
+    compare_with: Sequence[str | Path] = (),
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """Classifies the labelled rows of `data` and writes the report to `out` (default: `report` in the run's folder).
 
     Columns default to those the run was trained with. `data` may be a folder: its test file, else its dev file. `class_names` turns
     label ids of the file into names. `prefix` goes before the name of each column added to written rows. `classifier` saves loading
-    one. `progress` is told the number of rows done. DataError names the row whose label the run does not know, before anything is
-    classified; ArtifactError where the run is incomplete or the report cannot be written.
+    one; else `trust` may ask for a threshold or sets that are not the run's own. `compare_with` names further runs, or the
+    predictions.jsonl of their evaluation on the same rows. `progress` is told the number of rows done. DataError names the row whose label
+    the run does not know, before anything is classified; ArtifactError where the run is incomplete or the report cannot be written.
     """
     run = Path(run_folder)
     target = Path(out) if out is not None else run / "report"
@@ -78,23 +89,39 @@ def evaluate_run(
     source = _labelled_file(data, notes)
     examples = _read(source, run, labels, text_column, label_column, class_names)
     own = len(labels)
-    if classifier.takes_labels if classifier else read_manifest(run)["method"] == "generate":
+    if any(example.candidates is not None for example in examples) and _takes_labels(run, classifier):
         labels = _with_offered(labels, examples)
     _check_rows(examples, labels, prefix)
     gold = np.array(labels.ids([str(example.label) for example in examples]), dtype=np.int64)
     # First: it takes seconds, and may be damaged. It does not know labels that rows bring along.
-    baseline = _baseline_metrics(run / "baseline", examples, gold, labels) if len(labels) == own else None
+    baseline = _baseline_scores(run / "baseline", examples, labels) if len(labels) == own else None
+    others = [(BASELINE, baseline)] if baseline is not None and compare_with else []
+    others += score_others(compare_with, examples, labels, device)
 
-    predictions = _predict(classifier or _load(run, device), examples, progress)
-    scores = np.array([[one.probabilities.get(name, 0.0) for name in labels] for one in predictions], dtype=np.float32)
-    metrics = compute_metrics(gold, scores, labels)
-    mistakes = find_mistakes(examples, gold, scores, labels)
-    plot = confusion_plot(metrics)
-    notes += [*_remarks(examples, predictions, labels), *([plot.note] if plot.note else [])]
-    evaluation = Evaluation(metrics, baseline, target, mistakes, tuple(notes))
-    rows = [_written_row(example, one, prefix) for example, one in zip(examples, predictions, strict=True)]
-    _write_report(evaluation, run, source, rows, plot.png)
-    return evaluation
+    answered = _answer(classifier or _load(run, device, trust), examples, labels, gold, progress)
+    metrics = compute_metrics(gold, answered.scores, labels, uncertainty=True)
+    evaluation = Evaluation(
+        metrics=metrics,
+        baseline=None if baseline is None else compute_metrics(gold, baseline, labels, uncertainty=True),
+        out=target,
+        mistakes=find_mistakes(examples, gold, answered.scores, labels),
+        notes=(*notes, *_remarks(examples, answered.predictions, labels)),
+        confidence=answered.confidence,
+        comparison=compare([(run.resolve().name, answered.scores), *others], gold, labels) if others else (),
+    )
+    return _write_report(evaluation, run, source, examples, answered, labels, prefix)
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """What the run says of the rows."""
+
+    predictions: list[Prediction]
+    scores: np.ndarray
+    """float32 (rows, labels): calibrated probabilities."""
+    right: np.ndarray
+    """bool (rows,)"""
+    confidence: Confidence
 
 
 def _labelled_file(data: str | Path, notes: list[str]) -> str | Path:
@@ -140,6 +167,10 @@ def _class_file_beside(source: str | Path) -> tuple[str, ...] | None:
         return None  # nobody named this file: it may be about something else
 
 
+def _takes_labels(run: Path, classifier: Classifier | None) -> bool:
+    return classifier.takes_labels if classifier else bool(read_manifest(run)["method"] == "generate")
+
+
 def _with_offered(labels: LabelSet, examples: Sequence[Example]) -> LabelSet:
     """The run's labels and those that rows offer; DataError for a row whose own label is none of its candidates."""
     for example in examples:
@@ -155,29 +186,32 @@ def _check_rows(examples: Sequence[Example], labels: LabelSet, prefix: str) -> N
         others = f", and {len(strange) - 1:,} more rows have such labels" if len(strange) > 1 else ""
         raise DataError(f"{first.where}: {labels.unknown(str(first.label))}{others}; correct the file, or train on rows of that class")
     for example in examples:
-        clash = [prefix + name for name in ADDED if prefix + name in example.columns]
-        if clash:
-            raise DataError(
-                f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
-                f"name the new columns apart, for example --prefix {prefix}fenlei_"
-            )
+        refuse_clash(example, ADDED, prefix)
 
 
-def _load(run: Path, device: Device) -> Classifier:
+def _load(run: Path, device: Device, trust: TrustConfig | None) -> Classifier:
     from fenlei.inference.classifier import Classifier  # here: rows are checked before torch is imported
 
-    return Classifier.load(run, device=device)
+    return Classifier.load(run, device=device, trust=trust)
 
 
-def _predict(classifier: Classifier, examples: Sequence[Example], progress: Callable[[int], None] | None) -> list[Prediction]:
+def _answer(
+    classifier: Classifier, examples: Sequence[Example], labels: LabelSet, gold: np.ndarray, progress: Callable[[int], None] | None
+) -> _Answered:
     """In the windows of bulk prediction, so that `evaluate` and `predict` give a row the same answer to the bit."""
     predictions: list[Prediction] = []
+    raw = np.full((len(examples), len(labels)), -np.inf, dtype=np.float32)
     for start in range(0, len(examples), WINDOW_ROWS):
         window = examples[start : start + WINDOW_ROWS]
-        predictions += classifier.predict([example.text for example in window], labels=offered_labels(classifier, window))
+        among = offered_labels(classifier, window)
+        scores = classifier.logits([example.text for example in window], labels=among)
+        raw[start : start + len(window), labels.ids(classifier.columns(among, len(window)))] = scores.logits
+        predictions += classifier.answer(scores, labels=among)
         if progress:
             progress(len(predictions))
-    return predictions
+    shares = np.array([[one.probabilities.get(name, 0.0) for name in labels] for one in predictions], dtype=np.float32)
+    confidence = measure_confidence(raw, shares, gold, predictions, classifier.trust, labels.names)
+    return _Answered(predictions, shares, shares.argmax(axis=1) == gold, confidence)
 
 
 def _remarks(examples: Sequence[Example], predictions: Sequence[Prediction], labels: LabelSet) -> Iterator[str]:
@@ -194,14 +228,14 @@ def _remarks(examples: Sequence[Example], predictions: Sequence[Prediction], lab
         )
 
 
-def _baseline_metrics(folder: Path, examples: Sequence[Example], gold: np.ndarray, labels: LabelSet) -> Metrics | None:
+def _baseline_scores(folder: Path, examples: Sequence[Example], labels: LabelSet) -> np.ndarray | None:
+    """Its probabilities, float32 (rows, labels)."""
     if not folder.is_dir():
         return None
     baseline = Baseline.load(folder)
     if baseline.n_labels != len(labels):
         raise ArtifactError(f"{folder}: knows {baseline.n_labels} labels, the run {len(labels)}; remove the folder or train again")
-    logits = baseline.logits([example.text for example in examples])
-    return compute_metrics(gold, probabilities(logits, baseline.temperature), labels)
+    return probabilities(baseline.logits([example.text for example in examples]), baseline.temperature)
 
 
 def _written_row(example: Example, prediction: Prediction, prefix: str) -> dict[str, Any]:
@@ -209,28 +243,60 @@ def _written_row(example: Example, prediction: Prediction, prefix: str) -> dict[
     return {**row, f"{prefix}where": example.where, f"{prefix}gold": example.label}
 
 
-def _write_report(evaluation: Evaluation, run: Path, source: str | Path, rows: Sequence[Mapping[str, Any]], png: bytes) -> None:
-    """Every file of the report, each whole or not at all."""
+def _write_report(
+    evaluation: Evaluation,
+    run: Path,
+    source: str | Path,
+    examples: Sequence[Example],
+    answered: _Answered,
+    labels: LabelSet,
+    prefix: str,
+) -> Evaluation:
+    """Every file of the report; the evaluation with what there is to say of its pictures."""
     metrics, out = evaluation.metrics, evaluation.out
+    plot = confusion_plot(metrics)
+    evaluation = replace(evaluation, notes=(*evaluation.notes, *([plot.note] if plot.note else [])))
     manifest = read_manifest(run) if (run / "fenlei.json").is_file() else {}
+    tokens_cut = [one.tokens_cut for one in answered.predictions]
     page = Page(
         title=f"{run.resolve().name} on {Path(source).name}",
         metrics=metrics,
         baseline=evaluation.baseline,
         mistakes=evaluation.mistakes,
-        confusion_png=png,
+        confusion_png=plot.png,
+        confidence=evaluation.confidence,
+        lengths=by_length([len(example.text) for example in examples], answered.right, tokens_cut),
+        cut=what_was_cut(answered.right, tokens_cut),
+        comparison=evaluation.comparison,
+        history=_history(run),
         facts=(("Run", str(run)), ("Rows evaluated", f"{metrics.rows:,} of {source}"), *facts(manifest)),
         notes=evaluation.notes,
     )
-    baseline = evaluation.baseline.to_json() if evaluation.baseline else None
-    figures = {"run": str(run), "data": str(source), **metrics.to_json(), "baseline": baseline}
-    write_text(out / "predictions.jsonl", _json_lines(rows))
-    write_text(out / "bad_cases.jsonl", _json_lines([rows[mistake.row] for mistake in evaluation.mistakes]))
-    write_bytes(out / "confusion.png", png)
-    write_text(out / "report.md", render_markdown(page))
-    write_text(out / "report.html", render_html(page))
-    write_text(out / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    rows = [_written_row(example, one, prefix) for example, one in zip(examples, answered.predictions, strict=True)]
+    write_rows(out / "predictions.jsonl", rows)
+    suspected = f"{prefix}label_suspected"
+    write_rows(out / "bad_cases.jsonl", ({**rows[one.row], suspected: one.label_suspected} for one in evaluation.mistakes))
+    if evaluation.comparison:
+        write_rows(out / "differences.jsonl", differing_rows(evaluation.comparison, examples, labels))
+    write_page(out, page)
+    write_figures(out / "metrics.json", _figures(evaluation, run, source))
+    return evaluation
 
 
-def _json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(to_json(row) + "\n" for row in rows)
+def _figures(evaluation: Evaluation, run: Path, source: str | Path) -> dict[str, Any]:
+    return {
+        "run": str(run),
+        "data": str(source),
+        **evaluation.metrics.to_json(),
+        "confidence": evaluation.confidence.to_json(),
+        "baseline": evaluation.baseline.to_json() if evaluation.baseline else None,
+        "comparison": [one.to_json() for one in evaluation.comparison],
+    }
+
+
+def _history(run: Path) -> tuple[dict[str, Any], ...]:
+    """The course of training; empty where the run's folder does not tell."""
+    try:
+        return tuple(json.loads((run / "metrics.json").read_text(encoding="utf-8"))["history"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()  # a report is worth having without it

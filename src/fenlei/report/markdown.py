@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from fenlei.evaluation.metrics import Metrics
+from fenlei.report.comparison import Contender
 from fenlei.report.mistakes import most_confused
-from fenlei.report.page import SHOWN_MISTAKES, Page, excerpt
-from fenlei.report.wording import BASELINE, headline, percent, three_places, verdict
+from fenlei.report.page import SHORT_CHARACTERS, SHOWN_MISTAKES, Page, excerpt
+from fenlei.report.wording import BASELINE, confidence_lines, headline, interval, p_value, percent, three_places, verdict
 
 
 def render_markdown(page: Page) -> str:
@@ -17,11 +18,14 @@ def render_markdown(page: Page) -> str:
         f"# {_escaped(page.title)}",
         _escaped(verdict(page.metrics, page.baseline)),
         _headline(page),
+        *_comparison(page),
+        "## Confidence",
+        _list(confidence_lines(page.metrics, page.confidence)),
         "## By class",
         _classes(page.metrics, page.baseline),
         "## Confusion",
         "![Confusion matrix](confusion.png)",
-        *_confused(page.metrics),
+        *_confused(page),
         *_mistakes(page),
         "## About this evaluation",
         _list(f"{name}: {value}" for name, value in page.facts),
@@ -32,9 +36,24 @@ def render_markdown(page: Page) -> str:
 
 def _headline(page: Page) -> str:
     with_baseline = page.baseline is not None
-    header = ("", "Model", BASELINE) if with_baseline else ("", "Model")
+    header = ("", "Model", "95 % interval", BASELINE) if with_baseline else ("", "Model", "95 % interval")
     figures = headline(page.metrics, page.baseline)
-    return _table(header, [(one.name, one.model, one.baseline)[: len(header)] for one in figures])
+    return _table(header, [(one.name, one.model, one.spread, one.baseline)[: len(header)] for one in figures])
+
+
+def _comparison(page: Page) -> Iterable[str]:
+    if not page.comparison:
+        return
+    yield "## Side by side"
+    header = ("", "Accuracy", "95 % interval", "Macro F1", "Log-loss", "Right alone", "Wrong alone", "McNemar p")
+    yield _table(header, map(_contender, page.comparison))
+
+
+def _contender(one: Contender) -> tuple[str, ...]:
+    against = ("", "") if one.test is None else (f"{one.test.only_second:,}", f"{one.test.only_first:,}")
+    figures = one.metrics
+    plain = (percent(figures.accuracy), interval(figures.accuracy_interval), percent(figures.macro_f1), three_places(figures.log_loss))
+    return (one.name, *plain, *against, p_value(one.p_value))
 
 
 def _classes(metrics: Metrics, baseline: Metrics | None) -> str:
@@ -45,18 +64,23 @@ def _classes(metrics: Metrics, baseline: Metrics | None) -> str:
     return _table(("Class", "Precision", "Recall", "F1", *(["Baseline F1"] if baseline else []), "Rows"), rows)
 
 
-def _confused(metrics: Metrics) -> Iterable[str]:
-    rows = [(one.gold, one.predicted, f"{one.rows:,}", percent(one.share)) for one in most_confused(metrics)]
+def _confused(page: Page) -> Iterable[str]:
+    rows = []
+    for pair in most_confused(page.metrics, page.mistakes):
+        example = excerpt(pair.examples[0].text, SHORT_CHARACTERS) if pair.examples else ""
+        rows.append((pair.gold, pair.predicted, f"{pair.rows:,}", percent(pair.share), example))
     if rows:
-        yield _table(("Labelled", "Predicted", "Rows", "Share of the class"), rows)
+        yield _table(("Labelled", "Predicted", "Rows", "Share of the class", "For example"), rows)
 
 
 def _mistakes(page: Page) -> Iterable[str]:
-    shown = page.mistakes[:SHOWN_MISTAKES]
-    rows = [(one.example.where, excerpt(one.example.text), one.gold, one.predicted, percent(one.confidence)) for one in shown]
+    rows = []
+    for one in page.mistakes[:SHOWN_MISTAKES]:
+        suspected = "yes" if one.label_suspected else ""
+        rows.append((one.example.where, excerpt(one.example.text), one.gold, one.predicted, percent(one.confidence), suspected))
     if rows:
         yield "## Most confident errors"
-        yield _table(("Row", "Text", "Labelled", "Predicted", "Confidence"), rows)
+        yield _table(("Row", "Text", "Labelled", "Predicted", "Confidence", "Label suspected"), rows)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +13,21 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from fenlei.evaluation.metrics import Metrics
+from fenlei.report.charts import PLANE, coverage_chart, length_chart, reliability_chart, training_charts
+from fenlei.report.comparison import Contender
+from fenlei.report.confidence import Confidence
+from fenlei.report.lengths import Cut, LengthGroup
 from fenlei.report.mistakes import Mistake, most_confused
-from fenlei.report.wording import BASELINE, headline, interval, percent, three_places, verdict
+from fenlei.report.wording import BASELINE, headline, interval, p_value, percent, three_places, verdict
 
 MATRIX_CLASSES = 40
 """Above this many classes the table of all pairs is too big to read: the commonest confusions and the picture remain."""
 SHOWN_MISTAKES = 50
+SHOWN_SUSPECTED = 20
 SHOWN_CHARACTERS = 300
 """Of a wrong row's text; bad_cases.jsonl has all of it."""
+SHORT_CHARACTERS = 80
+"""Of an example."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,14 @@ class Page:
     mistakes: tuple[Mistake, ...]
     """The most confident first."""
     confusion_png: bytes
+    """For the Markdown; the page for the browser draws its own, for the browser has the fonts."""
+    confidence: Confidence
+    lengths: tuple[LengthGroup, ...] = ()
+    cut: Cut | None = None
+    """None where every text was read to its end."""
+    comparison: tuple[Contender, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+    """The log of the training."""
     facts: tuple[tuple[str, str], ...] = ()
     """Name and value: what was evaluated, on what."""
     notes: tuple[str, ...] = ()
@@ -40,23 +55,34 @@ class Page:
 
 def render_html(page: Page) -> str:
     """The whole page, self-contained, light or dark as the reader's system is."""
+    calibrated = page.confidence.before != page.confidence.after
     return _template().render(
         page=page,
         verdict=verdict(page.metrics, page.baseline),
         headline=headline(page.metrics, page.baseline),
         spans=_spans(page.metrics, page.baseline),
         classes=_class_rows(page.metrics, page.baseline),
-        matrix=_matrix(page.metrics) if len(page.metrics.classes) <= MATRIX_CLASSES else (),
-        confused=most_confused(page.metrics),
+        averages=_averages(page.metrics),
+        matrix=_matrix(page.metrics),
+        best=max((one.metrics.accuracy for one in page.comparison), default=None),
+        small=len(page.metrics.classes) <= MATRIX_CLASSES,
+        confused=most_confused(page.metrics, page.mistakes),
         mistakes=page.mistakes[:SHOWN_MISTAKES],
-        picture=base64.b64encode(page.confusion_png).decode("ascii"),
+        suspected=[one for one in page.mistakes if one.label_suspected],
+        reliability=reliability_chart(page.confidence, calibrated=calibrated),
+        calibrated=calibrated,
+        coverage=coverage_chart(page.confidence),
+        lengths=length_chart(page.lengths) if len(page.lengths) > 1 else None,
+        training=training_charts(page.history),
         baseline_name=BASELINE,
+        shown_suspected=SHOWN_SUSPECTED,
+        plane=PLANE,
     )
 
 
-def excerpt(text: str) -> str:
+def excerpt(text: str, most: int = SHOWN_CHARACTERS) -> str:
     """The beginning of a text, as much as a table takes."""
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + " …"
+    return text if len(text) <= most else text[:most] + " …"
 
 
 @lru_cache(maxsize=1)
@@ -70,6 +96,8 @@ def _template() -> Template:
         "interval": interval,
         "three_places": three_places,
         "excerpt": excerpt,
+        "short": lambda text: excerpt(text, SHORT_CHARACTERS),
+        "p_value": p_value,
         "file_name": lambda source: Path(source).name,
     }
     return environment.get_template("report.html.j2")
@@ -100,8 +128,16 @@ def _class_rows(metrics: Metrics, baseline: Metrics | None) -> list[dict[str, An
     return [{"model": one, "baseline": baseline.classes[at] if baseline else None} for at, one in enumerate(metrics.classes)]
 
 
+def _averages(metrics: Metrics) -> tuple[dict[str, Any], ...]:
+    """The last lines of the classification report."""
+    return tuple(
+        {"name": f"{kind} average", **{figure: getattr(metrics, f"{kind}_{figure}") for figure in ("precision", "recall", "f1")}}
+        for kind in ("macro", "weighted", "micro")
+    )
+
+
 def _matrix(metrics: Metrics) -> tuple[dict[str, Any], ...]:
-    """One entry a gold class: its name, its rows, and for every predicted class the count and its shade from 0 to 1.
+    """One entry a gold class: its name, its rows, and for every predicted class the count, its share and its shade from 0 to 1.
 
     The shade of the diagonal is the share of the row; that of an error its square root, for a few per cent are worth seeing.
     """
@@ -113,7 +149,9 @@ def _matrix(metrics: Metrics) -> tuple[dict[str, Any], ...]:
             "cells": [
                 {
                     "predicted": name,
+                    "at": column,
                     "count": int(metrics.confusion[at, column]),
+                    "share": float(shares[at, column]),
                     "shade": round(float(shares[at, column] if at == column else shares[at, column] ** 0.5), 3),
                     "right": at == column,
                 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from fenlei.evaluation.metrics import Metrics
-from fenlei.report.wording import BASELINE, headline, three_places, verdict
+from fenlei.report.comparison import Contender
+from fenlei.report.wording import BASELINE, headline, interval, p_value, percent, three_places, verdict
 
 
 def metrics_tables(metrics: Metrics, baseline: Metrics | None = None) -> Group:
@@ -20,10 +23,28 @@ def headline_table(metrics: Metrics, baseline: Metrics | None = None) -> Table:
     table = Table(title=f"On {metrics.rows:,} rows", title_justify="left")
     table.add_column("")
     table.add_column("Model", justify="right")
+    table.add_column("95 % interval")
     if baseline:
         table.add_column(BASELINE, justify="right")
     for figure in headline(metrics, baseline):
-        table.add_row(figure.name, figure.model, *([figure.baseline] if baseline else []))
+        table.add_row(figure.name, figure.model, figure.spread, *([figure.baseline] if baseline else []))
+    return table
+
+
+def comparison_table(contenders: Sequence[Contender]) -> Table:
+    """One row a classifier."""
+    table = Table(title="Side by side", title_justify="left")
+    table.add_column("", overflow="fold")
+    for heading in ("Accuracy", "95 % interval", "Macro F1", "Log-loss", "Right alone", "Wrong alone", "McNemar p"):
+        table.add_column(heading, justify="right")
+    for one in contenders:
+        test = one.test
+        against = ("", "", "") if test is None else (f"{test.only_second:,}", f"{test.only_first:,}", p_value(one.p_value))
+        figures = one.metrics
+        table.add_row(
+            Text(one.name), percent(figures.accuracy), interval(figures.accuracy_interval), percent(figures.macro_f1),
+            three_places(figures.log_loss), *against,
+        )  # fmt: skip
     return table
 
 

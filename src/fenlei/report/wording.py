@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fenlei.evaluation.metrics import Metrics
+from fenlei.report.confidence import Confidence
 
 BASELINE = "TF-IDF baseline"
 EQUAL = 0.0005
@@ -20,23 +21,38 @@ class Figure:
     name: str
     model: str
     baseline: str
+    spread: str = ""
+    """What chance does to the model's figure; empty where it was not computed."""
 
 
 def headline(metrics: Metrics, baseline: Metrics | None) -> tuple[Figure, ...]:
     """The figures to read first."""
 
-    def figure(name: str, key: str, show: Any) -> Figure:
-        return Figure(name, show(getattr(metrics, key)), show(getattr(baseline, key)) if baseline else "")
+    def figure(name: str, key: str, show: Any, show_spread: Any = None) -> Figure:
+        bounds = metrics.intervals.get(key)
+        spread = show_spread(bounds) if show_spread and bounds else ""
+        return Figure(name, show(getattr(metrics, key)), show(getattr(baseline, key)) if baseline else "", spread)
 
+    floor = metrics.calibration_noise_floor
+    error = figure("Expected calibration error", "expected_calibration_error", three_places)
     return (
-        figure("Accuracy", "accuracy", percent),
-        figure("95 % interval", "accuracy_interval", interval),
-        figure("Macro F1", "macro_f1", percent),
+        replace(figure("Accuracy", "accuracy", percent), spread=interval(metrics.accuracy_interval)),
+        figure("Macro F1", "macro_f1", percent, interval),
         figure("Macro precision", "macro_precision", percent),
         figure("Macro recall", "macro_recall", percent),
-        figure("Log-loss", "log_loss", three_places),
-        figure("Expected calibration error", "expected_calibration_error", three_places),
+        figure("Weighted F1", "weighted_f1", percent, interval),
+        *(_top(k, metrics, baseline) for k in metrics.top_k),
+        figure("Matthews correlation", "matthews", three_places, span),
+        figure("Log-loss", "log_loss", three_places, span),
+        figure("Brier score", "brier", three_places, span),
+        error if floor is None else replace(error, spread=f"{floor:.3f} by chance alone"),
     )
+
+
+def _top(k: int, metrics: Metrics, baseline: Metrics | None) -> Figure:
+    bounds = metrics.intervals.get(f"top_{k}")
+    beside = percent(baseline.top_k[k]) if baseline else ""
+    return Figure(f"Top-{k} accuracy", percent(metrics.top_k[k]), beside, interval(bounds) if bounds else "")
 
 
 def verdict(metrics: Metrics, baseline: Metrics | None) -> str:
@@ -53,6 +69,21 @@ def verdict(metrics: Metrics, baseline: Metrics | None) -> str:
         f"The {BASELINE} is better: the model is {-100 * gain:.1f} points less accurate ({figures})."
         " Train longer, on more rows or from a larger model, or use the baseline."
     )
+
+
+def confidence_lines(metrics: Metrics, confidence: Confidence) -> Iterator[str]:
+    """What the confidence was worth: its calibration, the threshold and the sets."""
+    floor = metrics.calibration_noise_floor
+    chance = "" if floor is None else f"; a perfect model would show {three_places(floor)} on as many rows"
+    before = f"{three_places(confidence.error_before)} before calibration, "
+    yield f"Expected calibration error: {before}{three_places(metrics.expected_calibration_error)} as answered{chance}"
+    silence, sets = confidence.silence, confidence.sets
+    if silence is not None:
+        right = "" if silence.accuracy is None else f", {percent(silence.accuracy)} of them right"
+        yield f"Answered from confidence {three_places(silence.min_confidence)} on: {percent(silence.coverage)} of the rows{right}"
+    if sets is not None:
+        size = f"{sets.mean_size:.2f} labels a set, {percent(sets.empty)} empty"
+        yield f"Prediction sets ({sets.score}): {percent(sets.reached)} hold the label, {percent(sets.asked)} asked; {size}"
 
 
 def facts(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -82,6 +113,18 @@ def interval(bounds: tuple[float, float]) -> str:
     return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
 
 
+def span(bounds: tuple[float, float]) -> str:
+    """(0.2512, 0.2931) as 0.251 to 0.293."""
+    return f"{bounds[0]:.3f} to {bounds[1]:.3f}"
+
+
+def p_value(value: float | None) -> str:
+    """0.0372 as 0.037; nothing where there was no test."""
+    if value is None:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def three_places(value: float) -> str:
     """0.12345 as 0.123."""
     return f"{value:.3f}"
@@ -90,4 +133,5 @@ def three_places(value: float) -> str:
 def _calibration(manifest: Mapping[str, Any]) -> str | None:
     if "calibrated" not in manifest:
         return None
-    return f"calibrated, temperature {manifest['temperature']:.3f}" if manifest["calibrated"] else "not calibrated"
+    vector = ", vector scaling" if manifest.get("vector_scaling") else ""
+    return f"calibrated, temperature {manifest['temperature']:.3f}{vector}" if manifest["calibrated"] else "not calibrated"

@@ -21,6 +21,9 @@ from fenlei.text.tokens import control_ids, plain_ids
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+KEPT_QUESTIONS = 4096
+"""Different lists of candidates that are remembered: a service may be asked with a new one every time."""
+
 Candidates = Sequence[Sequence[str] | None]
 """For each text the labels it may be answered with; None: all."""
 
@@ -57,6 +60,8 @@ class QuestionEncoder:
             room = self.max_length - len(before) - len(after) - max(len(answer) for answer in answers) - len(self._end)
             self._check_room(room, len(names))
             tree = answer_tree(answers, self._end)
+            if len(self._asked) >= KEPT_QUESTIONS:
+                self._asked.clear()
             self._asked[names] = Question(tuple(before), tree, columns, len(self.labels), tuple(after), room)
         return self._asked[names]
 
@@ -108,8 +113,19 @@ class QuestionEncoder:
 
 
 def check_candidates(candidates: Sequence[str], where: str) -> None:
-    """RequestError for no candidates, or a lone string."""
+    """RequestError for no candidates, a lone string, or a label that no tokenizer reads."""
     if isinstance(candidates, str):
         raise RequestError(f"{where}: expected a list of labels, found one string {candidates!r}; write [label, ...]")
     if not candidates:
         raise RequestError(f"{where}: the list of labels is empty, so nothing could be answered; give at least one, or none at all for all")
+    wrong = next((name for name in candidates if not isinstance(name, str) or _is_broken(name)), None)
+    if wrong is not None:
+        raise RequestError(f"{where}: {wrong!r} is no label; expected a string of valid Unicode")
+
+
+def _is_broken(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return True
+    return False

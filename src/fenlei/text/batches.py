@@ -13,6 +13,9 @@ from fenlei.text.prompts import EncodedTexts, Question
 WINDOW_BATCHES = 50
 """Batches that are sorted by length together in training: wide enough to pad little, narrow enough to keep the order random."""
 
+ENOUGH_TOKENS, LEAST_REAL = 1024, 0.97
+"""Tokens from which a matrix product runs at full speed, and the share of real tokens that a larger group keeps."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -45,16 +48,20 @@ def collate(encoded: EncodedTexts, rows: Sequence[int], pad_id: int) -> Batch:
 def by_token_budget(lengths: Sequence[int] | np.ndarray, rows: Sequence[int], budget: int) -> Iterator[list[int]]:
     """The rows in groups, longest first, each at most `budget` tokens with padding (a longer row goes alone).
 
+    A group of ENOUGH_TOKENS is closed before more than a share of it is padding: larger products would not win back what that costs.
     Longest first: running out of memory shows at the start, and memory freed by a large group serves the smaller ones.
     """
     group: list[int] = []
-    longest = 0
+    longest = real = 0
     for row in sorted(rows, key=lambda r: (-lengths[r], r)):
         longest = longest or lengths[row]
-        if group and (len(group) + 1) * longest > budget:
+        padded = (len(group) + 1) * longest
+        wasteful = len(group) * longest >= ENOUGH_TOKENS and real + lengths[row] < LEAST_REAL * padded
+        if group and (padded > budget or wasteful):
             yield group
-            group, longest = [], lengths[row]
+            group, longest, real = [], lengths[row], 0
         group.append(row)
+        real += lengths[row]
     if group:
         yield group
 

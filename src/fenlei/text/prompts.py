@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fenlei.errors import ConfigError, ModelError
+from fenlei.errors import ConfigError, ModelError, first_line
 from fenlei.text.answers import AnswerTree
 
 if TYPE_CHECKING:
@@ -144,8 +144,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int
         text, probe = next(((text, ids) for text, ids in known if ids), ("", []))
         whole: list[int] = tokenizer(text)["input_ids"] if probe else []
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"{named} does not take a text alone ({reason}); choose a model that reads plain text") from error
+        raise ModelError(f"{named} does not take a text alone ({first_line(error)}); choose a model that reads plain text") from error
     if not probe:
         raise ModelError(f"{named} gives no token for any of {', '.join(PROBES)}; its files do not fit together, fetch the model again")
     for at in range(len(whole) - len(probe) + 1):

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,11 +21,13 @@ from torch import nn
 from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_folder, write_manifest, write_text
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import to_json
+from fenlei.errors import DataError
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.checksums import checksums
 from fenlei.inference.loading import HEAD_FILE, encode_examples, load_run_from
-from fenlei.inference.scoring import score
+from fenlei.inference.scoring import Scores, score
+from fenlei.inference.trust import DevScores, save_novelty, save_scores
 from fenlei.models.backbone import in_head, is_decoder, quiet_transformers
 from fenlei.models.baseline import Baseline
 from fenlei.models.fingerprint import weights_fingerprint
@@ -32,12 +35,11 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.hub import is_local, resolved_revision
 from fenlei.text.asking import QuestionEncoder
 from fenlei.training.model_card import model_card
+from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, make_promises
 from fenlei.training.setup import Setup
 
 TEST_ROWS = "test.jsonl"
 """Rows that the run itself set aside for test."""
-LEAST_CALIBRATING_ROWS = 30
-"""Fewer rows cannot fit even one number to better than chance."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Finished:
     metrics: Metrics
     baseline: Metrics | None
     notes: tuple[str, ...]
+    unmet: DataError | None
+    """Why a promise that was asked for cannot be made; the run is whole without it."""
 
 
 def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.Module | None) -> Finished:
@@ -57,21 +61,23 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     setup.method.to("meta")
     manifest = _manifest(setup, history)
     run = load_run_from(out, manifest, device=setup.config.optimization.device, head=head)
-    labels = setup.dataset.labels
-    notes: list[str] = []
+    dataset, labels = setup.dataset, setup.dataset.labels
 
-    def logits(examples: tuple[Example, ...]) -> np.ndarray:
-        return score(run.method, encode_examples(run.encoder, examples), len(labels)).logits
+    def scores(examples: Sequence[Example], keep_states: bool = False) -> Scores:
+        return score(run.method, encode_examples(run.encoder, examples), len(labels), keep_states=keep_states)
 
-    calibrating = setup.dataset.calibrating
-    if len(calibrating) >= LEAST_CALIBRATING_ROWS:
-        manifest["temperature"] = fit_temperature(logits(calibrating), _gold(setup, calibrating))
-        manifest["calibrated"] = True
-        notes.append(f"temperature {manifest['temperature']:.3f}: fitted on {len(calibrating):,} calibrating rows")
-    else:
-        notes.append(f"not calibrated: {len(calibrating)} calibrating rows, at least {LEAST_CALIBRATING_ROWS} are needed")
-    gold = _gold(setup, setup.dataset.selecting)
-    metrics = compute_metrics(gold, probabilities(logits(setup.dataset.selecting), manifest["temperature"]), labels)
+    dev = {
+        name: DevScores(scores(part).logits, _gold(setup, part))
+        for name, part in (("selecting", dataset.selecting), ("calibrating", dataset.calibrating))
+    }
+    save_scores(out, dev)
+    known = KnownRows(dataset.calibrating, dataset.train, setup.label_ids)
+    promises = make_promises(setup.config.trust, dev["calibrating"], known, labels.names, scores, setup.config.optimization.seed)
+    if promises.trust.novelty:
+        save_novelty(out, promises.trust.novelty)
+    manifest |= promises.trust.to_json()
+    gold = dev["selecting"].label_ids
+    metrics = compute_metrics(gold, promises.trust.calibration.probabilities(dev["selecting"].logits), labels, uncertainty=True)
     baseline = _baseline(setup, out, gold) if setup.config.optimization.baseline else None
     if setup.config.data.test_ratio is not None:
         write_text(out / TEST_ROWS, _as_jsonl(setup.dataset.test))
@@ -81,7 +87,7 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     write_text(out / "README.md", model_card(manifest, metrics, baseline))
     write_manifest(out, {**manifest, "files": checksums(out)})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return Finished(metrics, baseline, tuple(notes))
+    return Finished(metrics, baseline, promises.notes, promises.unmet)
 
 
 def _save_model(setup: Setup, folder: Path) -> None:
@@ -118,8 +124,6 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "length_rule": "the text is cut at its end",
         **_method_facts(setup),
         "layers": model.layers,
-        "temperature": 1.0,
-        "calibrated": False,
         "base_model": {
             "name": model.model,
             "local": is_local(str(model.model)),
@@ -165,7 +169,7 @@ def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> Metrics:
     with whole_folder(out / "baseline") as folder:
         baseline.save(folder)
     logits = baseline.logits([e.text for e in dataset.selecting])
-    return compute_metrics(gold, probabilities(logits, baseline.temperature), dataset.labels)
+    return compute_metrics(gold, probabilities(logits, baseline.temperature), dataset.labels, uncertainty=True)
 
 
 def _gold(setup: Setup, examples: tuple[Example, ...]) -> np.ndarray:

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from fenlei.artifact import CHECKPOINTS, LOGS, check_free, saving
 from fenlei.config import RunConfig
-from fenlei.errors import ConfigError, FenleiError
+from fenlei.errors import ConfigError, DataError, FenleiError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.scoring import score
@@ -80,7 +80,8 @@ def train(
     `options` are those of fenlei.config by name and win over `config`. `head` is the option's `linear` or `mlp`, or a module of the
     user's own that maps float32 (rows, hidden) to (rows, labels). `announce` is told each choice before training starts, and each
     setback that it lives through. ConfigError, DataError, ModelError and ArtifactError come before anything is trained; TrainingInterrupted
-    after Ctrl-C or SIGTERM, with a checkpoint that `resume` goes on from.
+    after Ctrl-C or SIGTERM, with a checkpoint that `resume` goes on from; DataError at the end, with the run whole, where its calibrating
+    rows cannot promise what `target_accuracy` asks.
     """
     began = time.monotonic()
     announce = announce if is_first() else None
@@ -117,6 +118,8 @@ def train(
 
     history = _optimise(setup, ranks, folder, start, progress, tell)
     finished = ranks.from_first(lambda: finish(setup, folder, history, head=own_head))
+    if finished.unmet is not None:
+        raise DataError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
     return TrainResult(
         folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *told, *finished.notes),
         setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),

@@ -18,6 +18,7 @@ from fenlei.config import RunConfig
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples
+from fenlei.inference.trust import check_promises
 from fenlei.models.backbone import (
     add_lora,
     backbone_parameters,
@@ -37,6 +38,8 @@ from fenlei.text.asking import QuestionEncoder
 from fenlei.text.prompts import EncodedTexts, TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
 from fenlei.training.defaults import Choice, choose_batch_size, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
+from fenlei.training.memory import plan_memory
+from fenlei.training.promises import read_out_of_scope
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,7 @@ class Setup:
     @property
     def autocast(self) -> torch.dtype | None:
         """What training computes its matrix products in, where the backbone's weights are float32 because they learn."""
-        half = self.precision.weights == torch.bfloat16 and self.config.model.tuning != "full"
-        return None if half else self.precision.autocast
+        return training_autocast(self.config, self.precision)
 
     @property
     def batch_size(self) -> int:
@@ -101,6 +103,9 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
         raise ConfigError("no model: give --model a local folder, `nano`, or a Hugging Face or ModelScope id")
     seed = config.optimization.seed
     dataset = load_dataset(config.data, seed=seed)
+    check_promises(config.trust, len(dataset.calibrating))
+    if config.trust.out_of_scope is not None:
+        read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     tokenizer = load_tokenizer(base)
     parameters = backbone_parameters(base, config.model.layers)
@@ -116,6 +121,10 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
         train = encode_examples(encoder, dataset.train)
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
+    method = method.to(device)
+    if config.optimization.memory is not None:
+        config, choice = _within_memory(config, method, train, precision)
+        choices.append(choice)
     notes = (
         *dataset.notes,
         *data_warnings(dataset),
@@ -128,9 +137,33 @@ def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
     )
     label_ids = np.array(dataset.labels.ids([str(example.label) for example in dataset.train]), dtype=np.int64)
     return Setup(
-        config, dataset, base, tokenizer, encoder, method.to(device), kind, device, precision,
+        config, dataset, base, tokenizer, encoder, method, kind, device, precision,
         train, label_ids, selecting, trainable, everything, notes,
     )  # fmt: skip
+
+
+def training_autocast(config: RunConfig, precision: Precision) -> torch.dtype | None:
+    """See Setup.autocast."""
+    half = precision.weights == torch.bfloat16 and config.model.tuning != "full"
+    return None if half else precision.autocast
+
+
+def _within_memory(
+    config: RunConfig, method: HeadMethod | GenerateMethod, train: EncodedTexts, precision: Precision
+) -> tuple[RunConfig, Choice]:
+    """The configuration with which the training stays below its `memory`; ConfigError where none does."""
+    options = config.optimization
+    if not isinstance(method, HeadMethod):
+        raise ConfigError("memory: not planned for the generate method yet; use --batch-tokens and --gradient-checkpointing")
+    plan = plan_memory(
+        method,
+        str(options.memory),
+        batch_tokens=options.batch_tokens,
+        longest_row=int(train.lengths.max()),
+        checkpointing=options.gradient_checkpointing,
+        autocast=training_autocast(config, precision),
+    )
+    return config.replace(batch_tokens=plan.batch_tokens, gradient_checkpointing=plan.gradient_checkpointing), plan.choice
 
 
 def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate.data_loader import prepare_data_loader
+from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
@@ -139,7 +139,7 @@ class RowTrainer(Trainer):
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Where the gradients are no numbers they are dropped: a step without any moves no weight."""
-        norm = cast(Any, super())._get_grad_norm(model, grad_norm=grad_norm)
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
         if self.args.fp16:
             return norm  # its scaler looks for such steps itself, and leaves them out
         if math.isfinite(float(norm)):

@@ -1,0 +1,30 @@
+"""The options by which a run is asked for promises it was not trained with."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fenlei.cli.options import HELP
+from fenlei.config import SetScore, TrustConfig
+from fenlei.errors import ConfigError
+
+PANEL = "Trust options (default: the run's own)"
+
+MinConfidence = Annotated[float | None, typer.Option("--min-confidence", help=HELP["min_confidence"], rich_help_panel=PANEL)]
+TargetAccuracy = Annotated[float | None, typer.Option("--target-accuracy", help=HELP["target_accuracy"], rich_help_panel=PANEL)]
+SetCoverage = Annotated[float | None, typer.Option("--set-coverage", help=HELP["set_coverage"], rich_help_panel=PANEL)]
+SetScoreOption = Annotated[SetScore, typer.Option("--set-score", help=HELP["set_score"], rich_help_panel=PANEL)]
+SetByClass = Annotated[bool, typer.Option("--set-by-class", help=HELP["set_by_class"], rich_help_panel=PANEL)]
+
+
+def asked(
+    min_confidence: float | None, target_accuracy: float | None, set_coverage: float | None, set_score: SetScore, set_by_class: bool
+) -> TrustConfig:
+    """The options as one value; ConfigError where they contradict each other."""
+    trust = TrustConfig(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
+    problems = trust.problems()
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return trust

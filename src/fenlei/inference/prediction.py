@@ -1,0 +1,47 @@
+"""What is asked of a classifier, and what it says of one text. Without torch: a classifier may be at the other end of a line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+Labels: TypeAlias = Sequence[str] | Sequence[Sequence[str] | None]
+"""Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text."""
+
+    label: str
+    confidence: float
+    """Probability of `label`, between 0 and 1."""
+    probabilities: Mapping[str, float]
+    """Of every label that it was asked among, in label order; they sum to 1."""
+    calibrated: bool
+    """Whether the probabilities were fitted to held-out rows."""
+    tokens_cut: int
+    """Tokens of the text that did not fit the length limit and were not read."""
+    prediction_set: tuple[str, ...] | None = None
+    """The labels that cannot be excluded, the likeliest first; None where no sets were asked for."""
+    abstained: bool | None = None
+    """Whether the confidence is below what answers need; None where no threshold was asked for."""
+    novelty: float | None = None
+    """The share of known rows that are less strange, 0 to 1; None where the run does not measure it."""
+    tokens_read: int = 0
+    """Tokens that went through the network for this text: its own, what is around it and, where labels are read, theirs."""
+
+
+class Predictor(Protocol):
+    """Whoever answers: a Classifier here, or a Client of one elsewhere."""
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether it can be asked among other labels than its own."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the answers depend on: two that say the same here answer alike."""
+
+    def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
+        """The answer for each text."""

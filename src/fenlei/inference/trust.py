@@ -1,0 +1,197 @@
+"""How a run's scores become answers: calibrated, with a threshold to keep silent below, prediction sets, and novelty.
+
+Fitted once, at the end of training, on the calibrating rows; kept in fenlei.json and, what is large, beside it; applied by whoever answers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fenlei.artifact import saving
+from fenlei.config import TrustConfig
+from fenlei.errors import ArtifactError, ConfigError
+from fenlei.evaluation import abstention, conformal
+from fenlei.evaluation.abstention import AbstentionRule, accuracy_threshold, fixed_threshold
+from fenlei.evaluation.calibration import Calibration
+from fenlei.evaluation.conformal import ConformalRule, fit_conformal
+from fenlei.evaluation.novelty import ClassGaussians, NoveltyScore, energy, rank_among
+from fenlei.inference.scoring import Scores
+
+DEV_SCORES = "dev.safetensors"
+"""Uncalibrated logits and label ids of the dev rows: what every promise is fitted on, and other ones can be later."""
+NOVELTY = "novelty.safetensors"
+"""The calibrating rows' novelty scores and, for Mahalanobis, the Gaussians."""
+
+
+@dataclass(frozen=True)
+class DevScores:
+    """What the finished run says of one part of its dev rows."""
+
+    logits: np.ndarray
+    """float32 (rows, labels)"""
+    label_ids: np.ndarray
+    """int64 (rows,)"""
+
+
+@dataclass(frozen=True)
+class NoveltyRule:
+    """How novelty is scored, and what known rows score."""
+
+    score: NoveltyScore
+    known: np.ndarray
+    """float64 (rows,), sorted: the calibrating rows' own scores."""
+    gaussians: ClassGaussians | None = None
+
+    def raw(self, scores: Scores) -> np.ndarray:
+        """Higher for stranger texts, float64 (rows,); the unit is the score's own."""
+        if self.gaussians is None:
+            return energy(scores.logits)
+        assert scores.pooled is not None, "states were asked for"
+        return self.gaussians.distances(scores.pooled)
+
+    def ranks(self, scores: Scores) -> np.ndarray:
+        """The share of the calibrating rows that are less strange, float64 (rows,)."""
+        return rank_among(self.known, self.raw(scores))
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a run's answers are given with."""
+
+    calibration: Calibration
+    calibrated: bool
+    """Whether the probabilities were fitted to held-out rows."""
+    abstention: AbstentionRule | None = None
+    sets: ConformalRule | None = None
+    novelty: NoveltyRule | None = None
+
+    @property
+    def needs_states(self) -> bool:
+        """Whether the pooled state of each row has to be kept."""
+        return self.novelty is not None and self.novelty.gaussians is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The keys of fenlei.json."""
+        sets = None
+        if self.sets is not None:
+            thresholds = [None if np.isinf(one) else float(one) for one in self.sets.thresholds]
+            sets = {**{f.name: getattr(self.sets, f.name) for f in dataclasses.fields(self.sets)}, "thresholds": thresholds}
+        return {
+            **self.calibration.to_json(),
+            "calibrated": self.calibrated,
+            "abstention": dataclasses.asdict(self.abstention) if self.abstention else None,
+            "prediction_sets": sets,
+            "novelty": self.novelty.score if self.novelty else None,
+        }
+
+
+def fit_promises(asked: TrustConfig, calibration: Calibration, dev: DevScores) -> tuple[AbstentionRule | None, ConformalRule | None]:
+    """The threshold and the sets that were asked for, from calibrating rows. DataError where these rows cannot promise them."""
+    probabilities = calibration.probabilities(dev.logits) if len(dev.logits) else dev.logits
+    silence, sets = None, None
+    if asked.min_confidence is not None:
+        silence = fixed_threshold(asked.min_confidence, probabilities, dev.label_ids)
+    elif asked.target_accuracy is not None:
+        silence = accuracy_threshold(asked.target_accuracy, probabilities, dev.label_ids)
+    if asked.set_coverage is not None:
+        sets = fit_conformal(asked.set_coverage, probabilities, dev.label_ids, score=asked.set_score, class_conditional=asked.set_by_class)
+    return silence, sets
+
+
+def check_promises(asked: TrustConfig, calibrating_rows: int) -> None:
+    """ConfigError where so few rows cannot promise what is asked, however good the model will be."""
+    for name, least in (
+        ("target_accuracy", asked.target_accuracy and abstention.least_rows(asked.target_accuracy)),
+        ("set_coverage", asked.set_coverage and conformal.least_rows(asked.set_coverage)),
+    ):
+        if least and calibrating_rows < least:
+            raise ConfigError(
+                f"{name} {getattr(asked, name)} takes at least {least:,} calibrating rows (half of dev), there are {calibrating_rows:,}; "
+                "give more dev rows, or ask for less"
+            )
+
+
+def load_trust(run: Path, manifest: dict[str, Any], asked: TrustConfig | None = None) -> Trust:
+    """A run's own; what `asked` names takes the place of what was stored, fitted to the run's saved dev scores.
+
+    ArtifactError where a file is missing or damaged, DataError where the rows cannot promise what is asked.
+    """
+    calibration = Calibration.from_json(manifest)
+    trust = Trust(
+        calibration,
+        bool(manifest.get("calibrated")),
+        _abstention_from(manifest.get("abstention")),
+        _sets_from(manifest.get("prediction_sets")),
+        _load_novelty(run, manifest["novelty"]) if manifest.get("novelty") else None,
+    )
+    if asked is None or not asked.promises:
+        return trust
+    silence, sets = fit_promises(asked, calibration, _dev_for(run, asked, len(manifest["labels"])))
+    return dataclasses.replace(trust, abstention=silence or trust.abstention, sets=sets or trust.sets)
+
+
+def save_scores(run: Path, parts: dict[str, DevScores]) -> None:
+    """Writes the scores of dev's parts by name."""
+    arrays = {f"{name}.logits": np.ascontiguousarray(part.logits) for name, part in parts.items()}
+    _save(run / DEV_SCORES, arrays | {f"{name}.label_ids": part.label_ids for name, part in parts.items()})
+
+
+def load_scores(run: str | Path) -> dict[str, DevScores]:
+    """The scores of dev's parts, `selecting` and `calibrating`; ArtifactError where the run has none."""
+    arrays = _load(Path(run) / DEV_SCORES)
+    names = [name.removesuffix(".logits") for name in arrays if name.endswith(".logits")]
+    try:
+        return {name: DevScores(arrays[f"{name}.logits"], arrays[f"{name}.label_ids"]) for name in names}
+    except KeyError as error:
+        raise ArtifactError(f"{Path(run) / DEV_SCORES}: lacks {error}; restore the file or train again") from error
+
+
+def save_novelty(run: Path, rule: NoveltyRule) -> None:
+    """Writes what novelty is measured by."""
+    gaussians = {} if rule.gaussians is None else {f.name: getattr(rule.gaussians, f.name) for f in dataclasses.fields(ClassGaussians)}
+    _save(run / NOVELTY, {"known": rule.known, **{name: np.ascontiguousarray(array) for name, array in gaussians.items()}})
+
+
+def _load_novelty(run: Path, score: NoveltyScore) -> NoveltyRule:
+    arrays = _load(run / NOVELTY)
+    try:
+        known = arrays.pop("known")
+        return NoveltyRule(score, known, ClassGaussians(**arrays) if score == "mahalanobis" else None)
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{run / NOVELTY}: does not hold what {score} needs; restore the file or train again") from error
+
+
+def _dev_for(run: Path, asked: TrustConfig, labels: int) -> DevScores:
+    if asked.target_accuracy is None and asked.set_coverage is None and not (run / DEV_SCORES).exists():
+        return DevScores(np.zeros((0, labels), dtype=np.float32), np.zeros(0, dtype=np.int64))  # a threshold needs no rows
+    return load_scores(run)["calibrating"]
+
+
+def _abstention_from(stored: dict[str, Any] | None) -> AbstentionRule | None:
+    return None if stored is None else AbstentionRule(**stored)
+
+
+def _sets_from(stored: dict[str, Any] | None) -> ConformalRule | None:
+    if stored is None:
+        return None
+    thresholds = np.array([np.inf if one is None else one for one in stored["thresholds"]], dtype=np.float64)
+    return ConformalRule(**{**stored, "thresholds": thresholds})
+
+
+def _save(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    with saving(path):
+        save_file(arrays, path)
+
+
+def _load(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); restore the file, or train again with this fenlei") from error

@@ -1,0 +1,124 @@
+"""What the confidence of a run was worth on the rows evaluated: reliability, silence, prediction sets."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fenlei.evaluation.abstention import accuracy_by_coverage
+from fenlei.evaluation.calibration import probabilities
+from fenlei.evaluation.metrics import wilson_interval
+from fenlei.evaluation.reliability import ReliabilityBin, expected_calibration_error, reliability
+
+if TYPE_CHECKING:
+    from fenlei.inference.prediction import Prediction
+    from fenlei.inference.trust import Trust
+
+
+@dataclass(frozen=True)
+class Silence:
+    """What a threshold did to these rows."""
+
+    min_confidence: float
+    target_accuracy: float | None
+    answered: int
+    rows: int
+    accuracy: float | None
+    """Of the answered rows; None where there are none."""
+    interval: tuple[float, float] | None
+    """Wilson 95 % interval of it."""
+
+    @property
+    def coverage(self) -> float:
+        """The share of the rows that is answered."""
+        return self.answered / self.rows
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What prediction sets did on these rows."""
+
+    score: str
+    asked: float
+    """The coverage they were fitted for."""
+    reached: float
+    """The share of the rows whose label is in the set."""
+    interval: tuple[float, float]
+    """Wilson 95 % interval of it."""
+    mean_size: float
+    empty: float
+    """The share of the rows whose set is empty."""
+    sizes: tuple[tuple[int, int], ...]
+    """Size of a set, and the rows that have such a set."""
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How far the confidence can be believed."""
+
+    before: tuple[ReliabilityBin, ...]
+    """Of the raw network."""
+    after: tuple[ReliabilityBin, ...]
+    """Calibrated."""
+    error_before: float
+    """The expected calibration error of the raw network."""
+    coverages: tuple[float, ...]
+    """Shares of the rows, the most confident first."""
+    accuracies: tuple[float, ...]
+    """The accuracy of each share."""
+    silence: Silence | None
+    sets: Sets | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain lists, numbers and strings."""
+        return dataclasses.asdict(self)
+
+
+def measure_confidence(
+    logits: np.ndarray, calibrated: np.ndarray, label_ids: np.ndarray, predictions: Sequence[Prediction], trust: Trust, names: Sequence[str]
+) -> Confidence:
+    """Of raw logits and calibrated probabilities (rows, labels), label_ids (rows,), and the predictions made of them under `trust`."""
+    raw = probabilities(logits)
+    coverages, accuracies = accuracy_by_coverage(calibrated, label_ids)
+    right = calibrated.argmax(axis=1) == label_ids
+    return Confidence(
+        before=reliability(raw, label_ids),
+        after=reliability(calibrated, label_ids),
+        error_before=expected_calibration_error(raw, label_ids),
+        coverages=tuple(coverages.tolist()),
+        accuracies=tuple(accuracies.tolist()),
+        silence=_silence(right, predictions, trust),
+        sets=_sets([names[at] for at in label_ids], predictions, trust),
+    )
+
+
+def _silence(right: np.ndarray, predictions: Sequence[Prediction], trust: Trust) -> Silence | None:
+    if trust.abstention is None:
+        return None
+    answered = np.array([not one.abstained for one in predictions])
+    kept, correct = int(answered.sum()), int(right[answered].sum())
+    rule = trust.abstention
+    accuracy, interval = (correct / kept, wilson_interval(correct, kept)) if kept else (None, None)
+    return Silence(rule.min_confidence, rule.target_accuracy, kept, len(answered), accuracy, interval)
+
+
+def _sets(gold: Sequence[str], predictions: Sequence[Prediction], trust: Trust) -> Sets | None:
+    if trust.sets is None:
+        return None
+    chosen = [one.prediction_set or () for one in predictions]
+    held = sum(name in one for name, one in zip(gold, chosen, strict=True))
+    sizes = Counter(map(len, chosen))
+    return Sets(
+        score=trust.sets.score,
+        asked=trust.sets.coverage,
+        reached=held / len(chosen),
+        interval=wilson_interval(held, len(chosen)),
+        mean_size=sum(map(len, chosen)) / len(chosen),
+        empty=sizes[0] / len(chosen),
+        sizes=tuple(sorted(sizes.items())),
+    )

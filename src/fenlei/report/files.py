@@ -1,0 +1,30 @@
+"""Every file of a report, each whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fenlei.artifact import write_bytes, write_text
+from fenlei.data.jsonvalues import to_json
+from fenlei.report.markdown import render_markdown
+from fenlei.report.page import Page, render_html
+
+
+def write_page(out: Path, page: Page) -> None:
+    """The page, as HTML and as Markdown, and the picture that the Markdown shows."""
+    write_bytes(out / "confusion.png", page.confusion_png)
+    write_text(out / "report.md", render_markdown(page))
+    write_text(out / "report.html", render_html(page))
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Rows as JSON lines."""
+    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+
+
+def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
+    """One JSON document."""
+    write_text(path, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")

@@ -1,0 +1,156 @@
+"""A service asked from Python: the calls of a Classifier, over HTTP, with patience for a service that is busy or starting again.
+
+Needs neither torch nor the `serve` extra.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from types import TracebackType
+from typing import Any
+
+import httpx2
+
+from fenlei.errors import RequestError
+from fenlei.inference.prediction import Labels, Prediction
+
+TRY_AGAIN = frozenset({429, 502, 503})
+"""Nothing was wrong with the request: it was too early, or the service was not there."""
+FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
+"""Seconds between two tries where the service does not say when."""
+BODY_SHARE = 0.25
+"""Of the bytes that the service takes, for the texts of one request: JSON may write a byte as six."""
+
+
+class Client:
+    """The run behind `url`. Requests are tried again for `patience` seconds where the service is busy or away.
+
+    `api_key` is sent as a bearer token; `connections` requests are under way at a time, each within `timeout` seconds.
+    """
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout: float = 60.0, patience: float = 120.0, connections: int = 4
+    ) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise RequestError(f"{url!r} is no address of a service; write http://HOST:PORT")
+        self.url = url.rstrip("/")
+        self._patience = patience
+        self._connections = connections
+        heads = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx2.Client(headers=heads, timeout=timeout, limits=httpx2.Limits(max_connections=connections))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of the run, in its order."""
+        named: dict[str, str] = self._info["model_type"]["classifier"]["id2label"]
+        return tuple(named[str(at)] for at in range(len(named)))
+
+    @property
+    def takes_labels(self) -> bool:
+        """Whether it can be asked among other labels than its own."""
+        return bool(self._info["takes_labels"])
+
+    def describe(self) -> dict[str, Any]:
+        """What the service says of itself and its run."""
+        return dict(self._info)
+
+    def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
+        """The answer for each text, in their order, whatever their number; see Classifier.predict.
+
+        RequestError where the service refuses, or has not answered within `patience`.
+        """
+        if isinstance(texts, str):
+            raise RequestError("expected a list of texts, found one string; write [text]")
+        wrong = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise RequestError(f"text {wrong} is {type(texts[wrong]).__name__} {texts[wrong]!r}, expected a string")
+        each = None if labels is None or all(isinstance(one, str) for one in labels) else list(labels)
+        if each is not None and len(each) != len(texts):
+            raise RequestError(f"labels: expected one list of labels for each of {len(texts)} texts, found {len(each)}")
+
+        def ask(part: slice) -> list[Prediction]:
+            return self._ask(texts[part], labels if each is None else each[part], part.start)
+
+        with ThreadPoolExecutor(self._connections) as pool:
+            return [one for answers in pool.map(ask, self._parts(texts)) for one in answers]
+
+    @cached_property
+    def _info(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._send("GET", "/info").json()
+        return found
+
+    def _parts(self, texts: Sequence[str]) -> Iterator[slice]:
+        """The texts in requests that the service takes."""
+        most_texts, most_bytes = self._info["max_client_batch_size"], BODY_SHARE * self._info["max_body_bytes"]
+        first = size = 0
+        for at, text in enumerate(texts):
+            size += len(text.encode("utf-8", "surrogatepass"))
+            if at > first and (at - first >= most_texts or size > most_bytes):
+                yield slice(first, at)
+                first, size = at, 0
+        if first < len(texts):
+            yield slice(first, len(texts))
+
+    def _ask(self, texts: Sequence[str], labels: Labels | None, first: int) -> list[Prediction]:
+        body: dict[str, Any] = {"texts": list(texts)}
+        if labels is not None:
+            body["labels"] = [one if one is None or isinstance(one, str) else list(one) for one in labels]
+        try:
+            answers = self._send("POST", "/v1/classify", body).json()["results"]
+        except RequestError as error:
+            raise RequestError(f"texts {first} to {first + len(texts) - 1}: {error}") from error
+        return [_prediction(one) for one in answers]
+
+    def _send(self, method: str, path: str, body: Any = None) -> httpx2.Response:
+        until = time.monotonic() + self._patience
+        wait = FIRST_WAIT
+        while True:
+            told: float | None = None
+            try:
+                answer = self._http.request(method, self.url + path, json=body)
+            except httpx2.TransportError as error:
+                problem = f"{self.url}: not reached ({error or type(error).__name__})"
+            except (httpx2.InvalidURL, UnicodeEncodeError) as error:
+                raise RequestError(f"{self.url}: cannot be asked ({error})") from error
+            else:
+                if answer.is_success:
+                    return answer
+                problem = f"{self.url}{path} answered {answer.status_code}: {_message(answer)}"
+                if answer.status_code not in TRY_AGAIN:
+                    raise RequestError(problem)
+                told = _seconds(answer.headers.get("retry-after"))
+            pause = min(LONGEST_WAIT, wait if told is None else max(told, wait)) * random.uniform(0.75, 1.25)
+            if time.monotonic() + pause > until:
+                raise RequestError(f"{problem}; gave up after {self._patience:g} s")
+            time.sleep(pause)
+            wait *= 2
+
+
+def _prediction(answer: dict[str, Any]) -> Prediction:
+    chosen = answer["prediction_set"]
+    return Prediction(**{**answer, "prediction_set": None if chosen is None else tuple(chosen)})
+
+
+def _message(answer: httpx2.Response) -> str:
+    try:
+        told = answer.json()["error"]
+        return str(told["message"] if isinstance(told, dict) else told)
+    except (ValueError, KeyError, TypeError):
+        return answer.text[:200] or answer.reason_phrase
+
+
+def _seconds(told: str | None) -> float | None:
+    return float(told) if told is not None and told.isdigit() else None

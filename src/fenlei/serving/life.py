@@ -1,0 +1,154 @@
+"""One server process: started, told to end or to take over a newer run, and ended with a code that says how it went.
+
+SIGTERM and SIGINT: no new connections, what is in flight is answered, then the end, with 0. SIGHUP: the run in the folder is loaded beside
+the one in service and takes its place. A model that is lost ends the process with 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from fenlei.config import Device, TrustConfig
+from fenlei.errors import FenleiError
+from fenlei.inference.classifier import Classifier
+from fenlei.models.allocator import keep_freed_memory
+from fenlei.serving.app import create_app
+from fenlei.serving.connections import PatientConnection
+from fenlei.serving.gate import App
+from fenlei.serving.keys import Keys
+from fenlei.serving.limits import Limits
+from fenlei.serving.metrics import Metrics
+from fenlei.serving.model import ServedRun
+from fenlei.serving.protocols.classify import Shape
+from fenlei.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+KEEP_ALIVE_SECONDS = 60
+LINGER_SECONDS = 0.5
+"""Between the last new connection and the closing of idle ones: what a caller is sending just now is answered still."""
+DIED, NEVER_LOADED = 1, 3
+"""Exit codes: the model was lost while serving; it could not be loaded to begin with."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the service is told; each of its processes gets it whole."""
+
+    run: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    device: Device = "auto"
+    int8: bool = False
+    trust: TrustConfig = field(default_factory=TrustConfig)
+    workers: int = 1
+    api_key_file: Path | None = None
+    cors_origins: tuple[str, ...] = ()
+    classify_shape: Shape = "vllm"
+    log_texts: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server around one service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._service: Service | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self.died = False
+        super().__init__(
+            uvicorn.Config(
+                self._make_app,
+                factory=True,
+                http=partial(PatientConnection, settings.limits.read_timeout),  # type: ignore[arg-type]  # whatever makes a protocol
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=max(1, round(settings.limits.drain)),
+            )
+        )
+
+    def run_on(self, listener: socket.socket) -> int:
+        """Serves on `listener` until the end; the exit code."""
+        self.run(sockets=[listener])
+        if not self.died:
+            return 0
+        return DIED if self.service.run.loaded else NEVER_LOADED
+
+    @property
+    def service(self) -> Service:
+        assert self._service is not None, "the application is made when the server runs"
+        return self._service
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._take_over)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Before uvicorn closes idle connections: a while in which every answer says that its connection ends."""
+        self.service.end()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LINGER_SECONDS)
+        await super().shutdown(sockets)
+        self._captured_signals.clear()  # uvicorn would raise them again, and the process would not end with 0
+
+    def _make_app(self) -> App:
+        settings = self._settings
+        run = ServedRun(settings.run, partial(Classifier.load, device=settings.device, trust=settings.trust, int8=settings.int8))
+        self._service = Service(run, settings.limits, Metrics(), self._on_death, log_texts=settings.log_texts)
+        return create_app(
+            self._service,
+            keys=Keys.read(settings.api_key_file, os.environ),
+            cors_origins=settings.cors_origins,
+            classify_shape=settings.classify_shape,
+            processes=settings.workers,
+        )
+
+    def _on_death(self) -> None:
+        self.died = True
+        self.should_exit = True
+
+    def _take_over(self) -> None:
+        self._reloading = asyncio.ensure_future(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            await self.service.reload()
+        except FenleiError as error:
+            logger.error("the run before stays in service: %s", error)
+
+
+def run_server(settings: Settings, listener: socket.socket) -> int:
+    """One process's life, from here to its exit code."""
+    log_to_stderr()
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server takes it: by default it kills
+    keep_freed_memory()
+    return Server(settings).run_on(listener)
+
+
+def log_to_stderr() -> None:
+    """What the service says, a line an event."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -1,0 +1,132 @@
+"""The run that answers: loaded, warmed, exchanged for a newer one while it serves, and loaded again where it broke."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fenlei.artifact import MANIFEST
+from fenlei.errors import FenleiError, ModelError
+from fenlei.inference.classifier import Classifier
+from fenlei.inference.prediction import Prediction
+
+logger = logging.getLogger(__name__)
+
+CPU_BATCH_TOKENS = 2048
+"""A second of a half-billion-parameter model on few cores: more would gain little and make the next request wait."""
+BATCH_TOKENS = 8192
+"""On an accelerator."""
+OWN_TEXT = "央行下调利率 The central bank cut rates"
+WARMING_ROWS = 16
+VERSION_DIGITS = 12
+
+
+class ModelLostError(Exception):
+    """The model broke, and could not be loaded again."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One text's answer, and who gave it."""
+
+    prediction: Prediction
+    run: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Served:
+    """A run in service."""
+
+    classifier: Classifier
+    run: str
+    """Its name: that of its folder."""
+    version: str
+    """The beginning of the SHA-256 of its fenlei.json: another training, another version."""
+    loaded: float
+    """Seconds since 1970."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of an input."""
+        return int(self.classifier.describe()["max_length"])
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens a pass where nothing else is asked for."""
+        return CPU_BATCH_TOKENS if self.classifier.device.type == "cpu" else BATCH_TOKENS
+
+    def answer(self, texts: Sequence[str], labels: Sequence[str] | None) -> list[Answered | Exception]:
+        """What Classifier.predict says of each text among `labels` (None: the run's); an exception where that is no number."""
+        predictions = self.classifier.predict(texts, labels=labels)
+        return [Answered(one, self.run, self.version) if math.isfinite(one.confidence) else _not_a_number() for one in predictions]
+
+
+class ServedRun:
+    """The run in `folder`, as it is served now. `load` gives a classifier for a folder."""
+
+    def __init__(self, folder: Path, load: Callable[[Path], Classifier]) -> None:
+        self.folder = folder
+        self._load = load
+        self._served: Served | None = None
+        self._loading = threading.Lock()
+
+    @property
+    def loaded(self) -> bool:
+        return self._served is not None
+
+    @property
+    def current(self) -> Served:
+        assert self._served is not None, "the run is loaded before anybody asks"
+        return self._served
+
+    def load(self) -> Served:
+        """Loads what is in the folder now, warms it and puts it in service; the one before answers until then, and on if this fails.
+
+        FenleiError where the run cannot be loaded, or does not answer.
+        """
+        with self._loading:
+            began = time.monotonic()
+            folder = self.folder.resolve()
+            try:
+                served = self._warmed(folder)
+            except (OSError, RuntimeError, ArithmeticError) as error:  # memory, a damaged file, a device in trouble
+                raise ModelError(f"{folder}: cannot be taken into service ({type(error).__name__}: {error})") from error
+            self._served = served
+            logger.info("%s, version %s, is loaded and warm after %.1f s", served.run, served.version, time.monotonic() - began)
+            return served
+
+    def _warmed(self, folder: Path) -> Served:
+        classifier = self._load(folder)
+        version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:VERSION_DIGITS]
+        served = Served(classifier, folder.name, version, time.time())
+        _prove(served)
+        served.answer([OWN_TEXT * (1 + row) for row in range(WARMING_ROWS)], None)
+        return served
+
+    def check(self) -> None:
+        """Answers a text of its own; an exception where it cannot."""
+        _prove(self.current)
+
+    def recover(self) -> None:
+        """Loads the run again; ModelLostError where that does not help."""
+        try:
+            self.load()
+        except FenleiError as error:
+            raise ModelLostError from error
+
+
+def _prove(served: Served) -> None:
+    (answer,) = served.answer([OWN_TEXT], None)
+    if isinstance(answer, Exception):
+        raise answer
+
+
+def _not_a_number() -> ArithmeticError:
+    return ArithmeticError("the model's probability is not a number")

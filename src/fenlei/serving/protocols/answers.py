@@ -1,0 +1,68 @@
+"""What all protocols share: the answer as JSON, labels sorted by score, and scores without the softmax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, FailFast, StrictStr
+
+from fenlei.data.jsonvalues import to_json
+from fenlei.inference.prediction import Prediction
+from fenlei.serving.service import Service
+
+LEAST_PROBABILITY = 1e-38
+"""Of float32: below it a logarithm would be infinite, which JSON cannot say."""
+
+
+class FirstError(FailFast):
+    """The first error of a list ends its reading: a million of them would cost more than a million texts."""
+
+    def __hash__(self) -> int:  # a union asks for one
+        return hash(self.fail_fast)
+
+
+Texts = Annotated[list[StrictStr], FirstError()]
+"""Texts of a request."""
+
+
+class LabelScore(BaseModel):
+    """One label's score."""
+
+    score: float
+    label: str
+
+
+class Json(JSONResponse):
+    """A JSON answer; what is no finite number becomes null."""
+
+    def render(self, content: Any) -> bytes:
+        return to_json(content).encode()
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+TheService = Annotated[Service, Depends(_service)]
+"""The service of the application that a request came to."""
+
+
+def by_score(prediction: Prediction, *, raw: bool) -> list[dict[str, Any]]:
+    """Every label with its probability, or with `raw` its logit; the likeliest first."""
+    found = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
+    return [{"score": logit(p) if raw else p, "label": name} for name, p in found]
+
+
+def logit(probability: float) -> float:
+    """Its logarithm: the calibrated logits, of which softmax gives the probabilities, up to a constant that it does not see."""
+    return math.log(max(probability, LEAST_PROBABILITY))
+
+
+def tokens_read(predictions: Iterable[Prediction]) -> int:
+    """Of all of them together."""
+    return sum(one.tokens_read for one in predictions)

@@ -1,0 +1,102 @@
+"""POST /predict and GET /info in the shape of text-embeddings-inference."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
+
+from fenlei import __version__
+from fenlei.serving.problems import ProblemError
+from fenlei.serving.protocols.answers import FirstError, Json, LabelScore, Texts, TheService, by_score, tokens_read
+from fenlei.serving.protocols.errors import TeiError, responses
+
+router = APIRouter(tags=["compatible"])
+
+
+class TeiRequest(BaseModel):
+    """TEI's PredictRequest."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "央行宣布下调存款准备金率"}]})
+
+    inputs: StrictStr | Texts | Annotated[list[Texts], FirstError()]
+    """A text, or a list of one-text lists. [a, b] is a pair to TEI, never two texts."""
+    truncate: StrictBool | None = None
+    truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
+    raw_scores: StrictBool = False
+
+
+@router.post(
+    "/predict",
+    response_model=list[LabelScore] | list[list[LabelScore]],
+    responses=responses(TeiError, 400, 401, 408, 413, 422, 424, 429, 503, 504),
+)
+async def predict(body: TeiRequest, service: TheService) -> Response:
+    """In the shape of text-embeddings-inference."""
+    if body.truncation_direction.lower() == "left":
+        raise ProblemError("invalid", "truncation_direction: this run shortens texts at their end; send right")
+    texts, several = _texts(body.inputs)
+    began = time.perf_counter()
+    answers = await service.classify(texts)
+    predictions = [one.prediction for one in answers]
+    scores = [by_score(one, raw=body.raw_scores) for one in predictions]
+    device = service.served.classifier.device.type
+    heads = {
+        "x-compute-type": "cpu" if device == "cpu" else "gpu+optimized",
+        "x-compute-characters": str(sum(len(text) for text in texts)),
+        "x-compute-tokens": str(tokens_read(predictions)),
+        "x-total-time": str(round(1000 * (time.perf_counter() - began))),
+    }
+    return Json(scores if several else scores[0], headers=heads)
+
+
+@router.get("/info")
+async def info(service: TheService) -> Response:
+    """The model and the limits, with the names that TEI has for them."""
+    served, limits = service.served, service.limits
+    labels = served.classifier.labels
+    manifest = served.classifier.describe()
+    ids: dict[str, Any] = {
+        "id2label": {str(at): name for at, name in enumerate(labels)},
+        "label2id": {name: at for at, name in enumerate(labels)},
+    }
+    return Json(
+        {
+            "model_id": served.run,
+            "model_sha": served.version,
+            "model_dtype": str(served.classifier.dtype).removeprefix("torch."),
+            "model_type": {"classifier": ids},
+            "served_model_name": served.run,
+            "max_concurrent_requests": limits.max_queue,
+            "max_input_length": served.max_length,
+            "max_batch_tokens": limits.batch_tokens or served.batch_tokens,
+            "max_client_batch_size": limits.max_texts,
+            "max_body_bytes": limits.max_body,
+            "auto_truncate": True,
+            "version": __version__,
+            "method": manifest["method"],
+            "takes_labels": served.classifier.takes_labels,
+            "calibrated": bool(manifest.get("calibrated")),
+        }
+    )
+
+
+def _texts(inputs: str | list[str] | list[list[str]]) -> tuple[list[str], bool]:
+    """The texts, and whether they were a batch."""
+    if isinstance(inputs, str):
+        return [inputs], False
+    if not inputs:
+        raise ProblemError("empty", "inputs: expected at least one text")
+    each = [one for one in inputs if isinstance(one, list)]
+    if each and (wrong := next((at for at, one in enumerate(each) if len(one) != 1), None)) is not None:
+        raise ProblemError("invalid", f"inputs[{wrong}]: expected one text, found {len(each[wrong])}; this run was not trained on pairs")
+    if each:
+        return [one[0] for one in each], True
+    if len(inputs) > 1:
+        raise ProblemError(
+            "invalid", "inputs: a list of texts is a pair here, and this run was not trained on pairs; write [[text], [text], ...]"
+        )
+    return [str(inputs[0])], False

@@ -1,0 +1,138 @@
+"""The page in a real browser: Debian's chromium, driven by Playwright. Skipped where either is missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from serving import Running, running
+
+from fenlei import train
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on the path")
+
+KEY = "the-key-of-the-page"
+PHONE = {"width": 375, "height": 720}
+OPTIONS: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False}
+
+
+@pytest.fixture(scope="module")
+def service(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A generate run behind a key."""
+    folder = tmp_path_factory.mktemp("page")
+    news = Path(__file__).parent / "data" / "toy_news.jsonl"
+    train(news, model=str(tiny_qwen), out=folder / "asked", method="generate", tuning="full", max_length=200, **OPTIONS)
+    (folder / "keys").write_text(KEY)
+    with running(folder / "asked", api_key_file=folder / "keys") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: Running) -> Iterator[Page]:
+    """On a phone, the key given; an error of a script, or a call to anywhere else, fails the test."""
+    context = browser.new_context(viewport=PHONE, locale="en-GB", accept_downloads=True)
+    opened = context.new_page()
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("request", lambda request: None if request.url.startswith((service.url, "data:", "blob:")) else wrong.append(request.url))
+    opened.goto(service.url)
+    opened.fill("#key", KEY)
+    opened.click("#unlock button")
+    opened.wait_for_function("document.getElementById('run').textContent === 'asked'")
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def fits(page: Page) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
+
+
+def test_a_text_gets_its_label_bars_and_verdict(page: Page) -> None:
+    assert page.is_hidden("#locked")
+    page.fill("#text", "<b>央行</b>下调利率")
+    page.click("#send")
+    page.wait_for_selector("#answer:not([hidden])")
+    shares = [float(text.rstrip(" %")) for text in page.locator("#bars b").all_inner_texts()]
+    assert len(shares) == 3
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    assert page.inner_text("#label") == page.locator("#bars span").first.inner_text()
+    assert page.inner_text("#verdict") in ("sure", "review", "unknown")
+    assert page.inner_text("#why")
+    assert fits(page)
+
+
+def test_candidates_are_asked_among(page: Page) -> None:
+    page.fill("#text", "央行下调利率")
+    page.fill("#labels", "天气，财经, 军事")
+    page.click("#send")
+    page.wait_for_selector("#answer:not([hidden])")
+    assert set(page.locator("#bars span").all_inner_texts()) == {"天气", "财经", "军事"}
+    assert page.inner_text("#verdict") == "review", "nothing was calibrated on these labels"
+
+
+def test_it_speaks_chinese_and_remembers(page: Page) -> None:
+    page.click("#language")
+    assert page.inner_text("#send") == "分类"
+    assert page.get_attribute("html", "lang") == "zh"
+    page.reload()
+    assert page.inner_text("#send") == "分类"
+    assert fits(page)
+
+
+def test_a_file_is_classified_and_saved(page: Page, tmp_path: Path) -> None:
+    rows = [("国足, 取胜", "a"), ('说 "好"\n两行', "b"), ("=1+1", "c")] * 15
+    with (tmp_path / "news.csv").open("w", encoding="gb18030", newline="") as file:
+        csv.writer(file).writerows([("标题", "id"), *rows])
+    page.set_input_files("#file", tmp_path / "news.csv")
+    page.wait_for_selector("#bulk:not([hidden])")
+    assert page.input_value("#which") == "标题"
+    page.click("#start")
+    page.wait_for_selector("#save:not([hidden])")
+    page.wait_for_function("document.getElementById('told').textContent.startsWith('45 rows done')")
+    with page.expect_download() as download:
+        page.click("#save")
+    assert download.value.suggested_filename == "news.predicted.csv"
+    download.value.save_as(tmp_path / "saved.csv")
+    with (tmp_path / "saved.csv").open(encoding="utf-8-sig", newline="") as file:
+        saved = list(csv.DictReader(file))
+    assert [(row["标题"].removeprefix("'"), row["id"]) for row in saved] == rows
+    assert saved[2]["标题"] == "'=1+1", "a spreadsheet would compute it"
+    assert all(0 < float(row["confidence"]) <= 1 for row in saved)
+    assert fits(page)
+
+
+def test_what_is_wrong_with_a_file_is_said(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text(json.dumps({"text": "a"}) + "\n[1]\n")
+    page.set_input_files("#file", tmp_path / "bad.jsonl")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "Line 2" in page.inner_text("#problem")
+    assert page.is_hidden("#bulk")
+
+
+def test_the_routes_are_listed(page: Page, service: Running) -> None:
+    page.goto(service.url + "/docs")
+    page.wait_for_selector("section")
+    shown = page.inner_text("#routes")
+    for path in json.loads(service.get("/openapi.json").body)["paths"]:
+        assert path in shown
+    assert f"curl -X POST {service.url}/v1/classify" in shown
+    assert fits(page)

@@ -1,0 +1,219 @@
+"""A run's promises, from training to every exit: calibrated, abstaining, with sets and novelty, and the same after loading."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from fenlei import Classifier, train
+from fenlei.artifact import read_manifest
+from fenlei.config import TrustConfig
+from fenlei.data.examples import Example
+from fenlei.errors import ArtifactError, ConfigError, DataError
+from fenlei.evaluation.calibration import Calibration, probabilities
+from fenlei.evaluation.novelty import auroc, energy
+from fenlei.export.merged import export_merged
+from fenlei.inference.bulk import predict_file
+from fenlei.inference.scoring import Scores
+from fenlei.inference.trust import DEV_SCORES, NOVELTY, DevScores, load_scores, load_trust, save_novelty
+from fenlei.training.promises import KnownRows, make_promises
+
+QUICK: dict[str, Any] = {"max_steps": 30, "batch_size": 16, "device": "cpu", "baseline": False, "max_length": 48, "learning_rate": 0.01}
+
+
+@pytest.fixture(scope="module")
+def news(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Each toy headline six times, so that dev has 90 rows to calibrate on."""
+    rows = [json.loads(line) for line in (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
+    path = tmp_path_factory.mktemp("news") / "news.jsonl"
+    many = [{**row, "text": f"{row['text']}{mark}"} for mark in "。！？…，、" for row in rows]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in many), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("strange") / "strange.jsonl"
+    path.write_text("".join(json.dumps({"text": f"zq {at} xv {at * 7} " * 4}) + "\n" for at in range(30)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tiny_qwen: Path, news: Path, strange: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    options = {"set_coverage": 0.9, "min_confidence": 0.6, "out_of_scope": str(strange)}
+    result = train(news, model=str(tiny_qwen), out=out, tuning="full", dev_ratio=0.5, **options, **QUICK)
+    assert any("novelty by" in note for note in result.notes)
+    return out
+
+
+TEXTS = ["国足热身赛两球取胜", "央行下调利率", "zq 1 xv 7 zq 1 xv 7", ""]
+
+
+def test_what_was_promised_is_kept_in_the_folder_and_applied_after_loading(run: Path) -> None:
+    manifest = read_manifest(run)
+    assert manifest["calibrated"]
+    assert manifest["abstention"]["min_confidence"] == 0.6
+    assert manifest["prediction_sets"]["coverage"] == 0.9
+    assert manifest["novelty"] in ("energy", "mahalanobis")
+    classifier = Classifier.load(run, device="cpu")
+    for prediction in classifier.predict(TEXTS):
+        assert prediction.abstained == (prediction.confidence < 0.6)
+        threshold = 1 - manifest["prediction_sets"]["thresholds"][0]
+        likely = {name for name, value in prediction.probabilities.items() if value >= threshold}
+        assert set(prediction.prediction_set) == likely
+        assert list(prediction.prediction_set) == sorted(likely, key=lambda name: -prediction.probabilities[name])
+        assert 0 <= prediction.novelty <= 1
+    assert classifier.predict(TEXTS) == Classifier.load(run, device="cpu").predict(TEXTS)
+
+
+def test_the_saved_dev_scores_are_those_of_the_run_on_the_rows_it_names(run: Path, news: Path) -> None:
+    manifest, scores = read_manifest(run), load_scores(run)
+    lines = news.read_text(encoding="utf-8").splitlines()
+    numbers = [
+        line
+        for part in manifest["data"]["calibrating"][str(news)].split(",")
+        for first, _, last in [part.partition("-")]
+        for line in range(int(first), int(last or first) + 1)
+    ]
+    rows = [json.loads(lines[at - 1]) for at in numbers]
+    classifier = Classifier.load(run, device="cpu")
+    np.testing.assert_allclose(classifier.logits([row["text"] for row in rows]).logits, scores["calibrating"].logits, atol=1e-4)
+    assert [classifier.labels[at] for at in scores["calibrating"].label_ids] == [row["label"] for row in rows]
+    assert len(scores["selecting"].logits) == len(scores["selecting"].label_ids) == manifest["data"]["rows"]["selecting"]
+
+
+def test_novelty_is_the_rank_among_the_calibrating_rows(run: Path) -> None:
+    classifier = Classifier.load(run, device="cpu")
+    calibrating = load_scores(run)["calibrating"].logits
+    plain = dataclasses.replace(classifier.trust.novelty, score="energy", gaussians=None, known=np.sort(energy(calibrating)))
+    classifier.trust = dataclasses.replace(classifier.trust, novelty=plain)
+    expected = [(energy(calibrating) < one).mean() for one in energy(classifier.logits(TEXTS).logits)]
+    assert [prediction.novelty for prediction in classifier.predict(TEXTS)] == pytest.approx(expected)
+
+
+def test_out_of_scope_rows_choose_the_score_that_tells_them_best(run: Path, strange: Path) -> None:
+    classifier = Classifier.load(run, device="cpu")
+    novel = classifier.logits([json.loads(line)["text"] for line in strange.read_text().splitlines()])
+    rule = classifier.trust.novelty
+    by_energy = auroc(energy(load_scores(run)["calibrating"].logits), energy(novel.logits))
+    assert max(0.7, by_energy) <= auroc(rule.known, rule.raw(novel)) <= 1
+
+
+def test_states_are_used_where_they_tell_more_than_logits_and_come_back_from_the_folder(strange: Path, tmp_path: Path) -> None:
+    """Logits that say nothing, states that say all: in-scope texts lie at two points, others between them."""
+
+    def score(rows: Sequence[Example], keep_states: bool) -> Scores:
+        texts = [row.text for row in rows]
+        rng = np.random.default_rng(len(texts))
+        place = np.array([0.0 if text.startswith("zq") else 8.0 * (-1) ** at for at, text in enumerate(texts)])
+        states = (rng.normal(size=(len(texts), 4)) + place[:, None]).astype(np.float32)
+        return Scores(rng.normal(size=(len(texts), 2)).astype(np.float32), np.zeros(len(texts), dtype=np.int32), states)
+
+    rows = KnownRows(*([Example(str(at), None, "f", at) for at in range(count)] for count in (100, 200)), np.arange(200) % 2)
+    dev = DevScores(score(rows.calibrating, False).logits, np.arange(100) % 2)
+    promises = make_promises(TrustConfig(out_of_scope=str(strange)), dev, rows, ("a", "b"), score, seed=0)
+    rule = promises.trust.novelty
+    assert rule.score == "mahalanobis"
+    assert promises.trust.needs_states
+    asked = score([Example(text, None, "f", 1) for text in ("zq", "zq", "x", "x")], True)
+    assert (rule.ranks(asked)[:2] == 1.0).all()
+    assert (rule.ranks(asked)[2:] < 1.0).all()
+    save_novelty(tmp_path, rule)
+    again = load_trust(tmp_path, {**promises.trust.to_json(), "labels": ["a", "b"]}).novelty
+    np.testing.assert_array_equal(again.ranks(asked), rule.ranks(asked))
+
+
+def test_another_threshold_can_be_asked_for_without_training_again(run: Path) -> None:
+    asked = Classifier.load(run, device="cpu", trust=TrustConfig(target_accuracy=0.7))
+    assert asked.trust.abstention.target_accuracy == 0.7
+    assert asked.trust.sets.coverage == 0.9  # what is not asked for stays
+    assert Classifier.load(run, device="cpu").trust.abstention.min_confidence == 0.6
+    wider = Classifier.load(run, device="cpu", trust=TrustConfig(set_coverage=0.97, set_score="aps"))
+    assert all(set(one.prediction_set) for one in wider.predict(TEXTS))
+    with pytest.raises(DataError, match=r"0\.999 take at least 999 calibrating rows, there are 90"):
+        Classifier.load(run, device="cpu", trust=TrustConfig(set_coverage=0.999))
+
+
+def test_bulk_prediction_marks_abstained_rows_and_drops_none(run: Path, news: Path, tmp_path: Path) -> None:
+    classifier = Classifier.load(run, device="cpu", trust=TrustConfig(min_confidence=0.9))
+    predict_file(classifier, news, tmp_path / "out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == len(news.read_text(encoding="utf-8").splitlines())
+    assert [row["abstained"] for row in rows] == [row["confidence"] < 0.9 for row in rows]
+    assert list(rows[0])[2:] == ["prediction", "confidence", "prediction_set", "abstained", "novelty", "calibrated", "tokens_cut"]
+    predict_file(classifier, news, tmp_path / "out.csv")
+    assert (
+        (tmp_path / "out.csv").read_text(encoding="utf-8").startswith("text,label,prediction,confidence,prediction_set,abstained,novelty,")
+    )
+    taken = tmp_path / "taken.jsonl"
+    taken.write_text('{"text": "x", "novelty": 1}\n')
+    with pytest.raises(DataError, match="already has a column 'novelty'"):
+        predict_file(classifier, taken, tmp_path / "never.jsonl")
+
+
+def test_a_promise_that_too_few_rows_can_give_is_refused_before_training(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"target_accuracy 0\.99 takes at least 437 calibrating rows \(half of dev\), there are"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", target_accuracy=0.99, **QUICK)
+    with pytest.raises(ConfigError, match=r"set_coverage 0\.99 takes at least 99 calibrating rows"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", set_coverage=0.99, **QUICK)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", target_accuracy=0.9, min_confidence=0.5, **QUICK)
+    with pytest.raises(DataError, match=r"no-such\.txt"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", out_of_scope=str(tmp_path / "no-such.txt"), **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_promise_that_the_model_cannot_give_is_an_error_and_the_run_is_whole(tiny_qwen: Path, news: Path, tmp_path: Path) -> None:
+    poor = {**QUICK, "max_steps": 1, "learning_rate": 1e-9}
+    with pytest.raises(DataError, match=r"run: the run is whole, but gives every answer: an accuracy of 0\.95 cannot be promised"):
+        train(news, model=str(tiny_qwen), out=tmp_path / "run", tuning="full", dev_ratio=0.6, target_accuracy=0.95, **poor)
+    assert Classifier.load(tmp_path / "run", device="cpu").predict(TEXTS)[0].abstained is None
+
+
+def test_a_run_without_its_score_files_says_so(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    (copy / DEV_SCORES).unlink()
+    assert Classifier.load(copy, device="cpu", trust=TrustConfig(min_confidence=0.5)).trust.abstention.coverage is None
+    with pytest.raises(ArtifactError, match=DEV_SCORES):
+        Classifier.load(copy, device="cpu", trust=TrustConfig(target_accuracy=0.8))
+    (copy / NOVELTY).write_bytes(b"damaged")
+    with pytest.raises(ArtifactError, match=NOVELTY):
+        Classifier.load(copy, device="cpu")
+    assert "known" in load_file(run / NOVELTY)
+
+
+def with_vector_scaling(run: Path) -> Calibration:
+    """The run's manifest changed to a calibration of factors and summands."""
+    path = run / "fenlei.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["vector_scaling"] = {"scale": [1.5, 0.5, 1.0], "bias": [0.5, -1.0, 0.0]}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    return Calibration.from_json(manifest)
+
+
+@pytest.mark.parametrize("model", ["tiny_qwen", "tiny_bert"])
+def test_vector_scaling_is_applied_and_exported_as_far_as_the_head_can_hold_it(
+    model: str, news: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    train(news, model=str(request.getfixturevalue(model)), out=tmp_path / "run", tuning="full", **{**QUICK, "max_steps": 4})
+    calibration = with_vector_scaling(tmp_path / "run")
+    classifier = Classifier.load(tmp_path / "run", device="cpu")
+    logits = classifier.logits(TEXTS).logits.astype(np.float64)
+    np.testing.assert_allclose(classifier.predict_proba(TEXTS), probabilities(logits * [1.5, 0.5, 1.0] + [0.5, -1.0, 0.0]), atol=1e-6)
+    result = export_merged(tmp_path / "run", tmp_path / "stock", texts=TEXTS[:3])
+    assert result.largest_difference < 1e-3
+    told = any("vector scaling has no place" in note for note in result.notes)
+    assert told == (model == "tiny_qwen")
+    assert any("stay with the run" in note for note in result.notes)
+    assert calibration.scale is not None

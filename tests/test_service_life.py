@@ -1,0 +1,190 @@
+"""The service as a process: signals, workers, and how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from serving import running
+
+from fenlei import train
+from fenlei.cli.main import main
+from fenlei.serving import model
+from fenlei.serving.life import DIED, NEVER_LOADED, Server, Settings
+from fenlei.serving.processes import listen
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+BODY = json.dumps({"texts": ["央行下调利率", "国足取胜"]})
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs."""
+    data, folder = Path(__file__).parent / "data" / "toy_news.jsonl", tmp_path_factory.mktemp("life")
+    options: dict[str, Any] = {"model": str(tiny_qwen), "max_steps": 2, "device": "cpu", "baseline": False, "max_length": 64}
+    return [train(data, out=folder / name, seed=seed, **options).out for seed, name in enumerate(("one", "two"))]
+
+
+@contextmanager
+def process(run: Path, *options: str) -> Iterator[tuple[psutil.Process, int]]:
+    """`fenlei serve` and its port, when it is ready."""
+    command = [sys.executable, "-m", "fenlei", "serve", str(run), "--port", "0", "--device", "cpu", *options]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    port = next(int(found[1]) for line in child.stderr if (found := re.search(r"http://127.0.0.1:(\d+)", line)))
+    reader = threading.Thread(target=child.stderr.read)  # so that it never waits for one
+    reader.start()
+    try:
+        wait_for(lambda: ask(port, "GET", "/ready")[0] == 200)
+        yield psutil.Process(child.pid), port
+    finally:
+        for one in psutil.Process(child.pid).children(recursive=True) if child.poll() is None else []:
+            one.kill()
+        child.kill()
+        child.wait()
+        reader.join()
+        child.stderr.close()
+
+
+def ask(port: int, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read() or "null")
+    finally:
+        connection.close()
+
+
+def wait_for(what: Any, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+class Load:
+    """Callers on kept connections, one request after another, until nobody takes their connection any more."""
+
+    def __init__(self, port: int, callers: int = 8) -> None:
+        self.statuses: list[int] = []
+        self.lost: list[str] = []
+        self.versions: set[str] = set()
+        self._port = port
+        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join(30)
+
+    def _call(self) -> None:
+        while True:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
+            try:
+                connection.connect()
+            except OSError:
+                return
+            try:
+                while connection.sock is not None:  # http.client closes it where the answer says so
+                    connection.request("POST", "/v1/classify", BODY, {"Content-Type": "application/json"})
+                    answer = connection.getresponse()
+                    self.versions.add(json.loads(answer.read()).get("version", ""))
+                    self.statuses.append(answer.status)
+            except (OSError, http.client.HTTPException) as error:
+                self.lost.append(repr(error))
+            finally:
+                connection.close()
+
+
+def test_it_takes_over_a_newer_run_and_ends_when_all_are_answered(runs: list[Path], tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    link.symlink_to(runs[0])
+    with process(link) as (server, port):
+        load = Load(port)
+        wait_for(lambda: len(load.statuses) > 50)
+        link.unlink()
+        link.symlink_to(runs[1])
+        server.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(load.versions) == 2)
+        told = len(load.statuses)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+        load.join()
+    assert set(load.statuses) == {200}
+    assert load.lost == []
+    assert len(load.statuses) > told
+
+
+def test_a_killed_worker_is_replaced_while_the_others_go_on(runs: list[Path]) -> None:
+    with process(runs[0], "--workers", "2") as (parent, port):
+        wait_for(lambda: len(workers(parent)) == 2)
+        victim, survivor = workers(parent)
+        assert ask(port, "POST", "/v1/classify", BODY)[0] == 200
+        os.kill(victim.pid, signal.SIGKILL)
+        for _ in range(20):
+            assert ask(port, "POST", "/v1/classify", BODY)[0] in (200, 503)
+        wait_for(lambda: len(workers(parent)) == 2 and victim not in workers(parent))
+        assert survivor in workers(parent)
+        assert ask(port, "POST", "/admin/reload") == (202, {"status": "reloading", "processes": 2})
+        children = workers(parent)
+        parent.send_signal(signal.SIGTERM)
+        assert parent.wait(30) == 0
+        assert not [one for one in children if one.is_running()]
+
+
+def workers(parent: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for one in parent.children():
+        with suppress(psutil.Error):  # it has ended meanwhile
+            found += [one] if "spawn_main" in " ".join(one.cmdline()) else []
+    return sorted(found, key=lambda one: one.pid)
+
+
+def test_a_run_that_cannot_be_loaded_ends_it(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", str(tmp_path / "nowhere"), "--port", "0"]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "fenlei.json").write_bytes((runs[0] / "fenlei.json").read_bytes())
+    ended: list[int] = []
+    server = Server(Settings(broken, device="cpu"))
+    thread = threading.Thread(target=lambda: ended.append(server.run_on(listen("127.0.0.1", 0))))
+    thread.start()
+    thread.join(30)
+    assert ended == [NEVER_LOADED]
+
+
+def test_a_model_that_fails_for_good_ends_the_service_with_an_error(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    with running(runs[0]) as service:
+        monkeypatch.setattr(model.Served, "answer", fail)
+        assert service.post("/v1/classify", {"texts": ["好"]}).status == 503
+        wait_for(lambda: service.server.should_exit, 5)
+        assert service.server.died
+    assert DIED != 0
+
+
+def test_an_address_that_is_taken_is_said(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    taken = listen("127.0.0.1", 0)
+    try:
+        assert main(["serve", str(runs[0]), "--port", str(taken.getsockname()[1])]) == 1
+        assert "choose another" in capsys.readouterr().err
+    finally:
+        taken.close()
