@@ -9,8 +9,9 @@ from typing import Any
 
 from fenlei.artifact import fingerprint
 from fenlei.errors import ArtifactError
+from fenlei.inference.trust import DEV_SCORES, NOVELTY
 
-COVERED = ("model", "baseline", "config.yaml")
+COVERED = ("model", "baseline", "config.yaml", DEV_SCORES, NOVELTY)
 """What of a run's folder is read again; fenlei.json has a checksum of its own."""
 
 
@@ -49,7 +50,8 @@ def explained(run: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
             try:
                 verify(run, manifest)
             except ArtifactError as damage:
-                raise damage from error
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                raise ArtifactError(f"{damage} (loading it failed: {reason})") from error
         raise
 
 

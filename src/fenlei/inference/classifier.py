@@ -15,6 +15,7 @@ from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
 from fenlei.errors import RequestError
 from fenlei.evaluation.calibration import Calibration, probabilities
+from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.inference.prediction import Labels, Prediction
 from fenlei.inference.scoring import Scores, score
@@ -68,7 +69,9 @@ class Classifier:
         first. ArtifactError where the folder is incomplete or damaged, ModelError where its base model is not to be found, DataError where
         its calibrating rows cannot promise what is asked, ConfigError for `int8` on a machine that has no fast 8-bit products.
         """
-        asked = load_trust(Path(run), read_manifest(run), trust)  # first: it takes no time, and loading a network may take minutes
+        manifest = read_manifest(run)
+        with explained(Path(run), manifest):
+            asked = load_trust(Path(run), manifest, trust)  # first: it takes no time, and loading a network may take minutes
         return cls(load_run(run, device=device, head=head, int8=int8, verified=verify), asked)
 
     @classmethod
