@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate.data_loader import prepare_data_loader  # type: ignore[import-untyped]
+from accelerate.data_loader import prepare_data_loader
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
