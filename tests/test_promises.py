@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from fenlei import Classifier, train
-from fenlei.artifact import read_manifest
+from fenlei.artifact import read_manifest, write_manifest
 from fenlei.config import TrustConfig
 from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError, ConfigError, DataError
@@ -195,10 +195,9 @@ def test_a_run_without_its_score_files_says_so(run: Path, tmp_path: Path) -> Non
 
 def with_vector_scaling(run: Path) -> Calibration:
     """The run's manifest changed to a calibration of factors and summands."""
-    path = run / "fenlei.json"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest = json.loads((run / "fenlei.json").read_text(encoding="utf-8"))
     manifest["vector_scaling"] = {"scale": [1.5, 0.5, 1.0], "bias": [0.5, -1.0, 0.0]}
-    path.write_text(json.dumps(manifest), encoding="utf-8")
+    write_manifest(run, manifest)
     return Calibration.from_json(manifest)
 
 

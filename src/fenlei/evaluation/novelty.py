@@ -15,6 +15,8 @@ from fenlei.errors import DataError, ModelError
 NoveltyScore = Literal["energy", "mahalanobis"]
 DEFAULT: NoveltyScore = "energy"
 """Where there are no out-of-scope rows to choose by: it needs no state and no extra pass over training rows."""
+ROUNDING = 1e-5
+"""Of a score that was computed in float32."""
 
 
 def energy(logits: np.ndarray) -> np.ndarray:
@@ -68,8 +70,12 @@ class ClassGaussians:
 
 
 def rank_among(known: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The share of known rows that are less strange, float64 (rows,): known is sorted, scores (rows,) are of the same kind."""
-    return np.asarray(np.searchsorted(known, scores, side="left") / max(1, len(known)))
+    """The share of known rows that are less strange, float64 (rows,): known is sorted, scores (rows,) are of the same kind.
+
+    A known row asked again is not stranger than itself because its float32 scores were rounded otherwise in another batch.
+    """
+    rounding = ROUNDING * np.maximum(1.0, np.abs(scores))
+    return np.asarray(np.searchsorted(known, scores - rounding, side="left") / max(1, len(known)))
 
 
 def auroc(known: np.ndarray, novel: np.ndarray) -> float:

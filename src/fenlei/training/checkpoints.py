@@ -6,6 +6,7 @@ A disk that filled up, a machine that lost power, a copy that broke off: each le
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def starting_point(run: Path) -> Start:
                 return Start(checkpoint, best, (*notes, f"resuming from {checkpoint}"))
         notes.append(f"passed over {checkpoint}: {wrong}")
     raise ArtifactError(f"{run}: no checkpoint can be gone on from ({'; '.join(notes)}); restore the files, or start in another folder")
+
+
+def remove_newer(checkpoint: Path) -> None:
+    """Removes what lies after the checkpoint that is gone on from: damaged, or broken off.
+
+    Trainer keeps the highest numbers where times are too close to tell, and would remove what it has just written instead.
+    """
+    for other in checkpoint.parent.glob("checkpoint-*"):
+        if _step(other) > _step(checkpoint):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _damage(checkpoint: Path, files: tuple[str, ...] | None = None) -> str | None:

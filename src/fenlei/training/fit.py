@@ -29,7 +29,7 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.text.prompts import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
-from fenlei.training.checkpoints import STATE_FILE, Start, starting_point
+from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
@@ -156,6 +156,8 @@ def _optimise(
         if state.global_step >= setup.steps:  # all steps were done, and what comes after them was cut off
             load_weights(setup.method, start.best)
             return list(state.log_history)
+        if ranks.is_first:
+            remove_newer(start.checkpoint)
     vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup, ranks)
     with _tracked(options.report_to):
         trainer = RowTrainer(
