@@ -34,7 +34,7 @@ FLOORS = {
 FRONT_DOOR = 8
 """fenlei/__init__.py opens every room to users; inside the house nobody goes through it."""
 
-ONLY_IN = {"peft": "fenlei.models.backbone"}
+ONLY_IN = {"peft": "fenlei.models.lora"}
 """A library whose ways only one module knows."""
 
 

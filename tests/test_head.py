@@ -12,8 +12,9 @@ from fenlei.config import ModelConfig
 from fenlei.errors import ConfigError
 from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import add_lora, load_network, load_tokenizer
+from fenlei.models.backbone import load_network, load_tokenizer
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
+from fenlei.models.lora import add_lora
 from fenlei.text.batches import collate
 from fenlei.text.prompts import TextEncoder
 

@@ -9,8 +9,9 @@ import torch
 
 from fenlei.config import ModelConfig
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import add_lora, load_network
+from fenlei.models.backbone import load_network
 from fenlei.models.head import HeadMethod
+from fenlei.models.lora import add_lora
 from fenlei.models.lora_linear import LoraLinear, fuse_lora
 from fenlei.text.batches import Batch
 
@@ -29,7 +30,7 @@ def test_fused_equals_peft(base: str, request: pytest.FixtureRequest, monkeypatc
     def logits_and_gradients(fused: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with monkeypatch.context() as patch:
             if not fused:
-                patch.setattr("fenlei.models.backbone.fuse_lora", lambda network: 0)
+                patch.setattr("fenlei.models.lora.fuse_lora", lambda network: 0)
             torch.manual_seed(0)
             network = load_network(folder, LabelSet(("a", "b", "c")), 1, layers=None, dtype=torch.float32)
             adapted = add_lora(network, ModelConfig(lora_rank=4, lora_alpha=12))

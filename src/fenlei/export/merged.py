@@ -24,9 +24,11 @@ from fenlei.export.language_model import refuse_prior, write_prompt
 from fenlei.export.sample_texts import sample_texts
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import load_run
-from fenlei.models.backbone import fold_lora, head_modules, quiet_transformers
+from fenlei.models.architectures import has_stock_classifier
+from fenlei.models.backbone import head_modules, quiet_transformers
 from fenlei.models.devices import pick_precision
 from fenlei.models.generate import GenerateMethod
+from fenlei.models.lora import fold_lora
 from fenlei.text.asking import QuestionEncoder
 
 logger = logging.getLogger(__name__)
@@ -68,7 +70,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     if writes:
         refuse_prior(loaded.manifest, force)
     else:
-        _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, force)
+        _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, loaded.method.stock.config, force)
     network = loaded.method.network
     stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock.float()
     calibration = Calibration.from_json(loaded.manifest)
@@ -96,7 +98,12 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     return ExportResult(target, len(asked), agreement, difference, tuple(notes))
 
 
-def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, force: bool) -> None:
+def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, config: Any, force: bool) -> None:
+    if not has_stock_classifier(config):
+        raise ConfigError(
+            f"transformers has no classifier for models of type {config.model_type!r}, so it would open no such folder; use the run "
+            "itself, or train with --method generate, which exports as a language model"
+        )
     if manifest["head"] != "linear":
         raise ConfigError(
             f"a {manifest['head']} head has no place in the stock layout (one linear named score); train with --head linear to export"

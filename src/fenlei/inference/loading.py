@@ -19,12 +19,13 @@ from fenlei.data.examples import Example, candidates_of
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import fold_lora, head_modules, in_head, load_language_model, load_lora, load_network, load_tokenizer
+from fenlei.models.backbone import head_modules, in_head, load_language_model, load_network, load_tokenizer
 from fenlei.models.devices import pick_device, pick_precision
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, install_head
 from fenlei.models.hub import NANO, resolve_model
+from fenlei.models.lora import fold_lora, load_lora
 from fenlei.models.quantized import quantize_linears
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.instructions import Instruction

@@ -1,4 +1,4 @@
-"""Loading a Hugging Face classifier: configuration, tokenizer, pad id, depth, LoRA. The only module that knows peft."""
+"""Loading a Hugging Face classifier or language model: configuration, tokenizer, pad id, depth."""
 
 from __future__ import annotations
 
@@ -15,17 +15,15 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
-from fenlei.config import ModelConfig
-from fenlei.errors import ArtifactError, ConfigError, ModelError, first_line
+from fenlei.errors import ConfigError, ModelError, first_line
 from fenlei.labels import LabelSet
+from fenlei.models.architectures import classifier_class
 from fenlei.models.attention import speed_up_short_rows
-from fenlei.models.lora_linear import fuse_lora
 from fenlei.models.shared_prefix import ATTENTION
 
 DEFAULT_MAX_LENGTH = 1024
@@ -87,7 +85,7 @@ def backbone_parameters(folder: Path, layers: int | None) -> int:
 def load_network(
     folder: Path, labels: LabelSet, pad_id: int, *, layers: int | None, dtype: torch.dtype, new_head: bool = True
 ) -> PreTrainedModel:
-    """A stock `*ForSequenceClassification` over `folder`'s weights, label names and pad id in its config, its head in float32.
+    """A `*ForSequenceClassification` over `folder`'s weights, label names and pad id in its config, its head in float32.
 
     `new_head`: the head starts afresh, unless the folder's own is for the very same labels; else the folder's must be there. ModelError
     where the architecture has no classifier, or weights are missing.
@@ -106,7 +104,7 @@ def load_network(
         _keep_layers(config, layers)
     with quiet_transformers():
         try:
-            network, info = AutoModelForSequenceClassification.from_pretrained(
+            network, info = classifier_class(config).from_pretrained(
                 folder,
                 config=config,
                 dtype=dtype,
@@ -193,54 +191,6 @@ def checkpoint_activations(network: PreTrainedModel) -> None:
         getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
     )  # renamed in transformers 5.23
     enable({"use_reentrant": False})
-
-
-def add_lora(network: PreTrainedModel, config: ModelConfig) -> torch.nn.Module:
-    """`network` inside a PeftModel: adapters in float32 on the backbone's linears, the head trained whole."""
-    from peft import LoraConfig, TaskType, get_peft_model
-
-    targets: Any = config.lora_targets
-    if targets != "all-linear":
-        targets = [name.strip() for name in targets.split(",") if name.strip()]
-    # PEFT by itself saves `classifier` and `score` alone; other layers of a head would come back at random.
-    heads = [name.rpartition(".")[2] for name, module in head_modules(network).items() if any(True for _ in module.parameters())]
-    writes = network.get_output_embeddings() is not None  # a language model keeps its head as it is
-    lora = LoraConfig(
-        task_type=TaskType.CAUSAL_LM if writes else TaskType.SEQ_CLS,
-        modules_to_save=None if writes else heads,
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=targets,
-    )
-    try:
-        adapted = get_peft_model(network, lora)
-    except ValueError as error:
-        raise ConfigError(f"lora_targets {config.lora_targets!r} do not fit this model: {first_line(error)}") from error
-    fuse_lora(adapted)
-    return adapted
-
-
-def load_lora(network: PreTrainedModel, folder: Path) -> torch.nn.Module:
-    """`network` inside a PeftModel with the adapters and head stored in `folder`."""
-    from peft import PeftModel
-
-    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).exists()]
-    if missing:
-        raise ArtifactError(f"{folder}: {', '.join(missing)} missing; the folder is incomplete, restore it or train again")
-    try:
-        adapted = PeftModel.from_pretrained(network, str(folder))
-    except (SafetensorError, ValueError, RuntimeError) as error:
-        raise ArtifactError(
-            f"{folder}: the adapter could not be loaded ({first_line(error)}); restore the folder or train again"
-        ) from error
-    fuse_lora(adapted)
-    return adapted
-
-
-def fold_lora(adapted: torch.nn.Module) -> PreTrainedModel:
-    """The stock network with the adapters added into its weights, in float32: bfloat16 would round them away."""
-    return adapted.float().merge_and_unload(safe_merge=True)  # type: ignore[no-any-return, operator]
 
 
 def classifier_labels(config: Any) -> tuple[str, ...] | None:

@@ -158,6 +158,8 @@ def _as_chat(tokenizer: PreTrainedTokenizerBase, content: str, examples: int) ->
     answered = str(
         tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": _ANSWER}], tokenize=False, enable_thinking=False)
     )
+    if answered.startswith(f"{template} {_ANSWER}"):  # Mistral, DeepSeek-V2: the blank that they write before an answer is part of it
+        template += " "
     missing = [slot for turn in turns for slot in _SLOT.findall(turn["content"]) if template.count(f"{{{slot}}}") != 1]
     if missing or _ANSWER not in answered:
         raise ConfigError(

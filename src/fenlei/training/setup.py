@@ -20,7 +20,6 @@ from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples
 from fenlei.inference.trust import check_promises
 from fenlei.models.backbone import (
-    add_lora,
     backbone_parameters,
     checkpoint_activations,
     classifier_labels,
@@ -34,6 +33,7 @@ from fenlei.models.devices import Precision, pick_device, pick_precision
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
 from fenlei.models.hub import resolve_model
+from fenlei.models.lora import add_lora
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.prompts import EncodedTexts, TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
