@@ -25,6 +25,7 @@ FLOORS = {
     "models": 2,
     "data": 1,
     "text": 1,
+    "hubs": 0,
     "errors": 0,
     "labels": 0,
     "config": 0,

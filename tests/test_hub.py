@@ -1,20 +1,16 @@
 from __future__ import annotations
 
 import json
-import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import huggingface_hub
 import pytest
 
 from fenlei.errors import ModelError
+from fenlei.hubs.fetch import NotFoundError
+from fenlei.hubs.repository import Repository
 from fenlei.models import hub
 from fenlei.models.hub import missing_parts, resolve_model, resolved_revision
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def make_model(folder: Path, *, without: str = "") -> Path:
@@ -25,58 +21,17 @@ def make_model(folder: Path, *, without: str = "") -> Path:
     return folder
 
 
-def cached(cache: Path, name: str) -> Path:
-    """A folder in the layout of the Hugging Face cache."""
-    model = cache / f"models--{name.replace('/', '--')}"
-    (model / "refs").mkdir(parents=True)
-    (model / "refs" / "main").write_text(COMMIT)
-    return model / "snapshots" / COMMIT
-
-
-@pytest.fixture(autouse=True)
-def no_modelscope(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "modelscope", None)
-
-
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was asked of Hugging Face online, which answers nothing here; its cache is the real one."""
+    """What was asked of hubs that are reached over a network; their caches are the real ones."""
     questions: list[str] = []
-    real = huggingface_hub.snapshot_download
 
-    def snapshot_download(name: str, *, local_files_only: bool, **options: Any) -> Any:
-        if local_files_only:
-            return real(name, local_files_only=True, **options)
-        questions.append(name)
-        raise ConnectionError("no route to huggingface.co\nsecond line")
+    def refuse(repository: Repository, source: Any, missing: Any) -> Path:
+        questions.append(repository.name)
+        raise NotFoundError(["nobody was asked"])
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(hub, "fetch", refuse)
     return questions
-
-
-@pytest.fixture
-def modelscope(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """A stand-in for the package modelscope; `answers` maps offline to a folder, anything else is an error of its own."""
-    state: dict[str, Any] = {"calls": [], "answers": {}}
-
-    class NotExistError(Exception):
-        pass
-
-    def snapshot_download(name: str, **options: Any) -> str:
-        state["calls"].append((name, options))
-        if options["local_files_only"] not in state["answers"]:
-            raise NotExistError("no such model on ModelScope")
-        return str(state["answers"][options["local_files_only"]])
-
-    modules = {
-        name: ModuleType(name) for name in ("modelscope", "modelscope.hub", "modelscope.hub.snapshot_download", "modelscope.hub.errors")
-    }
-    modules["modelscope"].__spec__ = ModuleSpec("modelscope", None)
-    modules["modelscope.hub.snapshot_download"].snapshot_download = snapshot_download  # type: ignore[attr-defined]
-    modules["modelscope.hub.errors"].NotExistError = NotExistError  # type: ignore[attr-defined]
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
-    return state
 
 
 def test_a_local_folder_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -160,73 +115,15 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
         resolve_model(str(make_model(tmp_path / "mine")), revision="v1")
 
 
-def test_a_cached_model_needs_no_network(tmp_path: Path, asked: list[str]) -> None:
-    folder = make_model(cached(tmp_path, "acme/tiny"))
-    found = resolve_model("acme/tiny", cache_dir=tmp_path)
-    assert found == folder
-    assert resolved_revision(found) == COMMIT
+@pytest.mark.parametrize(("name", "source"), [("hf:acme/tiny", "modelscope"), ("modelscope:acme/tiny", "huggingface")])
+def test_a_prefix_and_another_source_are_refused(name: str, source: Any, asked: list[str]) -> None:
+    with pytest.raises(ModelError, match="leave one of them out"):
+        resolve_model(name, source=source)
     assert asked == []
-
-
-def test_an_interrupted_download_is_not_taken_for_the_model(tmp_path: Path, asked: list[str]) -> None:
-    make_model(cached(tmp_path, "acme/tiny"), without="model.safetensors")
-    with pytest.raises(ModelError, match=r"the Hugging Face cache: .* lacks weights"):
-        resolve_model("acme/tiny", cache_dir=tmp_path)
-    assert asked == ["acme/tiny"]
-
-
-def test_without_a_hub_the_error_lists_what_was_tried_and_what_will_do(tmp_path: Path, asked: list[str]) -> None:
-    with pytest.raises(ModelError) as caught:
-        resolve_model("acme/tiny", revision="v1", cache_dir=tmp_path)
-    message = str(caught.value)
-    assert "model 'acme/tiny' at revision 'v1' was not found" in message
-    assert "the Hugging Face cache: not there" in message
-    assert "Hugging Face: no route to huggingface.co" in message
-    assert "second line" not in message
-    assert "ModelScope: not asked, the package modelscope is not installed (pip install modelscope)" in message
-    assert "a local folder" in message
-    assert "`nano`" in message
-
-
-def test_caches_come_before_hubs(tmp_path: Path, asked: list[str], modelscope: dict[str, Any]) -> None:
-    modelscope["answers"] = {True: make_model(tmp_path / "scope")}
-    assert resolve_model("acme/tiny", cache_dir=tmp_path) == tmp_path / "scope"
-    assert asked == []
-
-
-def test_modelscope_is_asked_after_hugging_face(tmp_path: Path, asked: list[str], modelscope: dict[str, Any]) -> None:
-    modelscope["answers"] = {False: make_model(tmp_path / "scope")}
-    assert resolve_model("acme/tiny", revision="v2", cache_dir=tmp_path) == tmp_path / "scope"
-    assert asked == ["acme/tiny"]
-    name, options = modelscope["calls"][-1]
-    assert (name, options["revision"], options["cache_dir"]) == ("acme/tiny", "v2", str(tmp_path))
-    assert "*.safetensors" in options["allow_patterns"]
-    assert not any("bin" in pattern for pattern in options["allow_patterns"])
-
-
-def test_an_empty_modelscope_folder_is_not_the_model(tmp_path: Path, asked: list[str], modelscope: dict[str, Any]) -> None:
-    # Its library leaves one behind when a download fails, and then finds it offline.
-    (tmp_path / "empty").mkdir()
-    modelscope["answers"] = {True: tmp_path / "empty"}
-    with pytest.raises(ModelError, match=r"the ModelScope cache: .*empty lacks config\.json"):
-        resolve_model("acme/tiny", cache_dir=tmp_path)
-
-
-@pytest.mark.parametrize(("source", "other"), [("huggingface", "ModelScope"), ("modelscope", "Hugging Face")])
-def test_a_named_source_is_the_only_one(source: Any, other: str, tmp_path: Path, asked: list[str], modelscope: dict[str, Any]) -> None:
-    with pytest.raises(ModelError) as caught:
-        resolve_model("acme/tiny", source=source, cache_dir=tmp_path)
-    assert other not in str(caught.value)
-    assert bool(asked) == (source == "huggingface")
-    assert bool(modelscope["calls"]) == (source == "modelscope")
-
-
-def test_modelscope_knows_no_bare_names(asked: list[str], modelscope: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="ModelScope: not asked, its ids have the form owner/name"):
-        resolve_model("bert-base-chinese", cache_dir=tmp_path)
-    assert modelscope["calls"] == []
 
 
 def test_only_a_commit_of_the_cache_is_a_revision(tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    assert resolved_revision(tmp_path / "snapshots" / commit) == commit
     assert resolved_revision(tmp_path) is None
     assert resolved_revision(tmp_path / "snapshots" / "master") is None
