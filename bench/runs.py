@@ -104,7 +104,7 @@ def trained(name: str, data: Path, dev: Path | None, **options: Any) -> float:
         resume = bool(checkpoints(out))
         if dev is not None:
             options["dev"] = str(dev)
-        train(data, out=out, resume=resume, progress=_tell, announce=lambda note: print(f"  {note}", flush=True), **options)
+        train(data, out=out, resume=resume, progress=told, announce=lambda note: print(f"  {note}", flush=True), **options)
         took.write_text(json.dumps({"seconds": time.perf_counter() - began, "resumed": resume}))
     seconds = json.loads(took.read_text())
     if seconds["resumed"]:
@@ -134,7 +134,8 @@ def conclude_all(name: str, found: Mapping[str, tuple[float, float]], **more: An
     conclude(name, ratio, goal, figures=figures, **more)
 
 
-def _tell(progress: Progress) -> None:
+def told(progress: Progress) -> None:
+    """A line for every evaluation and every 200 steps."""
     if progress.metrics or progress.step % 200 == 0:
         figures = " ".join(f"{key} {value:.4f}" for key, value in (progress.metrics or {}).items())
         print(f"  step {progress.step}/{progress.steps}, {progress.rows_per_second:.0f} rows/s {figures}", flush=True)

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from fenlei import __version__
-from fenlei.cli import audit, demo, download, evaluate, export, predict, serve, suggest, train
+from fenlei.cli import audit, demo, distill, download, evaluate, export, predict, serve, suggest, train
 from fenlei.errors import FenleiError
 
 INTERRUPTED = 130
@@ -55,6 +55,7 @@ for _command, _examples in (
     (predict.predict, predict.EXAMPLES),
     (serve.serve, serve.EXAMPLES),
     (suggest.suggest, suggest.EXAMPLES),
+    (distill.distill, distill.EXAMPLES),
     (export.export, export.EXAMPLES),
     (download.download, download.EXAMPLES),
 ):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Optional, get_type_hints
 
 import typer
@@ -78,28 +78,28 @@ NEVER_BY_ZERO = frozenset({"early_stopping_patience"})
 """Where None means never, and the command line says it with 0."""
 
 
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with an option for every field of RunConfig; those that the user gave reach it as the dictionary `options`."""
+def with_run_options(command: Callable[..., None], names: Collection[str] = HELP) -> Callable[..., None]:
+    """`command` with an option for every field of RunConfig, or for those of `names`; what the user gave reaches it as `options`."""
 
     def call(**given: Any) -> None:
-        values = {name: given.pop(name) for name in HELP}
+        values = {name: given.pop(name) for name in names}
         options = {name: None if name in NEVER_BY_ZERO and value == 0 else value for name, value in values.items() if value is not None}
         command(**given, options=options)
 
     own = inspect.signature(command, eval_str=True).parameters
-    parameters = [*(one for one in own.values() if one.name != "options"), *_parameters()]
+    parameters = [*(one for one in own.values() if one.name != "options"), *_parameters(names)]
     call.__name__, call.__doc__, call.__module__ = command.__name__, command.__doc__, command.__module__
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in parameters}
     return call
 
 
-def _parameters() -> list[inspect.Parameter]:
+def _parameters(names: Collection[str]) -> list[inspect.Parameter]:
     """One option a field; None, which the user cannot say, stands for 'not given'."""
     parameters = []
     for panel, part in PANELS.items():
         kinds = get_type_hints(part)
-        parameters += [_parameter(one.name, kinds[one.name], one.default, panel) for one in dataclasses.fields(part) if one.name in HELP]
+        parameters += [_parameter(one.name, kinds[one.name], one.default, panel) for one in dataclasses.fields(part) if one.name in names]
     return parameters
 
 

@@ -140,6 +140,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
             "selecting": _lines(setup.dataset.selecting),
             "calibrating": _lines(setup.dataset.calibrating),
         },
+        **(setup.lessons.origin if setup.lessons else {}),
         "seed": setup.config.optimization.seed,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "libraries": library_versions(),

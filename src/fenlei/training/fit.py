@@ -31,6 +31,7 @@ from fenlei.text.prompts import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
+from fenlei.training.lessons import Lessons
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import Ranks, is_first, join
@@ -83,13 +84,29 @@ def train(
     after Ctrl-C or SIGTERM, with a checkpoint that `resume` goes on from; DataError at the end, with the run whole, where its calibrating
     rows cannot promise what `target_accuracy` asks.
     """
-    began = time.monotonic()
-    announce = announce if is_first() else None
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
     own_head = head if isinstance(head, nn.Module) else None
     if head is not None and own_head is None:
         options["head"] = head
     config = (config or RunConfig()).replace(**named, **options)
+    return run_training(
+        config, out, lambda given: prepare(given, head=own_head), head=own_head, resume=resume, progress=progress, announce=announce
+    )
+
+
+def run_training(
+    config: RunConfig,
+    out: str | Path,
+    build: Callable[[RunConfig], Setup],
+    *,
+    head: nn.Module | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> TrainResult:
+    """As `train`, of what `build` makes of the configuration (resumed: of the one that the run was begun with)."""
+    began = time.monotonic()
+    announce = announce if is_first() else None
     folder = Path(out)
     check_free(folder, resume=resume)
     start = starting_point(folder) if resume else None
@@ -97,7 +114,7 @@ def train(
         config = recall(folder, config)
     keep_freed_memory()
     ranks = join(config.optimization.device)
-    setup = prepare(config, head=own_head)
+    setup = build(config)
     labels, fingerprints = list(setup.dataset.labels), setup.data_fingerprints()
     if resume:
         check_same_data(folder, labels, fingerprints)
@@ -117,7 +134,7 @@ def train(
             announce(note)
 
     history = _optimise(setup, ranks, folder, start, progress, tell)
-    finished = ranks.from_first(lambda: finish(setup, folder, history, head=own_head))
+    finished = ranks.from_first(lambda: finish(setup, folder, history, head=head))
     if finished.unmet is not None:
         raise DataError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
     return TrainResult(
@@ -159,18 +176,19 @@ def _optimise(
         if ranks.is_first:
             remove_newer(start.checkpoint)
     vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup, ranks)
+    lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), choose_loss(setup.config))
     with _tracked(options.report_to):
         trainer = RowTrainer(
             setup.method,
             _training_arguments(setup, ranks, out),
             encoded=setup.train,
             vectors=vectors,
-            label_ids=setup.label_ids,
+            targets=lessons.targets,
             evaluation=evaluation,
             batch_tokens=options.batch_tokens,
-            loss=choose_loss(setup.config),
+            loss=lessons.loss,
             autocast=setup.autocast,
-            setbacks=Setbacks(lambda row: setup.dataset.train[row].where, tell, may_halve=ranks.world == 1),
+            setbacks=Setbacks(lambda row: setup.rows[row].where, tell, may_halve=ranks.world == 1),
             ranks=ranks,
             callbacks=callbacks,
         )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
 from fenlei.config import RunConfig
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[torch.Tensor, Any], torch.Tensor]
+"""Of logits and what is known of their rows: label ids, or what a teacher says too (training/lessons.py)."""
 
 
 def choose_loss(config: RunConfig) -> Loss:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from fenlei.artifact import fingerprint
 from fenlei.audit.warnings import data_warnings
 from fenlei.config import RunConfig
+from fenlei.data.examples import Example
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples
@@ -38,6 +40,7 @@ from fenlei.text.asking import QuestionEncoder
 from fenlei.text.prompts import EncodedTexts, TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
 from fenlei.training.defaults import Choice, choose_batch_size, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
+from fenlei.training.lessons import Lessons
 from fenlei.training.memory import plan_memory
 from fenlei.training.promises import read_out_of_scope
 
@@ -65,10 +68,17 @@ class Setup:
     trainable: int
     parameters: int
     notes: tuple[str, ...]
+    lessons: Lessons | None = None
+    """What is learned from besides labels; None: nothing."""
+
+    @property
+    def rows(self) -> tuple[Example, ...]:
+        """What is trained on, a row each of `train`."""
+        return self.dataset.train if self.lessons is None else (*self.dataset.train, *self.lessons.unlabelled)
 
     def data_fingerprints(self) -> dict[str, str]:
         """SHA-256 of every file that rows came from, by its name as given."""
-        parts = (self.dataset.train, self.dataset.selecting, self.dataset.calibrating, self.dataset.test)
+        parts = (self.rows, self.dataset.selecting, self.dataset.calibrating, self.dataset.test)
         sources = sorted({example.source for part in parts for example in part})
         return {source: fingerprint(Path(source)) for source in sources if Path(source).is_file()}
 
@@ -95,30 +105,36 @@ class Setup:
         return math.ceil(len(self.train) / self.batch_size)
 
 
-def prepare(config: RunConfig, *, head: nn.Module | None = None) -> Setup:
-    """Reads the data and loads the model. ConfigError, DataError or ModelError where something cannot work, before anything is written."""
+def prepare(
+    config: RunConfig, *, head: nn.Module | None = None, dataset: Dataset | None = None, unlabelled: Sequence[Example] = ()
+) -> Setup:
+    """Reads the data, unless it is given, and loads the model; `train` holds the rows `unlabelled` behind those of the dataset.
+
+    ConfigError, DataError or ModelError where something cannot work, before anything is written.
+    """
     if config.data.data is None:
         raise ConfigError("no data: give the labelled file or folder to train on")
     if config.model.model is None:
         raise ConfigError("no model: give --model a local folder, `nano`, or a Hugging Face or ModelScope id")
     seed = config.optimization.seed
-    dataset = load_dataset(config.data, seed=seed)
+    dataset = dataset or load_dataset(config.data, seed=seed)
     check_promises(config.trust, len(dataset.calibrating))
     if config.trust.out_of_scope is not None:
         read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     tokenizer = load_tokenizer(base)
     parameters = backbone_parameters(base, config.model.layers)
-    config, choices = _fill_in(config, len(dataset.train), parameters, longest_input(load_config(base)))
+    config, choices = _fill_in(config, len(dataset.train) + len(unlabelled), parameters, longest_input(load_config(base)))
     dataset, encoder = _encoder(config, dataset, tokenizer)
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
     torch.manual_seed(seed)
     method, kind = _build(config, base, dataset, int(tokenizer.pad_token_id), precision, head)
+    learned_from = (*dataset.train, *unlabelled)
     if isinstance(encoder, QuestionEncoder):
-        train = encode_for_training(encoder, dataset.train, config.model)
+        train = encode_for_training(encoder, learned_from, config.model)
     else:
-        train = encode_examples(encoder, dataset.train)
+        train = encode_examples(encoder, learned_from)
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
     method = method.to(device)

@@ -32,6 +32,7 @@ from fenlei.models.head import HeadMethod
 from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
+from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
@@ -60,7 +61,7 @@ class RowTrainer(Trainer):
         *,
         encoded: EncodedTexts,
         vectors: np.ndarray | None,
-        label_ids: np.ndarray,
+        targets: torch.Tensor | Taught,
         evaluation: Callable[[Any], dict[str, float]],
         batch_tokens: int,
         loss: Loss,
@@ -75,7 +76,7 @@ class RowTrainer(Trainer):
         self._encoded = encoded
         self._vectors = vectors
         self._lengths = encoded.lengths
-        self._label_ids = torch.from_numpy(label_ids)
+        self._targets = targets
         self._evaluation = evaluation
         self._batch_tokens = batch_tokens
         self._loss = loss
@@ -112,7 +113,7 @@ class RowTrainer(Trainer):
         scale = self._ranks.world / len(rows)
         for turn in range(turns):
             group = own[turn] if turn < len(own) else rows[:1]
-            gold = self._label_ids[group].to(self.args.device)
+            gold = self._targets[group].to(self.args.device)
             with self._gradients_stay_here(model, turn < turns - 1):
                 loss = self._loss(self._logits(model, group), gold) * (scale if turn < len(own) else 0.0)
                 self.accelerator.backward(loss)

@@ -1,0 +1,75 @@
+"""`fenlei distill`: a large run's knowledge in a small model."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fenlei.cli.options import HELP, with_run_options
+
+if TYPE_CHECKING:
+    from fenlei.training.distill import Distillation
+
+EXAMPLES = (
+    "fenlei distill runs/qwen --to nano --unlabeled pool.jsonl --out runs/small",
+    "fenlei distill runs/qwen train.jsonl --to Qwen/Qwen3-0.6B --layers 6 --out runs/six",
+)
+
+
+@partial(with_run_options, names=[name for name in HELP if name not in ("model", "objective", "shots")])
+def distill(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the trained run that teaches.")],
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Labelled file; default: what RUN was trained on.")] = None,
+    *,
+    to: Annotated[str, typer.Option("--to", metavar="MODEL", help="The student: `nano`, a local folder, or an id on a hub.")],
+    out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder for the student; it must not hold a run already.")],
+    unlabeled: Annotated[
+        str | None, typer.Option("--unlabeled", metavar="POOL", help="File of texts to learn from without labels.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    options: dict[str, Any],
+) -> None:
+    """Train a small model on what a run says of texts.
+
+    Data options default to those of RUN, so that its dev rows stay dev rows; all others to what suits the student.
+    """
+    from fenlei.cli.display import TrainingDisplay, print_json
+    from fenlei.training.distill import distill as teach
+    from fenlei.training.ranks import is_first
+
+    with TrainingDisplay() as display:
+        result = teach(
+            run, to, out=out, data=data, unlabeled=unlabeled, resume=resume, progress=display, announce=display.announce, **options
+        )
+    if not is_first():
+        return
+    if json:
+        print_json({"out": str(out), **result.to_json(), "seconds": round(result.training.seconds, 1)})
+        return
+    _show(result)
+
+
+def _show(result: Distillation) -> None:
+    from rich.table import Table
+
+    from fenlei.cli.display import notes, tables
+    from fenlei.report.wording import interval, p_value, percent
+
+    table = Table(title=f"On the {result.student.metrics.rows:,} dev rows that calibrated", title_justify="left")
+    for heading in ("", "Accuracy", "95 % interval", "Macro F1", "Rows a second", "Parameters"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for role, one in (("Teacher", result.teacher), ("Student", result.student)):
+        figures = one.metrics
+        spread = interval(figures.accuracy_interval)
+        speed = f"{one.rows_per_second:,.0f}"
+        table.add_row(role, percent(figures.accuracy), spread, percent(figures.macro_f1), speed, f"{one.parameters:,}")
+    tables().print(table)
+    alike = f"The same label for {percent(result.agreement)} of them; McNemar p {p_value(result.test.p_value)}."
+    notes().print(alike, markup=False)
+    out = result.training.out
+    notes().print(f"Trained in {result.training.seconds:,.0f} s. The student is in {out}", markup=False)
+    notes().print(f"Next: fenlei evaluate {out} TEST_FILE --compare TEACHER    fenlei predict {out} --text ...", markup=False)

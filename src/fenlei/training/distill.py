@@ -1,0 +1,259 @@
+"""A large run's knowledge in a small model: a student learns from what the run says of labelled and unlabelled texts.
+
+Hinton et al., Distilling the Knowledge in a Neural Network (2015).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fenlei.artifact import MANIFEST, fingerprint, read_manifest, write_text
+from fenlei.config import Device, RunConfig
+from fenlei.data.examples import Example
+from fenlei.data.readers import read_examples
+from fenlei.data.splits import Dataset, load_dataset
+from fenlei.errors import ConfigError, DataError
+from fenlei.evaluation.comparison import PairedTest, mcnemar
+from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.inference.bulk import WINDOW_ROWS
+from fenlei.inference.classifier import Classifier
+from fenlei.inference.trust import load_scores
+from fenlei.labels import LabelSet
+from fenlei.training.fit import TrainResult, run_training
+from fenlei.training.lessons import NO_LABEL, Lessons, Taught, taught_loss
+from fenlei.training.objectives import choose_loss
+from fenlei.training.progress import Progress
+from fenlei.training.ranks import is_first
+from fenlei.training.setup import Setup, prepare
+from fenlei.training.teacher import rows_per_second, soft_labels
+
+REPORT = "distillation.json"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One of the two, on the calibrating rows: neither was selected by them."""
+
+    name: str
+    metrics: Metrics
+    rows_per_second: float
+    parameters: int
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        return {**asdict(self), "metrics": self.metrics.to_json()}
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A student beside its teacher."""
+
+    training: TrainResult
+    teacher: Measured
+    student: Measured
+    agreement: float
+    """Share of the rows that both answer alike."""
+    test: PairedTest
+    """Teacher first."""
+    labelled: int
+    """Rows that the student learned from label and teacher."""
+    unlabelled: int
+    """Rows that it learned from the teacher alone."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values, without what the run itself holds."""
+        rows = {"labelled": self.labelled, "unlabelled": self.unlabelled}
+        sides = {"teacher": self.teacher.to_json(), "student": self.student.to_json()}
+        return {**sides, "agreement": self.agreement, "mcnemar": asdict(self.test), "rows": rows}
+
+
+def distill(
+    run: str | Path,
+    to: str | Path,
+    *,
+    out: str | Path,
+    data: str | Path | None = None,
+    unlabeled: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    announce: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Distillation:
+    """Trains `to` (a model as `train` takes it) on what `run` says of its own training rows, or `data`, and of the texts of `unlabeled`.
+
+    `options` are those of fenlei.config by name; what they do not say of data and seed is as in `run`, so that its dev rows stay dev rows.
+    The report is `distillation.json` in the student's folder, and in its README.md. The errors are those of `train`; DataError too where a
+    label is none of the teacher's.
+    """
+    folder, target = Path(run), Path(out)
+    manifest = read_manifest(folder)
+    _refuse_what_cannot_teach(folder, manifest)
+    config = _student_config(folder, manifest, {**options, "model": str(to)}, data)
+    exams: list[_Exam] = []
+
+    def build(given: RunConfig) -> Setup:
+        setup, exam = _build(folder, given, unlabeled, target, announce)
+        exams.append(exam)
+        return setup
+
+    training = run_training(config, target, build, resume=resume, progress=progress, announce=announce)
+    result = _concluded(training, exams[0])
+    if is_first():
+        write_text(target / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
+        write_text(target / "README.md", (target / "README.md").read_text(encoding="utf-8") + _card_section(result))
+    return result
+
+
+@dataclass(frozen=True)
+class _Exam:
+    """The rows that both are asked, and the teacher's answers."""
+
+    texts: tuple[str, ...]
+    label_ids: np.ndarray
+    """int64 (rows,)"""
+    answers: np.ndarray
+    """float32 (rows, labels): the teacher's probabilities."""
+    teacher: Measured
+    device: Device
+    labelled: int
+    unlabelled: int
+
+
+def _refuse_what_cannot_teach(run: Path, manifest: dict[str, Any]) -> None:
+    if manifest.get("problem_type") == "multi_label_classification":
+        raise ConfigError(
+            f"{run}: gives several labels a text, and soft labels are one distribution a text; train the small model on its rows"
+        )
+
+
+def _student_config(run: Path, manifest: dict[str, Any], options: dict[str, Any], data: str | Path | None) -> RunConfig:
+    taught = RunConfig.from_yaml(run / "config.yaml")
+    own = {key: value for key, value in asdict(taught.data).items() if value is not None and key != "store_exemplars"}
+    if data is not None:  # other rows: files named for the old ones say nothing of them
+        own = {key: own[key] for key in ("text_column", "label_column", "class_file") if key in own} | {"data": str(data)}
+    for role, ratio in (("dev", "dev_ratio"), ("test", "test_ratio")):
+        if options.get(role) is not None or options.get(ratio) is not None:
+            own = {key: value for key, value in own.items() if key not in (role, ratio)}
+    source = own.get("data")
+    if source is None or (data is None and not Path(source).exists()):
+        raise DataError(f"{run}: was trained on {source}, which is not there any more; give the labelled rows after the run's folder")
+    return RunConfig.from_options({**own, "seed": manifest["seed"], **{key: value for key, value in options.items() if value is not None}})
+
+
+def _build(
+    run: Path, config: RunConfig, unlabeled: str | Path | None, out: Path, announce: Callable[[str], None] | None
+) -> tuple[Setup, _Exam]:
+    """The student, ready to learn, and what it will be compared by."""
+    if config.model.tuning == "none" or config.model.objective == "tokens":
+        raise ConfigError("a student learns to give the teacher's probabilities: tuning 'none' and objective 'tokens' do not")
+    teacher = Classifier.load(run, device=config.optimization.device)
+    dataset = _in_teachers_words(load_dataset(config.data, seed=config.optimization.seed), teacher, run)
+    pool, notes = _pool(unlabeled, config, dataset)
+    if announce:
+        announce(f"asking the teacher about {len(dataset.train) + len(pool):,} texts")
+    said = soft_labels(teacher, [row.text for row in (*dataset.train, *pool)], out)
+    exam = _examine(teacher, run.resolve().name, dataset, len(pool), config.optimization.device)
+    del teacher  # before the student is loaded: two large networks may not fit
+    notes += _changed_since(run)
+    setup = prepare(config, dataset=replace(dataset, notes=(*dataset.notes, *notes)), unlabelled=pool)
+    if len(setup.dataset.train) != len(dataset.train) or setup.dataset.labels != dataset.labels:
+        raise ConfigError("shots and rows with candidates of their own change what the student is asked; leave them out")
+    label_ids = np.concatenate([setup.label_ids, np.full(len(pool), NO_LABEL, dtype=np.int64)])
+    lessons = Lessons(
+        Taught(torch.from_numpy(label_ids), torch.from_numpy(said)),
+        taught_loss(choose_loss(setup.config)),
+        unlabelled=pool,
+        origin={"distilled_from": {"run": str(run), "manifest": fingerprint(run / MANIFEST), "unlabelled_rows": len(pool)}},
+    )
+    return replace(setup, lessons=lessons), exam
+
+
+def _examine(teacher: Classifier, name: str, dataset: Dataset, unlabelled: int, device: Device) -> _Exam:
+    rows = dataset.calibrating
+    texts = tuple(row.text for row in rows)
+    gold = np.array(dataset.labels.ids([str(row.label) for row in rows]), dtype=np.int64)
+    answers = np.concatenate([teacher.predict_proba(texts[at : at + WINDOW_ROWS]) for at in range(0, len(texts), WINDOW_ROWS)])
+    metrics = compute_metrics(gold, answers, dataset.labels, uncertainty=True)
+    worth = Measured(name, metrics, rows_per_second(teacher, texts), int(teacher.describe()["parameters"]["all"]))
+    return _Exam(texts, gold, answers, worth, device, len(dataset.train), unlabelled)
+
+
+def _in_teachers_words(dataset: Dataset, teacher: Classifier, run: Path) -> Dataset:
+    """The dataset with the teacher's labels, in its order."""
+    known = LabelSet(teacher.labels)
+    for row in (*dataset.train, *dataset.selecting, *dataset.calibrating, *dataset.test):
+        if row.label not in known:
+            raise DataError(
+                f"{row.where}: {known.unknown(str(row.label))}, the labels that {run} knows; correct the row, or give other rows"
+            )
+    return replace(dataset, labels=known)
+
+
+def _pool(unlabeled: str | Path | None, config: RunConfig, dataset: Dataset) -> tuple[tuple[Example, ...], list[str]]:
+    """The texts without labels, each once, none of them a row of train, dev or test."""
+    if unlabeled is None:
+        return (), []
+    seen = {row.text for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for row in part}
+    pool: list[Example] = []
+    rows = 0
+    for row in read_examples(unlabeled, text_column=config.data.text_column, labelled=False):
+        rows += 1
+        if row.text not in seen:
+            seen.add(row.text)
+            pool.append(replace(row, columns={}))
+    if not rows:
+        raise DataError(f"{unlabeled}: expected texts to learn from, found none")
+    left_out = f"; {rows - len(pool):,} more stand among them, or among the labelled rows, already" if rows > len(pool) else ""
+    return tuple(pool), [f"{unlabeled}: {len(pool):,} texts to learn from without labels{left_out}"]
+
+
+def _changed_since(run: Path) -> list[str]:
+    """A note where the teacher's training files are others than then: its dev rows may be trained on."""
+    files = read_manifest(run)["data"]["files"]
+    changed = [name for name, then in files.items() if Path(name).is_file() and fingerprint(Path(name)) != then]
+    return [f"{', '.join(changed)} changed since the teacher was trained: rows it learned from may be among dev now"] if changed else []
+
+
+def _concluded(training: TrainResult, exam: _Exam) -> Distillation:
+    """The student, loaded back, beside the teacher."""
+    student = Classifier.load(training.out, device=exam.device)
+    answers = student.trust.calibration.probabilities(load_scores(training.out)["calibrating"].logits)
+    metrics = compute_metrics(exam.label_ids, answers, LabelSet(student.labels), uncertainty=True)
+    name = training.out.resolve().name
+    measured = Measured(name, metrics, rows_per_second(student, exam.texts), int(student.describe()["parameters"]["all"]))
+    said, taught = answers.argmax(axis=1), exam.answers.argmax(axis=1)
+    return Distillation(
+        training, exam.teacher, measured, float((said == taught).mean()), mcnemar(taught == exam.label_ids, said == exam.label_ids),
+        exam.labelled, exam.unlabelled,
+    )  # fmt: skip
+
+
+def _card_section(result: Distillation) -> str:
+    """Markdown for the student's model card."""
+    rows = [
+        f"| {role}, {one.name} | {one.metrics.accuracy:.3f} ({one.metrics.accuracy_interval[0]:.3f} to "
+        f"{one.metrics.accuracy_interval[1]:.3f}) | {one.metrics.macro_f1:.3f} | {one.rows_per_second:,.0f} | {one.parameters:,} |"
+        for role, one in (("teacher", result.teacher), ("student", result.student))
+    ]
+    return "\n".join(
+        [
+            "",
+            "## Distilled",
+            "",
+            f"Learned from a teacher's probabilities on {result.labelled:,} labelled and {result.unlabelled:,} unlabelled texts. On the "
+            f"{result.student.metrics.rows:,} dev rows that calibrated, both give the same label to {result.agreement:.1%} "
+            f"(McNemar p {result.test.p_value:.3f}).",
+            "",
+            "| | accuracy | macro F1 | rows a second | parameters |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,79 @@
+"""What a network learns from besides labels: a teacher's scores. Hinton et al., Distilling the Knowledge in a Neural Network (2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fenlei.data.examples import Example
+from fenlei.training.objectives import Loss
+
+SOFTNESS = 2.0
+"""The temperature at which teacher and student are compared: above 1, so that what the teacher thinks of the other labels counts."""
+TEACHER_SHARE = 0.5
+"""Of the loss of a row that has a label too; a row without one learns from the teacher alone."""
+NO_LABEL = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Taught:
+    """Rows with their label ids and what a teacher says of them."""
+
+    label_ids: torch.Tensor
+    """int64 (rows,), NO_LABEL where there is none."""
+    teacher: torch.Tensor
+    """float32 (rows, taught): calibrated logits of the labels that the teacher knows, the first columns of the student's."""
+
+    def __getitem__(self, rows: list[int]) -> Taught:
+        return Taught(self.label_ids[rows], self.teacher[rows])
+
+    def to(self, device: torch.device) -> Taught:
+        return Taught(self.label_ids.to(device), self.teacher.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Lessons:
+    """What a training learns from, where it is not labels alone."""
+
+    targets: torch.Tensor | Taught
+    """A row each for the labelled rows, then for `unlabelled`."""
+    loss: Loss
+    unlabelled: tuple[Example, ...] = ()
+    exemplars: tuple[Example, ...] = ()
+    """Rows that the run keeps as they are, since an older run chose them."""
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """What the run's manifest says of where it comes from."""
+
+
+def taught_loss(labels_alone: Loss) -> Loss:
+    """The loss of rows that are Taught: `labels_alone` on those with a label, and the divergence from the teacher."""
+
+    def loss(logits: torch.Tensor, told: Taught) -> torch.Tensor:
+        labelled = told.label_ids != NO_LABEL
+        divergence = teacher_divergence(logits, told.teacher)
+        total = (divergence * torch.where(labelled, TEACHER_SHARE, 1.0)).sum()
+        if labelled.any():
+            total = total + (1 - TEACHER_SHARE) * labels_alone(logits[labelled], told.label_ids[labelled])
+        return total
+
+    return loss
+
+
+def teacher_divergence(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """T^2 KL(teacher || student) of each row at T = SOFTNESS, float32 (rows,), over the labels that the teacher knows.
+
+    The square keeps its gradient as large as that of the label loss, whatever T is. A label that is no candidate (-inf) counts nothing.
+    """
+    possible = ~(teacher.isneginf() | logits[:, : teacher.shape[1]].isneginf())
+    says = _log_shares(teacher, possible)
+    thinks = _log_shares(logits[:, : teacher.shape[1]], possible)
+    return SOFTNESS**2 * (says.exp() * (says - thinks)).masked_fill(~possible, 0.0).sum(dim=1)
+
+
+def _log_shares(logits: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
+    """Log p over the possible labels of each row, at the temperature SOFTNESS."""
+    scores = (logits / SOFTNESS).masked_fill(~possible, -torch.inf)
+    return (scores - scores.logsumexp(dim=1, keepdim=True)).masked_fill(~possible, 0.0)

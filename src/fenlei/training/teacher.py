@@ -1,0 +1,61 @@
+"""What a finished run says of many texts, kept a window at a time: a distillation that was cut off asks for none of them twice."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fenlei.artifact import CHECKPOINTS, DIGEST, saving, whole_file
+from fenlei.inference.bulk import WINDOW_ROWS
+from fenlei.inference.classifier import Classifier
+
+WARM_ROWS, LEAST_SECONDS, MOST_TEXTS = 32, 1.0, 1000
+
+
+def soft_labels(teacher: Classifier, texts: Sequence[str], out: Path, progress: Callable[[int], None] | None = None) -> np.ndarray:
+    """Calibrated logits of every text, float32 (rows, labels); kept among the checkpoints of `out` until its training ends."""
+    folder = out / CHECKPOINTS / "teacher"
+    with saving(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    windows = []
+    for first in range(0, len(texts), WINDOW_ROWS):
+        window = texts[first : first + WINDOW_ROWS]
+        path = folder / f"{_key(teacher, window)}.npy"
+        if not path.exists():
+            logits = calibrated_logits(teacher, window)
+            with whole_file(path) as temporary, saving(path), temporary.open("wb") as file:
+                np.save(file, logits)
+        windows.append(np.load(path))
+        if progress:
+            progress(first + len(window))
+    return np.concatenate(windows) if windows else np.zeros((0, len(teacher.labels)), dtype=np.float32)
+
+
+def calibrated_logits(classifier: Classifier, texts: Sequence[str]) -> np.ndarray:
+    """float32 (rows, labels): their softmax is what the run answers with."""
+    return classifier.trust.calibration.apply(classifier.logits(texts).logits).astype(np.float32)
+
+
+def rows_per_second(classifier: Classifier, texts: Sequence[str]) -> float:
+    """Of answering these texts again and again for a second or more, warmed up before."""
+    asked = list(texts[:MOST_TEXTS])
+    classifier.predict_proba(asked[:WARM_ROWS])
+    began, done = time.perf_counter(), 0
+    while True:
+        classifier.predict_proba(asked)
+        done += len(asked)
+        seconds = time.perf_counter() - began
+        if seconds >= LEAST_SECONDS:
+            return done / seconds
+
+
+def _key(teacher: Classifier, texts: Sequence[str]) -> str:
+    told = teacher.describe()
+    digest = hashlib.sha256(f"{told.get(DIGEST) or told.get('files')} {teacher.dtype}".encode())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode()).digest())
+    return digest.hexdigest()[:32]

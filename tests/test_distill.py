@@ -1,0 +1,170 @@
+"""A student learns what its teacher says: of rows with a label from both, of rows without one from the teacher alone."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fenlei import Classifier, train
+from fenlei.artifact import read_manifest
+from fenlei.cli.main import main
+from fenlei.errors import ConfigError, DataError
+from fenlei.training.distill import REPORT, Distillation, distill
+from fenlei.training.lessons import NO_LABEL, SOFTNESS, TEACHER_SHARE, Taught, taught_loss, teacher_divergence
+from fenlei.training.objectives import label_loss
+from fenlei.training.teacher import soft_labels
+
+STUDENT: dict[str, Any] = {"batch_size": 16, "device": "cpu", "baseline": False, "learning_rate": 3e-3, "tuning": "full"}
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that knows the toy rows by heart, trained on a file beside it."""
+    folder = tmp_path_factory.mktemp("teacher")
+    data = folder / "toy_news.jsonl"
+    data.write_bytes((Path(__file__).parent / "data" / "toy_news.jsonl").read_bytes())
+    train(data, model=str(tiny_qwen), out=folder / "run", max_steps=40, evals_per_epoch=1, seed=7, dev_ratio=0.3, **STUDENT)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def pool(teacher: Path) -> Path:
+    """Texts that are no rows of the labelled file, one of them twice, and one that is."""
+    rows = [json.loads(line)["text"] for line in (teacher.parent / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
+    texts = [f"{first[:6]}，{second[-6:]}" for first, second in itertools.pairwise(rows)]
+    path = teacher.parent / "pool.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in [*texts, texts[0], rows[0]]), encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def student(teacher: Path, pool: Path, tiny_qwen: Path) -> Distillation:
+    out = teacher.parent / "student"
+    return distill(teacher, str(tiny_qwen), out=out, unlabeled=pool, max_steps=60, **STUDENT)
+
+
+def kl(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first * np.log(first / second)).sum(axis=1).mean())
+
+
+def test_the_divergence_is_that_of_the_softened_distributions() -> None:
+    logits, says = torch.randn(5, 4), torch.randn(5, 3)
+    p, q = (says / SOFTNESS).softmax(1), (logits[:, :3] / SOFTNESS).softmax(1)
+    expected = SOFTNESS**2 * (p * (p / q).log()).sum(1)
+    torch.testing.assert_close(teacher_divergence(logits, says), expected)
+    torch.testing.assert_close(teacher_divergence(torch.cat([says + 3.0, logits[:, 3:]], dim=1), says), torch.zeros(5), atol=1e-5, rtol=0)
+
+
+def test_a_label_that_is_no_candidate_counts_nothing() -> None:
+    logits = torch.randn(2, 3, requires_grad=True)
+    says = torch.tensor([[1.0, 2.0, -torch.inf], [0.5, -torch.inf, 1.0]])
+    divergence = teacher_divergence(logits, says)
+    pair = teacher_divergence(logits[:1, :2], says[:1, :2])
+    torch.testing.assert_close(divergence[:1], pair)
+    divergence.sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0, 2] == 0
+
+
+def test_rows_without_a_label_learn_from_the_teacher_alone() -> None:
+    logits, says, ids = torch.randn(3, 3), torch.randn(3, 3), torch.tensor([2, NO_LABEL, 0])
+    told = Taught(ids, says)
+    divergence = teacher_divergence(logits, says)
+    labelled = label_loss(logits[[0, 2]], ids[[0, 2]])
+    expected = TEACHER_SHARE * divergence[[0, 2]].sum() + divergence[1] + (1 - TEACHER_SHARE) * labelled
+    loss = taught_loss(label_loss)
+    torch.testing.assert_close(loss(logits, told), expected)
+    torch.testing.assert_close(loss(logits[1:2], told[[1]]), divergence[1])
+
+
+def test_a_student_says_what_its_teacher_says(teacher: Path, pool: Path, student: Distillation, tiny_qwen: Path) -> None:
+    texts = [json.loads(line)["text"] for line in pool.read_text(encoding="utf-8").splitlines()]
+    says = Classifier.load(teacher, device="cpu").predict_proba(texts)
+    learned = Classifier.load(student.training.out, device="cpu").predict_proba(texts)
+    untaught = train(
+        teacher.parent / "toy_news.jsonl", model=str(tiny_qwen), out=teacher.parent / "untaught", max_steps=60, seed=7, **STUDENT
+    )
+    assert kl(says, learned) < 0.2 * kl(says, Classifier.load(untaught.out, device="cpu").predict_proba(texts))
+    assert (says.argmax(1) == learned.argmax(1)).mean() > 0.9
+
+
+def test_the_teachers_dev_rows_stay_dev_rows(teacher: Path, student: Distillation) -> None:
+    then, now = read_manifest(teacher), read_manifest(student.training.out)
+    for part in ("selecting", "calibrating"):
+        assert now["data"][part] == then["data"][part]
+    assert now["labels"] == then["labels"]
+    assert now["distilled_from"]["unlabelled_rows"] == student.unlabelled
+    assert now["data"]["files"].keys() == {str(teacher.parent / "toy_news.jsonl"), str(teacher.parent / "pool.jsonl")}
+
+
+def test_the_pool_holds_each_text_once_and_no_labelled_one(pool: Path, student: Distillation) -> None:
+    lines = pool.read_text(encoding="utf-8").splitlines()
+    assert student.unlabelled == len({line for line in lines}) - 1
+    assert any("already" in note for note in student.training.notes)
+
+
+def test_the_report_has_speed_and_accuracy_of_both(teacher: Path, student: Distillation) -> None:
+    told = json.loads((student.training.out / REPORT).read_text(encoding="utf-8"))
+    calibrating = read_manifest(teacher)["data"]["rows"]["calibrating"]
+    for role in ("teacher", "student"):
+        assert told[role]["rows_per_second"] > 0
+        assert told[role]["metrics"]["rows"] == calibrating
+        assert told[role]["metrics"]["intervals"]["macro_f1"]
+    assert told["rows"] == {"labelled": student.labelled, "unlabelled": student.unlabelled}
+    card = (student.training.out / "README.md").read_text(encoding="utf-8")
+    assert "## Distilled" in card
+    assert f"{student.teacher.metrics.accuracy:.3f}" in card
+
+
+def test_no_text_is_asked_twice(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier = Classifier.load(teacher, device="cpu")
+    texts = [f"新闻{number}" for number in range(5)]
+    first = soft_labels(classifier, texts, tmp_path)
+    monkeypatch.setattr(Classifier, "logits", lambda *_: pytest.fail("asked again"))
+    np.testing.assert_array_equal(soft_labels(classifier, texts, tmp_path), first)
+    with pytest.raises(pytest.fail.Exception, match="asked again"):
+        soft_labels(classifier, [*texts[:4], "另一条"], tmp_path)
+
+
+def test_labels_and_files_that_do_not_fit_are_named(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    strange = tmp_path / "strange.jsonl"
+    rows = (teacher.parent / "toy_news.jsonl").read_text(encoding="utf-8").replace('"体育"', '"体肓"')
+    strange.write_text(rows, encoding="utf-8")
+    with pytest.raises(DataError, match=r"strange\.jsonl:\d+: label '体肓' is not one of '体育'.*the labels that "):
+        distill(teacher, str(tiny_qwen), out=tmp_path / "out", data=strange, **STUDENT)
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="empty"):
+        distill(teacher, str(tiny_qwen), out=tmp_path / "out", unlabeled=empty, **STUDENT)
+    with pytest.raises(ConfigError, match="teacher's probabilities"):
+        distill(teacher, str(tiny_qwen), out=tmp_path / "out", method="generate", objective="tokens", device="cpu")
+    assert not (tmp_path / "out" / "fenlei.json").exists()
+
+
+def test_data_that_has_gone_is_asked_for(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    config = (teacher / "config.yaml").read_text(encoding="utf-8")
+    try:
+        (teacher / "config.yaml").write_text(config.replace("toy_news.jsonl", "gone.jsonl"), encoding="utf-8")
+        with pytest.raises(DataError, match="not there any more; give the labelled rows"):
+            distill(teacher, str(tiny_qwen), out=tmp_path / "out", **STUDENT)
+    finally:
+        (teacher / "config.yaml").write_text(config, encoding="utf-8")
+
+
+def test_the_command_prints_both(teacher: Path, pool: Path, tiny_qwen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["distill", str(teacher), "--to", str(tiny_qwen), "--unlabeled", str(pool), "--out", str(tmp_path / "out")]
+    assert main([*words, "--max-steps", "2", "--device", "cpu", "--no-baseline"]) == 0
+    told = capsys.readouterr()
+    assert "Teacher" in told.out
+    assert "Student" in told.out
+    assert main([*words, "--json"]) == 1
+    assert "already holds a complete run" in capsys.readouterr().err
