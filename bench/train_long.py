@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from bench.runs import conclude_all
 from bench.side_by_side import arguments
-from bench.training import Peer, beside, ratios
+from bench.training import INT8, OURS, Peer, beside, in_both_formats
 
 PEERS = {"trainer": Peer("trainer.py", 32, 16, ("--tuning", "lora", "--batch-size", 4, "--accumulation", 2), goal=1.3)}
+SETTINGS = ("--batch-size", 8)
 
 
 def main() -> None:
     """Prints the rounds; the last line is JSON."""
     given = arguments(__doc__ or "")
-    measured = beside("sogou10_long", given, PEERS, rows=40, quick_rows=40, settings=("--batch-size", 8))
-    conclude_all("LoRA training, long texts: times a plain Trainer's rows a second", ratios(measured, PEERS))
+    measured = beside("sogou10_long", given, PEERS, rows=40, quick_rows=40, sides={OURS: SETTINGS, INT8: (*SETTINGS, "--int8")})
+    conclude_all("LoRA training, long texts: times a plain Trainer's rows a second", in_both_formats(measured, PEERS))
 
 
 if __name__ == "__main__":

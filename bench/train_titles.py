@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bench.runs import conclude_all
 from bench.side_by_side import arguments
-from bench.training import Peer, beside, ratios
+from bench.training import INT8, OURS, Peer, beside, in_both_formats
 
 FLOAT32_FULL = ("--tuning", "full", "--dtype", "float32", "--padding", "max_length")
 PEERS = {
@@ -24,8 +24,8 @@ def main() -> None:
     """Prints the rounds; the last line is JSON."""
     given = arguments(__doc__ or "", tuple(PEERS))
     peers = {name: PEERS[name] for name in given.peers}
-    measured = beside("thucnews10", given, peers, rows=448, quick_rows=64)
-    conclude_all("LoRA training, titles: times a peer's rows a second", ratios(measured, peers))
+    measured = beside("thucnews10", given, peers, rows=448, quick_rows=64, sides={OURS: (), INT8: ("--int8",)})
+    conclude_all("LoRA training, titles: times a peer's rows a second", in_both_formats(measured, peers))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bench.runs import even_head_of, head_of, model_folder, shared
 from bench.side_by_side import Rounds, Side, alternate, ours, peer, speed_ratio
 
-OURS, DEV_ROWS = "fenlei", 20
+OURS, INT8, DEV_ROWS = "fenlei", "fenlei, int8", 20
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,33 @@ class Peer:
 
 
 def beside(
-    dataset: str, given: argparse.Namespace, peers: Mapping[str, Peer], *, rows: int, quick_rows: int, settings: tuple[object, ...] = ()
+    dataset: str,
+    given: argparse.Namespace,
+    peers: Mapping[str, Peer],
+    *,
+    rows: int,
+    quick_rows: int,
+    sides: Mapping[str, tuple[object, ...]],
 ) -> Rounds:
-    """Trains on the first `rows` of `dataset` with fenlei under `settings`, and with each of `peers` on as many of them as it says."""
+    """Trains on the first `rows` of `dataset` with fenlei, once under each settings of `sides`, and with each of `peers` on as many of
+    them as it says.
+    """
     data, model = shared() / "data" / dataset, model_folder()
     dev, train = head_of(data / "dev.jsonl", DEV_ROWS), data / "train.jsonl"
-    sides = [Side(OURS, ours("train", even_head_of(train, quick_rows if given.quick else rows), dev, "--model", model, *settings))]
+    own = even_head_of(train, quick_rows if given.quick else rows)
+    ways = [Side(name, ours("train", own, dev, "--model", model, *settings)) for name, settings in sides.items()]
     for name, one in peers.items():
-        own = even_head_of(train, one.quick_rows if given.quick else one.rows)
-        sides.append(Side(name, peer(one.script, own, "--model", model, *one.settings)))
-    return alternate(sides, given.rounds)
+        theirs = even_head_of(train, one.quick_rows if given.quick else one.rows)
+        ways.append(Side(name, peer(one.script, theirs, "--model", model, *one.settings)))
+    return alternate(ways, given.rounds)
 
 
-def ratios(measured: Rounds, peers: Mapping[str, Peer]) -> dict[str, tuple[float, float]]:
-    """Peer's name -> fenlei's rows a second over its own, and the goal."""
-    return {name: (speed_ratio(measured, OURS, name), one.goal) for name, one in peers.items()}
+def ratios(measured: Rounds, peers: Mapping[str, Peer], side: str = OURS) -> dict[str, tuple[float, float]]:
+    """Peer's name -> rows a second of fenlei's `side` over its own, and the goal."""
+    return {name: (speed_ratio(measured, side, name), one.goal) for name, one in peers.items()}
+
+
+def in_both_formats(measured: Rounds, peers: Mapping[str, Peer]) -> dict[str, tuple[float, float]]:
+    """The same for bfloat16 and for 8-bit products."""
+    exact = {f"{name}, bfloat16": found for name, found in ratios(measured, peers).items()}
+    return exact | {f"{name}, int8": found for name, found in ratios(measured, peers, INT8).items()}

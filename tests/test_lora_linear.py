@@ -12,7 +12,7 @@ from fenlei.labels import LabelSet
 from fenlei.models.backbone import load_network
 from fenlei.models.head import HeadMethod
 from fenlei.models.lora import add_lora
-from fenlei.models.lora_linear import LoraLinear, fuse_lora
+from fenlei.models.lora_linear import LoraLinear, PlainProduct, fold_adapters, fuse_lora, plain_lora_linears
 from fenlei.text.batches import Batch
 
 
@@ -20,7 +20,8 @@ def test_gradients_are_right() -> None:
     x, weight, bias, down, up = (torch.randn(*shape, dtype=torch.float64) for shape in ((5, 7), (3, 7), (3,), (2, 7), (3, 2)))
     for tensor in (x, down, up):
         tensor.requires_grad_()
-    assert torch.autograd.gradcheck(lambda *learned: LoraLinear.apply(learned[0], weight, bias, *learned[1:], 1.7), (x, down, up))
+    base = PlainProduct(weight, bias)
+    assert torch.autograd.gradcheck(lambda *learned: LoraLinear.apply(learned[0], base, *learned[1:], 1.7), (x, down, up))
 
 
 @pytest.mark.parametrize("base", ["tiny_qwen", "tiny_llama", "tiny_bert"])
@@ -68,3 +69,19 @@ def test_float32_adapters_learn_over_a_bfloat16_backbone(tiny_qwen: Path) -> Non
     learned = {name: p for name, p in adapted.named_parameters() if "lora_B" in name}
     assert all(p.dtype == p.grad.dtype == torch.float32 for p in learned.values())
     assert any(p.grad.abs().max() > 0 for p in learned.values())
+
+
+@pytest.mark.parametrize(("dtype", "size", "folded"), [(torch.float32, 0.1, 14), (torch.bfloat16, 0.1, 14), (torch.bfloat16, 1e-3, 0)])
+def test_adapters_are_folded_where_the_weights_can_hold_them(tiny_qwen: Path, dtype: torch.dtype, size: float, folded: int) -> None:
+    torch.manual_seed(0)
+    adapted = add_lora(load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=dtype), ModelConfig(lora_rank=2))
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            torch.nn.init.normal_(parameter, std=size)
+    batch = Batch(torch.randint(5, 90, (2, 6)), torch.ones(2, 6, dtype=torch.long))
+    with torch.no_grad():
+        before = HeadMethod(adapted, pad_id=1)(batch).logits
+        assert fold_adapters(adapted) == folded
+        after = HeadMethod(adapted, pad_id=1)(batch).logits
+    assert len(list(plain_lora_linears(adapted))) == 14 - folded
+    torch.testing.assert_close(after, before, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=0)

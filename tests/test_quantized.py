@@ -11,8 +11,14 @@ import torch
 from torch import nn
 
 from fenlei import Classifier, ConfigError, train
+from fenlei.config import ModelConfig
 from fenlei.inference.loading import load_run
-from fenlei.models.quantized import Int8Linear, quantize_linears
+from fenlei.labels import LabelSet
+from fenlei.models.backbone import load_network
+from fenlei.models.head import HeadMethod
+from fenlei.models.lora import add_lora
+from fenlei.models.quantized import InputOnce, Int8Linear, Int8Rows, quantize_below_adapters, quantize_linears
+from fenlei.text.batches import Batch
 
 TEXTS = ["央行下调存款准备金率", "国足客场三比零取胜", "新款手机今日发布", "楼市", "高考分数线公布，多地上调，考生可在网上查询" * 3]
 
@@ -31,7 +37,7 @@ def test_a_linear_is_off_by_no_more_than_rounding(dtype: torch.dtype, bias: bool
     torch.manual_seed(0)
     linear, x = nn.Linear(96, 40, bias=bias), torch.randn(3, 7, 96)
     x[0, 0] *= 300  # a decoder's first token: it must not coarsen the others
-    exact, given = linear(x), Int8Linear(linear)(x.to(dtype)).float()
+    exact, given = linear(x), Int8Linear(linear, InputOnce())(x.to(dtype)).float()
     assert given.shape == exact.shape
     off = (given - exact).norm(dim=-1) / exact.norm(dim=-1)
     assert off.max() < 0.03
@@ -39,7 +45,7 @@ def test_a_linear_is_off_by_no_more_than_rounding(dtype: torch.dtype, bias: bool
 
 def test_zeros_stay_zeros() -> None:
     linear = nn.Linear(8, 4)
-    torch.testing.assert_close(Int8Linear(linear)(torch.zeros(2, 8)), linear.bias.detach().expand(2, 4))
+    torch.testing.assert_close(Int8Linear(linear, InputOnce())(torch.zeros(2, 8)), linear.bias.detach().expand(2, 4))
 
 
 def test_the_answers_are_those_of_the_run(run: Path) -> None:
@@ -76,5 +82,66 @@ def test_a_cpu_without_vnni_is_told_so(monkeypatch: pytest.MonkeyPatch, tiny_qwe
     from transformers import AutoModelForSequenceClassification
 
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(ConfigError, match="int8 prediction needs a CPU with VNNI"):
+    with pytest.raises(ConfigError, match="int8 needs a CPU with VNNI"):
         quantize_linears(AutoModelForSequenceClassification.from_pretrained(tiny_qwen))
+
+
+def test_what_several_linears_read_is_quantised_once_and_again_when_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Int8Rows] = []
+    exact = Int8Rows.of
+    monkeypatch.setattr(Int8Rows, "of", lambda x: made.append(exact(x)) or made[-1])
+    torch.manual_seed(0)
+    quantize, x = InputOnce(), torch.randn(2, 5, 16)
+    one, two = (Int8Linear(nn.Linear(16, 8), quantize) for _ in range(2))
+    before = one(x)
+    two(x)
+    assert len(made) == 1
+    x.mul_(2).add_(1)
+    torch.testing.assert_close(one(x), Int8Linear.forward(one, x.clone()))
+    assert not torch.equal(one(x), before)
+    with torch.inference_mode():
+        y = torch.randn(2, 5, 16)
+        first = one(y).clone()
+        y.neg_()
+        assert not torch.equal(one(y), first)
+
+
+@pytest.mark.parametrize("rows", [3, 1024, 2050])
+def test_rows_in_parts_are_rows_together(rows: int) -> None:
+    torch.manual_seed(0)
+    linear, x = nn.Linear(24, 8), torch.randn(rows, 24)
+    exact, given = linear(x), Int8Linear(linear, InputOnce())(x)
+    assert (given - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_gradients_below_adapters_are_close_to_the_exact_ones(tiny_qwen: Path, dtype: torch.dtype) -> None:
+    def gradients(int8: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        network = load_network(tiny_qwen, LabelSet(("a", "b", "c")), 1, layers=None, dtype=dtype)
+        adapted = add_lora(network, ModelConfig(lora_rank=4))
+        for name, parameter in adapted.named_parameters():
+            if "lora_" in name:
+                torch.nn.init.normal_(parameter, std=0.05)
+        if int8:
+            assert quantize_below_adapters(adapted) == 14
+        method = HeadMethod(adapted, pad_id=1)
+        logits = method(Batch(torch.randint(5, 90, (4, 12)), torch.ones(4, 12, dtype=torch.long))).logits
+        torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
+        return {name: p.grad for name, p in adapted.named_parameters() if p.grad is not None}
+
+    exact, given = gradients(int8=False), gradients(int8=True)
+    assert given.keys() == exact.keys()
+    assert len(given) == 14 * 2 + 1
+    for name, gradient in given.items():
+        assert (gradient - exact[name]).norm() < 0.1 * exact[name].norm(), name
+
+
+def test_training_in_int8_moves_the_adapters_and_ends_as_any_run(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    for int8 in (True, False):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / str(int8), tuning="lora", int8=int8, max_steps=6, device="cpu", baseline=False)
+    one, other = (Classifier.load(tmp_path / str(int8), device="cpu").logits(TEXTS).logits for int8 in (True, False))
+    assert not np.array_equal(one, other)
+    assert np.abs(one - other).max() < 0.2 * np.abs(other).max()
+    with pytest.raises(ConfigError, match="int8 is for tuning 'lora'"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "full", tuning="full", int8=True, device="cpu")

@@ -53,13 +53,15 @@ def main() -> None:
     parser.add_argument("--tuning", default="lora")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=1024)
+    parser.add_argument("--int8", action="store_true")
     given = parser.parse_args()
     rows, tokens = timed_rows(given.data, given.model, given.batch_size, given.max_length)
     clock = StepClock()
     with tempfile.TemporaryDirectory() as folder:
         train(
             given.data, dev=str(given.dev), out=Path(folder) / "run", model=given.model, tuning=given.tuning, epochs=1,
-            batch_size=given.batch_size, max_length=given.max_length, seed=SEED, device="cpu", baseline=False, progress=clock,
+            batch_size=given.batch_size, max_length=given.max_length, int8=given.int8, seed=SEED, device="cpu",
+            baseline=False, progress=clock,
         )  # fmt: skip
     seconds = clock.ends[-1] - clock.ends[0]
     say(rows, seconds, loss=clock.loss, tokens=tokens, steps=len(clock.ends) - 1)

@@ -26,6 +26,7 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, install_head
 from fenlei.models.hub import NANO, resolve_model
 from fenlei.models.lora import fold_lora, load_lora
+from fenlei.models.lora_linear import fold_adapters
 from fenlei.models.quantized import quantize_linears
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.instructions import Instruction
@@ -62,7 +63,8 @@ def load_run(
 ) -> LoadedRun:
     """The trained network of `run`, in evaluation mode. `head`: an instance of the user's own module, if the run was trained with one.
 
-    `fold` loads everything in float32, for export. `int8` computes the backbone's linears in 8-bit integers, adapters folded in.
+    Adapters are folded into the weights where their format holds them; `fold` loads everything in float32 instead, for export. `int8`
+    computes the backbone's linears in 8-bit integers, adapters folded in.
     `verified` compares every file with its checksum first. ArtifactError where a file of the run is missing, damaged or does not fit;
     ConfigError for `int8` on a machine that cannot.
     """
@@ -88,7 +90,7 @@ def load_run_from(
     place, _ = pick_device(device)
     dtype = torch.float32 if fold else pick_precision(place, manifest["parameters"]["all"]).weights
     if manifest["method"] == "generate":
-        return _load_generate(manifest, model_folder, labels, tokenizer, place, dtype)
+        return _load_generate(manifest, model_folder, labels, tokenizer, place, dtype, fold)
     network: nn.Module = load_network(
         _weights_folder(manifest, model_folder),
         labels,
@@ -104,6 +106,8 @@ def load_run_from(
     elif manifest["tuning"] == "frozen" or manifest["head"] != "linear":
         _load_head(network, model_folder / HEAD_FILE)
     method = HeadMethod(network, int(tokenizer.pad_token_id)).to(place).eval()
+    if manifest["tuning"] == "lora" and not fold:
+        fold_adapters(method.network)
     encoder = TextEncoder(tokenizer, manifest["prompt"], manifest["max_length"])
     return LoadedRun(method, encoder, labels, manifest)
 
@@ -115,12 +119,15 @@ def _load_generate(
     tokenizer: PreTrainedTokenizerBase,
     place: torch.device,
     dtype: torch.dtype,
+    fold: bool,
 ) -> LoadedRun:
     pad_id = int(tokenizer.pad_token_id)
     network: nn.Module = load_language_model(_weights_folder(manifest, model_folder), pad_id, layers=manifest["layers"], dtype=dtype)
     if manifest["tuning"] == "lora":
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
     method = GenerateMethod(network, pad_id, correct_prior=manifest["prior_correction"]).to(place).eval()
+    if manifest["tuning"] == "lora" and not fold:
+        fold_adapters(method.network)
     instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"])
     return LoadedRun(method, QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"]), labels, manifest)
 

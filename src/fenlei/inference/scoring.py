@@ -31,7 +31,7 @@ class Scores:
     """int64 (rows,): tokens of each row that went through the network, padding and what all rows share not counted."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode, whose tensors do not count their changes: 8-bit products share their inputs by that
 def score(
     method: Method,
     encoded: EncodedTexts,

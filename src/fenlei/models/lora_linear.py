@@ -8,42 +8,68 @@ owning the weights: names, saving, loading and merging are untouched.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
+
+MOST_LOST = 0.25
+"""Of an adapter, by Frobenius norm: where rounding to the weights' format would take more, it stays beside them."""
+
+
+class FrozenProduct(Protocol):
+    """`x W' + b` for weights that do not learn."""
+
+    def of_input(self, x: torch.Tensor) -> torch.Tensor:
+        """(rows, in) -> (rows, out)."""
+
+    def of_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
+        """Of the output, (rows, out), to that of the input, (rows, in)."""
+
+
+@dataclass(frozen=True)
+class PlainProduct:
+    """In the format of its weights."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+
+    def of_input(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.weight, self.bias)
+
+    def of_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
+        return gradient @ self.weight
 
 
 class LoraLinear(torch.autograd.Function):
     """`x W' + b + (x A') (s B)'` for x (rows, in), W (out, in), A (rank, in), B (out, rank)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, down: torch.Tensor, up: torch.Tensor, scale: float
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, base: FrozenProduct, down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
         """Returns (rows, out) in x's format; A and B may be in another."""
         down_cast, up_scaled = down.to(x.dtype), (up * scale).to(x.dtype)
         hidden = x @ down_cast.T
-        out = torch.nn.functional.linear(x, weight, bias)
+        out = base.of_input(x)
         out.addmm_(hidden, up_scaled.T)
-        ctx.save_for_backward(x, weight, hidden, down_cast, up_scaled)
-        ctx.scale, ctx.adapter_dtype = scale, down.dtype
+        ctx.save_for_backward(x, hidden, down_cast, up_scaled)
+        ctx.base, ctx.scale, ctx.adapter_dtype = base, scale, down.dtype
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Of x, A and B; W and b do not learn."""
-        x, weight, hidden, down, up_scaled = ctx.saved_tensors
+        x, hidden, down, up_scaled = ctx.saved_tensors
         gradient = gradients[0]
         of_hidden = gradient @ up_scaled
         of_up = (gradient.T @ hidden).to(ctx.adapter_dtype) * ctx.scale
         of_down = (of_hidden.T @ x).to(ctx.adapter_dtype)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = gradient @ weight
+            of_x = ctx.base.of_gradient(gradient)
             of_x.addmm_(of_hidden, down)
-        return of_x, None, None, of_down, of_up, None
+        return of_x, None, of_down, of_up, None
 
 
 def fuse_lora(network: nn.Module) -> int:
@@ -52,11 +78,36 @@ def fuse_lora(network: nn.Module) -> int:
     Left as they are: layers with dropout on the adapter's input, quantised base layers, DoRA and other variants.
     """
     fused = 0
-    for module in network.modules():
-        if _is_plain(module):
-            cast(Any, module).forward = _fused_forward(module)
-            fused += 1
+    for _, module in plain_lora_linears(network):
+        cast(Any, module).forward = _fused_forward(module)
+        fused += 1
     return fused
+
+
+def fold_adapters(network: nn.Module) -> int:
+    """Adds the adapters into the weights they stand beside, for prediction; returns how many.
+
+    A linear is left as it is where its weights' format would round away more than MOST_LOST of the adapter: bfloat16 keeps 8 bits, and
+    what is smaller than half of the last one vanishes altogether.
+    """
+    folded = 0
+    for name, module in list(plain_lora_linears(network)):
+        layer = cast(Any, module)
+        weight = layer.base_layer.weight.data
+        change = layer.scaling["default"] * (layer.lora_B["default"].weight.data.float() @ layer.lora_A["default"].weight.data.float())
+        kept = (weight.float() + change).to(weight.dtype)
+        if (kept.float() - weight.float() - change).norm() > MOST_LOST * change.norm():
+            continue
+        layer.base_layer.weight.data = kept
+        parent, _, own = name.rpartition(".")
+        setattr(network.get_submodule(parent), own, layer.base_layer)
+        folded += 1
+    return folded
+
+
+def plain_lora_linears(network: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Name and layer of every LoRA linear that is nothing more than that."""
+    return ((name, module) for name, module in network.named_modules() if _is_plain(module))
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -79,12 +130,16 @@ def _fused_forward(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     def forward(x: torch.Tensor) -> torch.Tensor:
         base, device = layer.base_layer, x.device.type
         flat, weight, bias = x.reshape(-1, x.shape[-1]), base.weight, base.bias
-        down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             flat, weight, bias = flat.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        with torch.autocast(device, enabled=False):
-            out = cast(torch.Tensor, cast(Any, LoraLinear).apply(flat, weight, bias, down, up, layer.scaling["default"]))
-        return out.view(*x.shape[:-1], out.shape[-1])
+        return with_adapter(layer, flat, PlainProduct(weight, bias)).view(*x.shape[:-1], weight.shape[0])
 
     return forward
+
+
+def with_adapter(layer: Any, flat: torch.Tensor, base: FrozenProduct) -> torch.Tensor:
+    """`base` of x (rows, in), and the adapter of the LoRA linear `layer` beside it: (rows, out)."""
+    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    with torch.autocast(flat.device.type, enabled=False):
+        return cast(torch.Tensor, cast(Any, LoraLinear).apply(flat, base, down, up, layer.scaling["default"]))

@@ -1,12 +1,17 @@
-"""A backbone whose linears compute in 8-bit integers, for prediction on CPUs that multiply them faster than bfloat16.
+"""Linears that multiply in 8-bit integers, on CPUs that do so faster than in bfloat16: for prediction, and below adapters that learn.
 
 Weights have one scale an output, activations one a token, found as it passes (Yao et al. 2022, "ZeroQuant"): the first tokens of a
 decoder have states hundreds of times larger than the others, and must not set the scale of all. Sums are whole numbers, so that a row's
 answer does not depend on the rows beside it. The products are oneDNN's, through PyTorch's own operators: nothing has to be installed.
+In training the gradient of a frozen linear's input is such a product too, while what learns keeps its format (Wortsman et al. 2023,
+"Stable and low-precision training for large-scale vision-language models", SwitchBack).
 """
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -15,38 +20,112 @@ from transformers import PreTrainedModel
 
 from fenlei.errors import ConfigError
 from fenlei.models.backbone import head_modules
+from fenlei.models.lora_linear import plain_lora_linears, with_adapter
 
 WEIGHT_LEVELS, LEVELS, ZERO = 127, 126, 128
 """Largest weight and activation as integers (one level is left to rounding in bfloat16), and what stands for 0: oneDNN reads activations
 unsigned."""
-LEAST_ACTIVATION = 1e-6
-"""Below this a token's states count as 0."""
+LEAST_ROW = 1e-30
+"""A row whose largest value is below this counts as 0."""
+ROWS_AT_ONCE = 1024
+"""Rows quantised, multiplied and scaled before the next ones: what lies between the three stays in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Int8Rows:
+    """A matrix (rows, in) as integers, in parts of ROWS_AT_ONCE rows."""
+
+    parts: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    """uint8 (rows, in), and how many integers one is in each row, (rows, 1)."""
+    dtype: torch.dtype
+    """What the matrix was in, and products come in."""
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> Int8Rows:
+        """X (rows, in) of any float format."""
+        parts = []
+        for rows in x.split(ROWS_AT_ONCE):
+            least, largest = rows.aminmax(dim=1, keepdim=True)
+            height = torch.maximum(largest, -least).clamp_min_(LEAST_ROW)
+            steps = LEVELS / height
+            parts.append(((rows * steps).round_().add_(ZERO).to(torch.uint8), steps))
+        return cls(tuple(parts), x.dtype)
+
+
+class InputOnce:
+    """Quantises what several linears read (queries, keys and values; gate and up) once for all of them.
+
+    Tensors of torch.inference_mode do not count their changes, and are quantised each time.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[weakref.ref[torch.Tensor], int, Int8Rows] | None = None
+
+    def __call__(self, x: torch.Tensor, dtype: torch.dtype) -> Int8Rows:
+        """X (..., in), its rows taken as `dtype`."""
+        last = self._last  # read once: another thread may write it
+        version = -1 if x.is_inference() else x._version
+        if last and last[0]() is x and last[1] == version >= 0 and last[2].dtype == dtype:
+            return last[2]
+        rows = Int8Rows.of(x.detach().reshape(-1, x.shape[-1]).to(dtype))
+        self._last = (weakref.ref(x), version, rows)
+        return rows
+
+
+class Int8Weight:
+    """W (out, in), packed for products `x W'`."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        exact = weight.detach().float()
+        self._scale = exact.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / WEIGHT_LEVELS
+        whole = torch.round(exact / self._scale[:, None]).to(torch.int8).contiguous()  # packing takes no strides
+        self._packed = cast(Any, torch.ops.onednn).qlinear_prepack(whole, None)
+        self._zero = torch.zeros(len(self._scale), dtype=torch.int32)
+
+    def product(self, rows: Int8Rows, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """(rows, out) in the rows' own format."""
+        count = sum(len(whole) for whole, _ in rows.parts)
+        out = torch.empty(count, len(self._scale), dtype=rows.dtype)
+        for (whole, steps), part in zip(rows.parts, out.split(ROWS_AT_ONCE), strict=True):
+            sums = cast(Any, torch.ops.onednn).qlinear_pointwise(
+                whole, 1.0, ZERO, self._packed, self._scale, self._zero, None, 1.0, 0, rows.dtype, "none", [], ""
+            )
+            torch.div(sums, steps, out=part)
+        return out if bias is None else out.add_(bias)
 
 
 class Int8Linear(nn.Module):
-    """`x W' + b` for x (..., in) of any float format, W int8; returns x's format."""
+    """`x W' + b` for x (..., in) of any float format; returns x's format. For prediction."""
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, quantize: InputOnce) -> None:
         super().__init__()
-        weight = linear.weight.detach().float()
-        scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / WEIGHT_LEVELS
-        whole = torch.round(weight / scale[:, None]).to(torch.int8)
-        self.out_features, self.in_features = weight.shape
-        self._packed = cast(Any, torch.ops.onednn).qlinear_prepack(whole, None)
-        self.register_buffer("_scale", scale, persistent=False)
-        self.register_buffer("_zero", torch.zeros(len(scale), dtype=torch.int32), persistent=False)
+        self.out_features, self.in_features = linear.weight.shape
+        self._weight, self._quantize = Int8Weight(linear.weight), quantize
         self.register_buffer("_bias", None if linear.bias is None else linear.bias.detach().clone(), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""
-        flat = x.reshape(-1, x.shape[-1])
-        steps = LEVELS / flat.abs().amax(dim=1, keepdim=True).clamp_min(LEAST_ACTIVATION)
-        whole = (flat * steps).round_().add_(ZERO).to(torch.uint8)
-        out = cast(Any, torch.ops.onednn).qlinear_pointwise(
-            whole, 1.0, ZERO, self._packed, self._scale, self._zero, None, 1.0, 0, x.dtype, "none", [], ""
-        )
-        out = out.div_(steps) if self._bias is None else out.div_(steps).add_(self._bias)
-        return cast(torch.Tensor, out.view(*x.shape[:-1], self.out_features))
+        with torch.no_grad():
+            out = self._weight.product(self._quantize(x, x.dtype), cast("torch.Tensor | None", self._bias))
+        return out.view(*x.shape[:-1], self.out_features)
+
+
+@dataclass(frozen=True)
+class Int8Product:
+    """A frozen linear on one input, forward and back (lora_linear.FrozenProduct)."""
+
+    forward: Int8Weight
+    back: Int8Weight
+    """Of the weights turned over."""
+    bias: torch.Tensor | None
+    rows: Int8Rows
+    """The input."""
+
+    def of_input(self, x: torch.Tensor) -> torch.Tensor:
+        return self.forward.product(self.rows, self.bias)
+
+    def of_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
+        return self.back.product(Int8Rows.of(gradient))
 
 
 def quantize_linears(network: PreTrainedModel) -> int:
@@ -54,13 +133,44 @@ def quantize_linears(network: PreTrainedModel) -> int:
 
     ConfigError where this machine does not multiply 8-bit integers: without VNNI the sums may overflow, on a GPU bfloat16 is the fast way.
     """
-    device = next(network.parameters()).device
-    if device.type != "cpu" or not torch.cpu._is_vnni_supported():
-        where = f"device {device.type}" if device.type != "cpu" else "this CPU"
-        raise ConfigError(f"int8 prediction needs a CPU with VNNI (x86 since 2019), and {where} is none; predict without int8")
-    heads = tuple(f"{name}." for name in head_modules(network))
+    _require_vnni(network)
+    heads, quantize = tuple(f"{name}." for name in head_modules(network)), InputOnce()
     found = [name for name, module in network.named_modules() if type(module) is nn.Linear and not f"{name}.".startswith(heads)]
     for name in found:
         parent, _, own = name.rpartition(".")
-        setattr(network.get_submodule(parent), own, Int8Linear(cast(nn.Linear, network.get_submodule(name))))
+        setattr(network.get_submodule(parent), own, Int8Linear(cast(nn.Linear, network.get_submodule(name)), quantize))
     return len(found)
+
+
+def quantize_below_adapters(network: nn.Module) -> int:
+    """Makes the frozen weights beside LoRA adapters 8-bit integers and frees them, for training; returns how many. Errors as above."""
+    _require_vnni(network)
+    quantize, found = InputOnce(), 0
+    for _, module in plain_lora_linears(network):
+        module.forward = _int8_forward(module, quantize)
+        cast(Any, module).base_layer.weight.data = torch.empty(0)
+        found += 1
+    return found
+
+
+def _int8_forward(module: nn.Module, quantize: InputOnce) -> Callable[[torch.Tensor], torch.Tensor]:
+    layer = cast(Any, module)
+    weight, bias = layer.base_layer.weight, layer.base_layer.bias
+    forward_weight, back_weight = Int8Weight(weight), Int8Weight(weight.T)
+    out_features = len(weight)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        flat = x.reshape(-1, x.shape[-1]).to(dtype)
+        base = Int8Product(forward_weight, back_weight, bias, quantize(x, dtype))
+        return with_adapter(layer, flat, base).view(*x.shape[:-1], out_features)
+
+    return forward
+
+
+def _require_vnni(network: nn.Module) -> None:
+    device = next(network.parameters()).device
+    if device.type != "cpu" or not torch.cpu._is_vnni_supported():
+        where = f"device {device.type}" if device.type != "cpu" else "this CPU"
+        raise ConfigError(f"int8 needs a CPU with VNNI (x86 since 2019), and {where} is none; leave int8 out")

@@ -36,6 +36,7 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
 from fenlei.models.hub import resolve_model
 from fenlei.models.lora import add_lora
+from fenlei.models.quantized import quantize_below_adapters
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.prompts import EncodedTexts, TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
@@ -138,6 +139,10 @@ def prepare(
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
     method = method.to(device)
+    if config.optimization.int8:
+        if config.model.tuning != "lora":
+            raise ConfigError(f"int8 is for tuning 'lora', where most weights do not learn; this run's tuning is {config.model.tuning!r}")
+        quantize_below_adapters(method.network)
     if config.optimization.memory is not None:
         config, choice = _within_memory(config, method, train, precision)
         choices.append(choice)
