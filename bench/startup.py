@@ -19,6 +19,8 @@ ROUNDS = 7
 LIMITS = {"import fenlei": 0.2, "fenlei --help": 0.5}
 MORE_THAN_IMPORTS = 1.0
 NOTHING, IMPORTS, PREDICT = "python -c pass", "import torch, transformers", "fenlei predict --text"
+MODEL_CLASSES = "import torch, transformers.modeling_utils"
+"""What transformers itself imports once a model is loaded: below this no prediction can be."""
 
 
 def cases(run: Path) -> dict[str, list[str]]:
@@ -28,6 +30,7 @@ def cases(run: Path) -> dict[str, list[str]]:
         "import fenlei": ["-c", "import fenlei"],
         "fenlei --help": ["-m", "fenlei", "--help"],
         IMPORTS: ["-c", "import torch, transformers"],
+        MODEL_CLASSES: ["-c", MODEL_CLASSES],
         PREDICT: ["-m", "fenlei", "predict", str(run), "--text", "央行宣布下调存款准备金率"],
     }
 

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import beta, binom
 
 from fenlei.errors import DataError
 from fenlei.evaluation.reliability import answers
@@ -71,6 +70,8 @@ def accuracy_threshold(target: float, probabilities: np.ndarray, label_ids: np.n
     # Rows strictly above the next one in rank: with equal confidences that is fewer than the place says.
     thresholds = np.append(ranked, -np.inf)[places]
     above = np.searchsorted(-ranked, -thresholds, side="left")
+    from scipy.stats import binom  # here: prediction needs this file, but not half a second of scipy
+
     passed = binom.cdf(wrong[above], above, 1 - target) <= risk
     best = max((_end_of_search(passed, int(np.searchsorted(places, start))) for start in starts), default=-1)
     if best < 0:
@@ -118,4 +119,6 @@ def _end_of_search(passed: np.ndarray, start: int) -> int:
 def _promised(above: int, wrong: np.ndarray, risk: float) -> float:
     """The highest target that the `above` most confident rows would pass: the Clopper-Pearson lower bound of their accuracy."""
     right = above - int(wrong[above])
+    from scipy.stats import beta
+
     return float(beta.ppf(risk, right, above - right + 1)) if right else 0.0
