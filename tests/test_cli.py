@@ -222,7 +222,7 @@ def test_int8_is_asked_for_by_its_option(int8: bool, classifier: type[FakeClassi
 
 def test_what_weakens_an_answer_goes_to_stderr(classifier: type[FakeClassifier], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "run", "--text", "体育新闻" * 3]) == 0
-    assert "3 tokens at the end of the text" in (err := capsys.readouterr().err)
+    assert "3 tokens of the text" in (err := capsys.readouterr().err)
     assert "not calibrated" in err
 
 

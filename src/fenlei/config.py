@@ -22,6 +22,7 @@ Method = Literal["head", "generate"]
 Tuning = Literal["full", "lora", "frozen", "none"]
 Objective = Literal["labels", "tokens"]
 HeadKind = Literal["linear", "mlp"]
+Long = Literal["truncate", "head-tail", "full", "windows", "mean", "max"]
 Device = Literal["auto", "cpu", "cuda", "mps", "npu"]
 Source = Literal["auto", "huggingface", "modelscope"]
 SetScore = Literal["lac", "aps", "raps"]
@@ -95,7 +96,12 @@ class ModelConfig:
     prompt: str | None = None
     """`zh`, `en`, or a template with {text} (generate: and {labels} before it). None: the bare text; generate: the labels' language."""
     max_length: int | None = None
-    """Tokens an input may have, prompt and special tokens included. None: 1024, or what the model takes if that is less."""
+    """Tokens an input (a window) may have, prompt and special tokens included. None: 1024, of a window 512, or what the model takes if that
+    is less."""
+    long: Long | None = None
+    """What is read of a text that is longer: its beginning (`truncate`), beginning and end (`head-tail`), all of it at once, as far as the
+    model takes it (`full`), or all of it in windows, joined by learned attention (`windows`; generate: their scores averaged), or by the
+    `mean` or `max` of their states. None: by the lengths of the training texts."""
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
@@ -123,6 +129,8 @@ class ModelConfig:
         if self.method == "generate":
             if self.head != "linear":
                 found.append(f"head {self.head!r} belongs to method head; generate answers with the language model itself")
+            if self.long in ("mean", "max"):
+                found.append(f"long {self.long!r} belongs to method head; generate averages the scores of windows: long 'windows'")
             if self.tuning == "frozen":
                 found.append("tuning 'frozen' belongs to method head; generate without training is tuning 'none'")
             return found

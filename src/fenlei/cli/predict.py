@@ -45,6 +45,7 @@ def predict(
     url: Annotated[str | None, typer.Option(help="Ask the service there; FENLEI_API_KEY is its key.", show_default=False)] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
+    passages: Annotated[bool, typer.Option("--passages", help="Add which passages of a long text counted most (--long windows).")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
     min_confidence: MinConfidence = None,
     target_accuracy: TargetAccuracy = None,
@@ -71,8 +72,8 @@ def predict(
         raise typer.BadParameter("give a run, a model, or --url of a service", param_hint="RUN_OR_MODEL")
 
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
-    if url is not None and (trust.promises or int8 or verify or device != "auto"):
-        raise typer.BadParameter("how it computes and what it promises is up to the service: give this to fenlei serve", param_hint="--url")
+    if url is not None and (trust.promises or int8 or verify or passages or device != "auto"):
+        raise typer.BadParameter("how it computes, what it promises and which passages counted is up to the service", param_hint="--url")
 
     def load() -> tuple[Predictor, list[str] | None]:
         return _reach(url, labels) if url is not None else _load(str(run), device, labels, trust, int8, verify)
@@ -81,7 +82,7 @@ def predict(
         classifier, among = load()
         texts = text or []
         predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
-        _show_texts(texts, predictions, probabilities, json, own_labels=labels is None)
+        _show_texts(texts, predictions, probabilities, json, own_labels=labels is None, passages_of=classifier if passages else None)
         return
 
     from dataclasses import asdict
@@ -99,7 +100,8 @@ def predict(
     classifier, among = load()
     with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
-            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among, follow=follow,
+            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among,
+            passages=passages, follow=follow,
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
         )  # fmt: skip
     if json and out != "-":
@@ -163,14 +165,27 @@ def _split(labels: str) -> list[str]:
     return [name for part in labels.split(",") if (name := part.strip())]
 
 
-def _show_texts(texts: list[str], predictions: list[Prediction], with_probabilities: bool, as_json: bool, *, own_labels: bool) -> None:
+def _show_texts(
+    texts: list[str],
+    predictions: list[Prediction],
+    with_probabilities: bool,
+    as_json: bool,
+    *,
+    own_labels: bool,
+    passages_of: Predictor | None,
+) -> None:
     from fenlei.cli.display import notes, probability_bars, tables
     from fenlei.data.jsonvalues import to_json
     from fenlei.inference.bulk import predicted_row
+    from fenlei.inference.passages import check_has_passages, told_passages
+
+    if passages_of is not None:
+        check_has_passages(passages_of)
 
     for text, prediction in zip(texts, predictions, strict=True):
         if as_json:
-            typer.echo(to_json(predicted_row({"text": text}, prediction, probabilities=with_probabilities)))
+            shown = None if passages_of is None else text
+            typer.echo(to_json(predicted_row({"text": text}, prediction, probabilities=with_probabilities, text=shown)))
             continue
         if len(texts) > 1:
             typer.echo(text)
@@ -178,8 +193,10 @@ def _show_texts(texts: list[str], predictions: list[Prediction], with_probabilit
         tables().print(probability_bars(prediction.probabilities))
         for line in _beside(prediction):
             typer.echo(line)
+        for passage in told_passages(text, prediction) if passages_of is not None else ():
+            typer.echo(f"passage\t{passage['weight']:.4f}\t{passage['begin']}-{passage['end']}\t{' '.join(passage['text'].split())}")
         if prediction.tokens_cut:
-            notes().print(f"{prediction.tokens_cut:,} tokens at the end of the text were too many for the model and were not read")
+            notes().print(f"{prediction.tokens_cut:,} tokens of the text were too many for the model and were not read")
         if not prediction.calibrated:
             why = "the run had too few dev rows for it" if own_labels else "nothing was fitted on these labels"
             notes().print(f"The confidence is not calibrated: {why}.")

@@ -34,6 +34,7 @@ from fenlei.text.asking import QuestionEncoder
 logger = logging.getLogger(__name__)
 
 LEAST_AGREEMENT = 0.995
+CUT_AT_THE_END = ("truncate", "full")
 PARITY_TEXTS = 2000
 PARITY_TEXTS_WRITTEN = 200
 """For a language model, which reads the prompt and every branch of the answers with each text."""
@@ -66,6 +67,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     if texts is not None and not texts:
         raise ConfigError("no texts to prove parity on; give at least one, or none at all for made-up ones")
     loaded = load_run(run, device="cpu", fold=True)
+    _refuse_long(loaded.encoder.long, force)
     writes = isinstance(loaded.encoder, QuestionEncoder)
     if writes:
         refuse_prior(loaded.manifest, force)
@@ -77,6 +79,10 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     folded, notes = (calibration, []) if writes else _fold_calibration(stock, calibration)
     if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")):
         notes.append("a stock folder gives probabilities alone: threshold, prediction sets and novelty stay with the run")
+    if loaded.encoder.long not in CUT_AT_THE_END:
+        notes.append(
+            f"a stock folder cuts texts of more than {loaded.encoder.max_length} tokens at their end: for these it answers otherwise"
+        )
     tokenizer = AutoTokenizer.from_pretrained(Path(run) / "model", trust_remote_code=False)
     dtype = pick_precision(torch.device("cpu"), loaded.manifest["parameters"]["all"]).weights
     (stock if writes else stock.base_model).to(dtype)
@@ -96,6 +102,14 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
                 f"(needed: {LEAST_AGREEMENT:.1%}; largest logit difference {difference:.3g}); nothing was written"
             )
     return ExportResult(target, len(asked), agreement, difference, tuple(notes))
+
+
+def _refuse_long(long: str, force: bool) -> None:
+    if long not in CUT_AT_THE_END and not force:
+        raise ConfigError(
+            f"the run reads long texts in a way of its own (--long {long}), and a stock folder cuts them at their end; with --force the "
+            "folder is written, and is right for texts that fit max_length"
+        )
 
 
 def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, config: Any, force: bool) -> None:

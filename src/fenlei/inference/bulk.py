@@ -23,6 +23,7 @@ from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
+from fenlei.inference.passages import check_has_passages, told_passages
 from fenlei.inference.rowtext import RowText, row_text
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ WINDOW_ROWS = 2048
 STDIO = "-"
 TARGET_SUFFIXES = (".jsonl", ".ndjson", ".csv")
 
-ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "calibrated", "tokens_cut")
+ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "passages", "calibrated", "tokens_cut")
 """The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
 
 Row = dict[str, Any]
@@ -65,6 +66,7 @@ class BulkOptions:
     probabilities: bool = False
     prefix: str = ""
     labels: tuple[str, ...] | None = None
+    passages: bool = False
 
 
 def predict_file(
@@ -76,6 +78,7 @@ def predict_file(
     probabilities: bool = False,
     prefix: str = "",
     labels: Sequence[str] | None = None,
+    passages: bool = False,
     follow: bool = False,
     progress: Callable[[int], None] | None = None,
     announce: Callable[[str], None] | None = None,
@@ -86,13 +89,16 @@ def predict_file(
     input or output it starts anew. Rows that cannot be read go to TARGET.rejected.jsonl, with line and reason.
 
     `labels` are the labels to choose among; without them a run of the generate method asks each row among the candidates that it offers.
+    `passages` adds the weightiest passages of each text, where the run reads long ones in windows (else ConfigError).
     `prefix` goes before the name of each added column. `follow` waits for more rows of a file of JSON lines, until it is interrupted;
     rows are then written to the target itself as soon as no more are there. `progress` is told the number of rows done after each
     window, `announce` that an earlier call is gone on from. DataError where the file cannot be read on, or a column would be written
     twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
     """
     began = time.monotonic()
-    options = BulkOptions(text_column, probabilities, prefix, None if labels is None else tuple(labels))
+    options = BulkOptions(text_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
+    if passages:
+        check_has_passages(classifier)
     target = checked_target(target)
     with _sink(classifier, source, target, options, follow) as sink:
         before = sink.state.rows
@@ -133,7 +139,8 @@ class _Bulk:
         self._sink = sink
         self._to_text = to_text
         self._options = options
-        self._added = [name for name in ADDED if name != "probabilities" or options.probabilities]
+        asked = {"probabilities": options.probabilities, "passages": options.passages}
+        self._added = [name for name in ADDED if asked.get(name, True)]
         self._progress = progress
         self._window: list[Example] = []
         self._rejected: list[str] = []
@@ -163,7 +170,13 @@ class _Bulk:
         options, state = self._options, self._sink.state
         window, predictions = self._answers(self._window)
         rows = [
-            predicted_row(example.columns, prediction, probabilities=options.probabilities, prefix=options.prefix)
+            predicted_row(
+                example.columns,
+                prediction,
+                probabilities=options.probabilities,
+                prefix=options.prefix,
+                text=example.text if options.passages else None,
+            )
             for example, prediction in zip(window, predictions, strict=True)
         ]
         state = replace(
@@ -296,8 +309,10 @@ def refuse_clash(example: Example, added: Sequence[str], prefix: str) -> None:
         )
 
 
-def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "") -> Row:
-    """`columns`, then the answer's own, each name after `prefix`."""
+def predicted_row(
+    columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "", text: str | None = None
+) -> Row:
+    """`columns`, then the answer's own, each name after `prefix`; with `text`, its weightiest passages."""
     values: Row = {"prediction": prediction.label, "confidence": _rounded(prediction.confidence)}
     if probabilities:
         values["probabilities"] = {name: _rounded(value) for name, value in prediction.probabilities.items()}
@@ -307,6 +322,8 @@ def predicted_row(columns: Mapping[str, Any], prediction: Prediction, *, probabi
         values["abstained"] = prediction.abstained
     if prediction.novelty is not None:
         values["novelty"] = _rounded(prediction.novelty)
+    if text is not None and prediction.passages is not None:
+        values["passages"] = told_passages(text, prediction)
     values |= {"calibrated": prediction.calibrated, "tokens_cut": prediction.tokens_cut}
     return {**columns, **{prefix + name: value for name, value in values.items()}}
 

@@ -17,7 +17,7 @@ from fenlei.errors import RequestError
 from fenlei.evaluation.calibration import Calibration, probabilities
 from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
-from fenlei.inference.prediction import Labels, Prediction
+from fenlei.inference.prediction import Labels, Passage, Prediction
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
@@ -154,6 +154,7 @@ class Classifier:
                     prediction_set=_named(asked.names, shares, sets[row]) if sets is not None and holds else None,
                     abstained=bool(abstained[row]) if abstained is not None and holds else None,
                     novelty=float(novelty[row]) if novelty is not None and holds else None,
+                    passages=_passages(scores, row),
                     tokens_read=0 if scores.tokens_read is None else int(scores.tokens_read[row]),
                 )
             )
@@ -192,6 +193,14 @@ class Classifier:
         known = set(own) if self._run.manifest.get("row_candidates") else set()
         holds = np.array([one == own or known.issuperset(one) for one in given], dtype=bool)
         return _Asked(self._encoders[names], names, given, holds)
+
+
+def _passages(scores: Scores, row: int) -> tuple[Passage, ...] | None:
+    if scores.windows is None or scores.weights is None:
+        return None
+    own = slice(scores.windows.first[row], scores.windows.first[row + 1])
+    spans, weights = scores.windows.spans[own].tolist(), scores.weights[own].tolist()
+    return tuple(Passage(begin, end, weight) for (begin, end), weight in zip(spans, weights, strict=True))
 
 
 def _named(names: Sequence[str], shares: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:

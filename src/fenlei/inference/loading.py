@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example, candidates_of
-from fenlei.errors import ArtifactError, ConfigError
+from fenlei.errors import ArtifactError, ConfigError, first_line
 from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import head_modules, in_head, load_language_model, load_network, load_tokenizer
@@ -27,6 +27,7 @@ from fenlei.models.head import HeadMethod, MlpHead, install_head
 from fenlei.models.hub import NANO, resolve_model
 from fenlei.models.lora import fold_lora, load_lora
 from fenlei.models.lora_linear import fold_adapters
+from fenlei.models.passages import Pooling, choose_pooling
 from fenlei.models.quantized import quantize_linears
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.instructions import Instruction
@@ -34,6 +35,8 @@ from fenlei.text.prompts import EncodedTexts, TextEncoder
 
 HEAD_FILE = "head.safetensors"
 """Weights of a head that the stock layout has no place for, and of any head over a frozen backbone."""
+POOLING_FILE = "windows.safetensors"
+"""Weights of what joins the windows of a document, where it has learned any."""
 
 
 @dataclass(frozen=True)
@@ -99,16 +102,17 @@ def load_run_from(
         dtype=dtype,
         new_head=manifest["tuning"] != "full" or manifest["head"] != "linear",
     )
+    pooling = _load_pooling(manifest, network, model_folder / POOLING_FILE)
     if manifest["head"] != "linear":
         install_head(network, _empty_head(manifest, network, len(labels), head))  # type: ignore[arg-type]
     if manifest["tuning"] == "lora":
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
     elif manifest["tuning"] == "frozen" or manifest["head"] != "linear":
         _load_head(network, model_folder / HEAD_FILE)
-    method = HeadMethod(network, int(tokenizer.pad_token_id)).to(place).eval()
+    method = HeadMethod(network, int(tokenizer.pad_token_id), pooling).to(place).eval()
     if manifest["tuning"] == "lora" and not fold:
         fold_adapters(method.network)
-    encoder = TextEncoder(tokenizer, manifest["prompt"], manifest["max_length"])
+    encoder = TextEncoder(tokenizer, manifest["prompt"], manifest["max_length"], manifest.get("long", "truncate"))
     return LoadedRun(method, encoder, labels, manifest)
 
 
@@ -129,7 +133,8 @@ def _load_generate(
     if manifest["tuning"] == "lora" and not fold:
         fold_adapters(method.network)
     instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"])
-    return LoadedRun(method, QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"]), labels, manifest)
+    encoder = QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"], manifest.get("long", "truncate"))
+    return LoadedRun(method, encoder, labels, manifest)
 
 
 def _in_int8(loaded: LoadedRun) -> LoadedRun:
@@ -145,7 +150,7 @@ def _in_int8(loaded: LoadedRun) -> LoadedRun:
     for weight in network.base_model.parameters():
         if id(weight) not in in_heads:
             weight.data = weight.data.to(usual)
-    return replace(loaded, method=HeadMethod(network, pad_id).eval(), manifest={**loaded.manifest, "int8": True})
+    return replace(loaded, method=HeadMethod(network, pad_id, loaded.method.pooling).eval(), manifest={**loaded.manifest, "int8": True})
 
 
 def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:
@@ -195,3 +200,15 @@ def _load_head(network: Any, path: Path) -> None:
         raise ArtifactError(f"{path}: does not fit the head of this run")
     for key, value in stored.items():
         own[key].copy_(value)
+
+
+def _load_pooling(manifest: dict[str, Any], network: Any, path: Path) -> Pooling | None:
+    """What joins windows, with the weights that it has learned, if any."""
+    pooling = choose_pooling(manifest.get("long", "truncate"), network.config.get_text_config().hidden_size)
+    if pooling is None or not pooling.state_dict():
+        return pooling
+    try:
+        pooling.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({first_line(error)}); the folder is incomplete, restore it or train again") from error
+    return pooling

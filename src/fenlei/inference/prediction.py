@@ -11,6 +11,17 @@ Labels: TypeAlias = Sequence[str] | Sequence[Sequence[str] | None]
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A part of a long text that was read as one window."""
+
+    begin: int
+    end: int
+    """From and to, in characters of the text."""
+    weight: float
+    """What it counted in the answer, between 0 and 1; all passages together count 1."""
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The answer for one text."""
 
@@ -29,6 +40,8 @@ class Prediction:
     """Whether the confidence is below what answers need; None where no threshold was asked for."""
     novelty: float | None = None
     """The share of known rows that are less strange, 0 to 1; None where the run does not measure it."""
+    passages: tuple[Passage, ...] | None = None
+    """In the order of the text; None where it was not read in windows, or they all count the same."""
     tokens_read: int = 0
     """Tokens that went through the network for this text: its own, what is around it and, where labels are read, theirs."""
 

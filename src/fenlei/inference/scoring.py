@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from fenlei.models.method import Method
-from fenlei.text.batches import by_token_budget, collate
+from fenlei.text.batches import batch_of, by_token_budget
 from fenlei.text.prompts import EncodedTexts
+from fenlei.text.windows import Windows, windows_of
 
 BATCH_TOKENS = 8192
 """Tokens a forward pass: beyond a few thousand the matrix products gain nothing more."""
@@ -29,6 +30,10 @@ class Scores:
     """float32 (rows, hidden): the state the head reads; None where it was not asked for."""
     tokens_read: np.ndarray | None = None
     """int64 (rows,): tokens of each row that went through the network, padding and what all rows share not counted."""
+    windows: Windows | None = None
+    """Where rows were read in windows: which."""
+    weights: np.ndarray | None = None
+    """float32 (windows,): what each window counted in its row, 1 together; None where all count the same."""
 
 
 @torch.no_grad()  # not inference_mode, whose tensors do not count their changes: 8-bit products share their inputs by that
@@ -47,18 +52,22 @@ def score(
     (encoders have not). `progress` is told the number of rows done after each batch.
     """
     states: np.ndarray | None = None
+    weights: np.ndarray | None = None
     logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
     lengths = encoded.lengths.tolist()
     done = 0
     for rows in by_token_budget(lengths, range(len(encoded)) if only is None else only, batch_tokens):
         with torch.autocast(method.device.type, autocast) if autocast else nullcontext():
-            output = method(collate(encoded, rows, method.pad_id))
+            output = method(batch_of(encoded, rows, method.pad_id, batch_tokens))
         logits[rows] = output.logits.cpu().numpy()
         if keep_states and output.pooled is not None:
             if states is None:
                 states = np.zeros((len(encoded), output.pooled.shape[1]), dtype=np.float32)
             states[rows] = output.pooled.cpu().numpy()
+        if encoded.windows is not None and output.weights is not None:
+            weights = np.zeros(len(encoded.windows.spans), dtype=np.float32) if weights is None else weights
+            weights[windows_of(encoded, rows)] = output.weights.cpu().numpy()
         done += len(rows)
         if progress:
             progress(done)
-    return Scores(logits, encoded.tokens_cut, states, encoded.lengths)
+    return Scores(logits, encoded.tokens_cut, states, encoded.lengths, encoded.windows, weights)

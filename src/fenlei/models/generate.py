@@ -17,9 +17,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fenlei.models.method import Output
+from fenlei.models.passages import average, read_windows
 from fenlei.models.projection import Projection
 from fenlei.models.shared_prefix import Group, Packed, PrefixStates, group_rows
-from fenlei.text.batches import Batch
+from fenlei.text.batches import Batch, DocumentBatch
 from fenlei.text.prompts import Question
 
 Key = TypeVar("Key")
@@ -60,12 +61,17 @@ class GenerateMethod(nn.Module):
         self._forget()
         return super().train(mode)
 
-    def forward(self, batch: Batch) -> Output:
+    def forward(self, batch: Batch | DocumentBatch) -> Output:
+        if isinstance(batch, DocumentBatch):  # the mean of log p is their geometric mean: no window can say yes alone
+            return Output(average(read_windows(batch, self._scored), batch.counts.to(self.device)), None)
+        return Output(self._scored(batch), None)
+
+    def _scored(self, batch: Batch) -> torch.Tensor:
         logits = self._score(_rows(batch), batch.questions)
         if self.correct_prior and not self.training:
             priors = {id(question): self._prior(question) for question in {id(one): one for one in batch.questions}.values()}
             logits = logits - torch.stack([priors[id(question)] for question in batch.questions]).nan_to_num(neginf=0.0)
-        return Output(logits, None)
+        return logits
 
     def _score(self, rows: Sequence[np.ndarray], questions: Sequence[Question]) -> torch.Tensor:
         """float32 (rows, columns): log p of each answer to each row's question; -inf where a column is no answer to it."""

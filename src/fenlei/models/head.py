@@ -3,6 +3,9 @@
 Decoders are padded on the right and run without an attention mask: causal attention never lets a real token see what follows it, so
 the padding cannot matter, and the mask-free path is the fast one. The last real token comes from the batch's mask, never from the
 pad id: a text may well end in the token that pads. Encoders (BERT) keep their own pooling and head, and get the mask.
+
+Of documents that are read in windows, the states of the windows are joined before the head; of encoders, whose heads take no joined state,
+the logits of the windows.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ from transformers import PreTrainedModel
 from fenlei.errors import ConfigError, first_line
 from fenlei.models.backbone import head_modules, is_decoder
 from fenlei.models.method import Output
-from fenlei.text.batches import Batch
+from fenlei.models.passages import Pooling, WindowStates, read_windows
+from fenlei.text.batches import Batch, DocumentBatch
 
 
 class MlpHead(nn.Module):
@@ -35,12 +39,13 @@ class MlpHead(nn.Module):
 
 
 class HeadMethod(nn.Module):
-    """A stock classification network, bare or inside a PeftModel, called on padded batches."""
+    """A stock classification network, bare or inside a PeftModel, called on padded batches; `pooling` joins the windows of documents."""
 
-    def __init__(self, network: nn.Module, pad_id: int) -> None:
+    def __init__(self, network: nn.Module, pad_id: int, pooling: Pooling | None = None) -> None:
         super().__init__()
         self.network = network
         self.pad_id = pad_id
+        self.pooling = pooling
         if not is_decoder(self.stock):
             for module in head_modules(self.stock).values():
                 module.forward = _in_float32(module.forward)
@@ -55,10 +60,14 @@ class HeadMethod(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def forward(self, batch: Batch | torch.Tensor) -> Output:
+    def forward(self, batch: Batch | DocumentBatch | WindowStates | torch.Tensor) -> Output:
         """What the network says of a batch, or of states that a frozen backbone has pooled before, float32 (rows, hidden)."""
         if isinstance(batch, torch.Tensor):
             return Output(self.classify(batch), batch)
+        if isinstance(batch, WindowStates):
+            return self._classify_joined(batch.states.to(self.device), batch.counts.to(self.device))
+        if isinstance(batch, DocumentBatch):
+            return self._read_documents(batch)
         return self._decode(batch) if is_decoder(self.stock) else self._encode(batch.to(self.device))
 
     def pool(self, batch: Batch) -> torch.Tensor:
@@ -74,6 +83,30 @@ class HeadMethod(nn.Module):
         """The head alone: float32 (rows, hidden) -> (rows, labels). Decoders only."""
         with torch.autocast(pooled.device.type, enabled=False):
             return cast(torch.Tensor, cast(Any, self.stock).score(pooled.to(self.device)).float())
+
+    def _read_documents(self, batch: DocumentBatch) -> Output:
+        counts = batch.counts.to(self.device)
+        if is_decoder(self.stock):
+            return self._classify_joined(read_windows(batch, self.pool), counts)
+        labels = cast(int, self.stock.config.num_labels)
+        said = read_windows(batch, self._states_and_logits)
+        logits, weights = self._joined(said[:, :-labels], said[:, -labels:], counts)
+        return Output(logits, None, weights)
+
+    def _classify_joined(self, states: torch.Tensor, counts: torch.Tensor) -> Output:
+        pooled, weights = self._joined(states, states, counts)
+        return Output(self.classify(pooled), pooled, weights)
+
+    def _joined(self, states: torch.Tensor, values: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        assert self.pooling is not None, "documents need something that joins their windows"
+        with torch.autocast(states.device.type, enabled=False):
+            return cast("tuple[torch.Tensor, torch.Tensor | None]", self.pooling(states, values, counts))
+
+    def _states_and_logits(self, batch: Batch) -> torch.Tensor:
+        """An encoder's state of the first token beside its logits, float32 (rows, hidden + labels)."""
+        batch = batch.to(self.device)
+        answer = self.stock(input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
+        return torch.cat([answer.hidden_states[-1][:, 0].float(), answer.logits.float()], dim=1)
 
     def _decode(self, batch: Batch) -> Output:
         pooled = self.pool(batch)

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from fenlei.text.batches import Batch
+from fenlei.text.batches import Batch, DocumentBatch
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Output:
     """float32 (rows, labels)"""
     pooled: torch.Tensor | None
     """float32 (rows, hidden): the state the head reads; None where the method has none."""
+    weights: torch.Tensor | None = None
+    """float32 (windows,): what each window counts in its document; None where none counts more than another."""
 
 
 class Method(Protocol):
@@ -28,4 +30,4 @@ class Method(Protocol):
     @property
     def device(self) -> torch.device: ...
 
-    def __call__(self, batch: Batch, /) -> Output: ...
+    def __call__(self, batch: Batch | DocumentBatch, /) -> Output: ...

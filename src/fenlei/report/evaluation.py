@@ -22,6 +22,7 @@ from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.bulk import ADDED as ANSWERED
 from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row, refuse_clash
+from fenlei.inference.passages import decisive_passage, where_it_counts
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.comparison import Contender, compare, differing_rows, score_others
@@ -104,7 +105,7 @@ def evaluate_run(
         metrics=metrics,
         baseline=None if baseline is None else compute_metrics(gold, baseline, labels, uncertainty=True),
         out=target,
-        mistakes=find_mistakes(examples, gold, answered.scores, labels),
+        mistakes=_with_passages(find_mistakes(examples, gold, answered.scores, labels), answered.predictions),
         notes=(*notes, *_remarks(examples, answered.predictions, labels)),
         confidence=answered.confidence,
         comparison=compare([(run.resolve().name, answered.scores), *others], gold, labels) if others else (),
@@ -214,10 +215,18 @@ def _answer(
     return _Answered(predictions, shares, shares.argmax(axis=1) == gold, confidence)
 
 
+def _with_passages(mistakes: Sequence[Mistake], predictions: Sequence[Prediction]) -> tuple[Mistake, ...]:
+    """The same with the words that counted most."""
+    return tuple(replace(one, passage=decisive_passage(one.example.text, predictions[one.row])) for one in mistakes)
+
+
 def _remarks(examples: Sequence[Example], predictions: Sequence[Prediction], labels: LabelSet) -> Iterator[str]:
     cut = [one.tokens_cut for one in predictions if one.tokens_cut]
     if cut:
         yield f"{len(cut):,} of {len(examples):,} texts were longer than the run takes: {sum(cut):,} tokens were not read"
+    counted = where_it_counts(predictions)
+    if counted:
+        yield counted
     if not all(one.calibrated for one in predictions):
         yield "The probabilities are not calibrated: confidence, log-loss and calibration error are those of the raw network."
     rows = Counter(example.label for example in examples)
@@ -239,7 +248,7 @@ def _baseline_scores(folder: Path, examples: Sequence[Example], labels: LabelSet
 
 
 def _written_row(example: Example, prediction: Prediction, prefix: str) -> dict[str, Any]:
-    row = predicted_row(example.columns, prediction, probabilities=True, prefix=prefix)
+    row = predicted_row(example.columns, prediction, probabilities=True, prefix=prefix, text=example.text)
     return {**row, f"{prefix}where": example.where, f"{prefix}gold": example.label}
 
 

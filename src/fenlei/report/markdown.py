@@ -77,7 +77,9 @@ def _mistakes(page: Page) -> Iterable[str]:
     rows = []
     for one in page.mistakes[:SHOWN_MISTAKES]:
         suspected = "yes" if one.label_suspected else ""
-        rows.append((one.example.where, excerpt(one.example.text), one.gold, one.predicted, percent(one.confidence), suspected))
+        rows.append(
+            (one.example.where, excerpt(one.passage or one.example.text), one.gold, one.predicted, percent(one.confidence), suspected)
+        )
     if rows:
         yield "## Most confident errors"
         yield _table(("Row", "Text", "Labelled", "Predicted", "Confidence", "Label suspected"), rows)

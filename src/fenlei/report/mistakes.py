@@ -29,6 +29,8 @@ class Mistake:
     gold_probability: float
     label_suspected: bool = False
     """Whether the label, not the model, is probably wrong."""
+    passage: str | None = None
+    """The words that counted most, where the text was read in windows."""
 
 
 @dataclass(frozen=True)

@@ -97,6 +97,7 @@ def facts(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         "Labels": len(manifest["labels"]) if "labels" in manifest else None,
         "Rows trained on": data.get("rows", {}).get("train"),
         "Longest input": f"{manifest['max_length']:,} tokens" if "max_length" in manifest else None,
+        "Longer texts": manifest.get("length_rule"),
         "Confidence": _calibration(manifest),
         "Trained": manifest.get("created"),
     }

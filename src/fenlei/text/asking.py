@@ -1,6 +1,7 @@
 """Texts to token ids for the generate method: the prompt before them kept apart, the tree of answers after them.
 
-Only the text is ever shortened, at its end, to what the prompt, its labels, the longest answer and the answer's end leave of `max_length`.
+Only the text is ever shortened, or read in windows, to what the prompt, its labels, the longest answer and the answer's end leave of
+`max_length`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fenlei.config import Long
 from fenlei.errors import ConfigError, RequestError
 from fenlei.labels import LabelSet
 from fenlei.text.answers import answer_path, answer_tree, check_distinct
 from fenlei.text.instructions import Instruction
-from fenlei.text.prompts import CHUNK_ROWS, EncodedTexts, Question
+from fenlei.text.prompts import EncodedTexts, Question, chunks, shortened
 from fenlei.text.tokens import control_ids, plain_ids
+from fenlei.text.windows import WINDOWED, encode_in_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,11 +34,14 @@ Candidates = Sequence[Sequence[str] | None]
 class QuestionEncoder:
     """Texts to token ids under one instruction, one label set and one length limit."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: Instruction, labels: LabelSet, max_length: int) -> None:
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, instruction: Instruction, labels: LabelSet, max_length: int, long: Long = "truncate"
+    ) -> None:
         self._tokenizer = tokenizer
         self.instruction = instruction
         self.labels = labels
         self.max_length = max_length
+        self.long = long
         self._end = control_ids(tokenizer, instruction.terminator)
         space = instruction.leading_space
         self._answers = dict(zip(labels, plain_ids(tokenizer, [space + name for name in labels]), strict=True))
@@ -47,7 +53,7 @@ class QuestionEncoder:
 
     def with_labels(self, labels: LabelSet) -> QuestionEncoder:
         """The same instruction with other labels."""
-        return QuestionEncoder(self._tokenizer, self.instruction, labels, self.max_length)
+        return QuestionEncoder(self._tokenizer, self.instruction, labels, self.max_length, self.long)
 
     def question(self, candidates: Sequence[str] | None = None) -> Question:
         """What is asked with these labels, in their order; None: with all. ConfigError where they leave no room for a text."""
@@ -84,6 +90,17 @@ class QuestionEncoder:
         return self._encode(texts, questions)
 
     def _encode(self, texts: Sequence[str], questions: Sequence[Question]) -> EncodedTexts:
+        if self.long not in WINDOWED:
+            return self._inputs(texts, questions)
+        rooms = [question.room for question in questions]
+        return encode_in_windows(
+            texts, rooms, self._count, lambda windows, rows: self._inputs(windows, [questions[row] for row in rows.tolist()])
+        )
+
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for chunk in chunks(texts) for ids in plain_ids(self._tokenizer, chunk)]
+
+    def _inputs(self, texts: Sequence[str], questions: Sequence[Question]) -> EncodedTexts:
         places: dict[int, int] = {}
         different: list[Question] = []
         asked = np.zeros(len(texts), dtype=np.int32)
@@ -94,12 +111,12 @@ class QuestionEncoder:
             asked[row] = places[id(question)]
         pieces: list[np.ndarray] = []
         cut: list[int] = []
-        for first in range(0, len(texts), CHUNK_ROWS):
-            for row, ids in enumerate(plain_ids(self._tokenizer, texts[first : first + CHUNK_ROWS]), start=first):
-                question = different[asked[row]]
-                kept = ids[: question.room]
-                cut.append(len(ids) - len(kept))
-                pieces.append(np.array([*kept, *question.after, *question.tree.tokens], dtype=np.int32))
+        encoded = (ids for chunk in chunks(texts) for ids in plain_ids(self._tokenizer, chunk))
+        for row, ids in enumerate(encoded):
+            question = different[asked[row]]
+            kept = shortened(ids, question.room, self.long)
+            cut.append(len(ids) - len(kept))
+            pieces.append(np.array([*kept, *question.after, *question.tree.tokens], dtype=np.int32))
         flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
         starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces], dtype=np.int64)]).astype(np.int64)
         return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32), tuple(different), asked)

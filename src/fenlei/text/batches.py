@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fenlei.text.prompts import EncodedTexts, Question
+from fenlei.text.windows import as_windows
 
 WINDOW_BATCHES = 50
 """Batches that are sorted by length together in training: wide enough to pad little, narrow enough to keep the order random."""
@@ -43,6 +44,33 @@ def collate(encoded: EncodedTexts, rows: Sequence[int], pad_id: int) -> Batch:
         mask[at, : len(piece)] = 1
     asked = () if encoded.asked is None else tuple(encoded.questions[encoded.asked[row]] for row in rows)
     return Batch(torch.from_numpy(ids), torch.from_numpy(mask), asked)
+
+
+@dataclass(frozen=True)
+class DocumentBatch:
+    """Documents that are read in windows, their windows in batches of like length."""
+
+    parts: tuple[Batch, ...]
+    order: torch.Tensor
+    """int64 (windows,): for each window, one document's after the other's, its place among those of all parts."""
+    counts: torch.Tensor
+    """int64 (documents,): windows of each."""
+    recompute: bool
+    """Whether all parts together are more than what may go through the network at once."""
+
+
+def batch_of(encoded: EncodedTexts, rows: Sequence[int], pad_id: int, budget: int) -> Batch | DocumentBatch:
+    """The rows as the network reads them: one batch, or the windows of documents in batches of at most `budget` tokens."""
+    if encoded.windows is None:
+        return collate(encoded, rows, pad_id)
+    windows = as_windows(encoded, rows)
+    lengths = windows.lengths
+    groups = list(by_token_budget(lengths, range(len(windows)), budget))
+    order = np.empty(len(windows), dtype=np.int64)
+    order[np.concatenate(groups)] = np.arange(len(windows))
+    parts = tuple(collate(windows, group, pad_id) for group in groups)
+    padded = sum(len(group) * int(lengths[group].max()) for group in groups)
+    return DocumentBatch(parts, torch.from_numpy(order), torch.from_numpy(encoded.windows.counts[list(rows)]), padded > budget)
 
 
 def by_token_budget(lengths: Sequence[int] | np.ndarray, rows: Sequence[int], budget: int) -> Iterator[list[int]]:

@@ -1,19 +1,21 @@
 """The prompt rule and the length rule: how a text becomes token ids, in training, evaluation, prediction and service alike.
 
-An input is `specials + prompt before + TEXT + prompt after + specials`. Only TEXT is ever shortened, at its end; what was cut is
-counted. Each part is tokenised for itself, so that the prompt's ids never depend on the text.
+An input is `specials + prompt before + TEXT + prompt after + specials`. Only TEXT is ever shortened, at its end or in its middle, or read
+in windows; what was cut is counted. Each part is tokenised for itself, so that the prompt's ids never depend on the text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fenlei.config import Long
 from fenlei.errors import ConfigError, ModelError, first_line
 from fenlei.text.answers import AnswerTree
+from fenlei.text.windows import WINDOWED, Windows, as_windows, encode_in_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,7 +29,7 @@ PROMPTS = {
 PROBES = ("a", "的", "1", "の", "я", "가")
 """Texts that the tokenizer is looked at with, the first that it has a token for: one that knows no Latin letter may be silent on `a`."""
 
-CHUNK_ROWS = 4096
+CHUNK_ROWS, CHUNK_CHARACTERS = 4096, 4_000_000
 """Texts given to the tokenizer at once: enough for its threads, little enough that Python lists of ids stay small."""
 
 
@@ -62,6 +64,8 @@ class EncodedTexts:
     """For the generate method, the different ones; a row then is the text, what follows it, and the nodes of the tree of answers."""
     asked: np.ndarray | None = None
     """int32 (rows,): the question of each row."""
+    windows: Windows | None = None
+    """Where a row is not one input but several, end to end: which."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -70,7 +74,9 @@ class EncodedTexts:
         return self.ids[self.starts[row] : self.starts[row + 1]]
 
     def prompt(self, row: int) -> np.ndarray:
-        """All that the model reads of a row before it answers."""
+        """All that the model reads of a row (of its first window) before it answers."""
+        if self.windows is not None:
+            return as_windows(self, [row]).prompt(0)
         if self.asked is None:
             return self[row]
         question = self.questions[self.asked[row]]
@@ -86,11 +92,16 @@ class EncodedTexts:
         total: np.ndarray = own + before[self.asked]
         return total
 
+    @property
+    def longest_input(self) -> int:
+        """Tokens of the longest row, or of the longest window where rows are read in windows."""
+        return int((self.lengths if self.windows is None else np.diff(self.windows.starts)).max())
+
 
 class TextEncoder:
     """Texts to token ids under one prompt and one length limit."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str | None, max_length: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str | None, max_length: int, long: Long = "truncate") -> None:
         template = PROMPTS.get(prompt or "", prompt) or "{text}"
         before, _, after = template.partition("{text}")
         specials_before, specials_after = special_ids(tokenizer)
@@ -99,6 +110,7 @@ class TextEncoder:
         self._after = [*_plain_ids(tokenizer, after), *specials_after]
         self.template = template
         self.max_length = max_length
+        self.long = long
         self.room = max_length - len(self._before) - len(self._after)
         if self.room < 1:
             raise ConfigError(
@@ -107,10 +119,15 @@ class TextEncoder:
             )
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
+        if self.long in WINDOWED:
+            return encode_in_windows(texts, [self.room] * len(texts), self._count, lambda windows, _: self._encode(windows))
+        return self._encode(texts)
+
+    def _encode(self, texts: Sequence[str]) -> EncodedTexts:
         pieces, lengths, cut = [], [], []
-        for first in range(0, len(texts), CHUNK_ROWS):
-            for ids in _token_ids(self._tokenizer, texts[first : first + CHUNK_ROWS]):
-                kept = ids[: self.room]
+        for chunk in chunks(texts):
+            for ids in _token_ids(self._tokenizer, chunk):
+                kept = shortened(ids, self.room, self.long)
                 cut.append(len(ids) - len(kept))
                 row = np.array([*self._before, *kept, *self._after] or [self._stand_in], dtype=np.int32)
                 pieces.append(row)
@@ -119,11 +136,40 @@ class TextEncoder:
         starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
         return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32))
 
+    def _count(self, texts: Sequence[str]) -> list[int]:
+        return [len(ids) for chunk in chunks(texts) for ids in _token_ids(self._tokenizer, chunk)]
+
     @property
     def _stand_in(self) -> int:
         """What an empty text is read as, so that there is a last token to pool: eos, or else whatever pads."""
         eos, pad = self._tokenizer.eos_token_id, self._tokenizer.pad_token_id
         return int(eos if eos is not None else pad)
+
+
+def shortened(ids: Sequence[int], room: int, long: Long) -> Sequence[int]:
+    """The length rule: what is read of a text's ids where at most `room` can be.
+
+    `head-tail` keeps as much of its beginning as of its end (Sun et al. 2019, "How to fine-tune BERT for text classification"), the others
+    the beginning.
+    """
+    if long != "head-tail" or len(ids) <= room:
+        return ids[:room]
+    tail = room // 2
+    return [*ids[: room - tail], *ids[len(ids) - tail :]]
+
+
+def chunks(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in groups for the tokenizer, at most CHUNK_ROWS of about CHUNK_CHARACTERS together."""
+    chunk: list[str] = []
+    size = 0
+    for text in texts:
+        if chunk and (len(chunk) == CHUNK_ROWS or size + len(text) > CHUNK_CHARACTERS):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(text)
+        size += len(text)
+    if chunk:
+        yield chunk
 
 
 def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

@@ -59,7 +59,7 @@ def question_encoder(
 ) -> QuestionEncoder:
     """The encoder that the run will be trained, measured and used with."""
     instruction = compose(tokenizer, config.prompt, dataset.labels.names, dataset.label_notes, shots)
-    encoder = QuestionEncoder(tokenizer, instruction, dataset.labels, int(config.max_length or 0))
+    encoder = QuestionEncoder(tokenizer, instruction, dataset.labels, int(config.max_length or 0), config.long or "truncate")
     if any(row.candidates is None for row in dataset.train):
         encoder.question()  # too many labels show before the model is loaded
     return encoder

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fenlei.config import ModelConfig, OptimizationConfig, Tuning
+from fenlei.config import Long, ModelConfig, OptimizationConfig, Tuning
 from fenlei.models.backbone import DEFAULT_MAX_LENGTH
 from fenlei.models.devices import SMALL_MODEL_PARAMETERS
+from fenlei.text.windows import WINDOWED
 
 LORA_FROM_PARAMETERS = 100_000_000
 REFERENCE_PARAMETERS = 5e8
@@ -15,6 +17,11 @@ MANY_ROWS = 20_000
 LEAST_STEPS = 700
 """Optimiser steps a run should have before few rows stop mattering for the number of epochs."""
 FEW_STEPS, USUAL_BATCH, LEAST_BATCH, MOST_EPOCHS = 350, 32, 8, 12
+
+WINDOW_LENGTH = 512
+"""Tokens of a window: enough to say what it is about, few enough that several make a document."""
+WORTH_READING = 0.1
+"""Share of all tokens that truncation may leave unread before something is done about it."""
 
 
 @dataclass(frozen=True)
@@ -84,11 +91,36 @@ def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, r
     return float(epochs), Choice("epochs", epochs, why)
 
 
+def choose_long(config: ModelConfig, lengths: Sequence[int], model_takes: int) -> tuple[Long, Choice | None]:
+    """What is read of long texts: all in windows (generate: beginning and end), where truncation would leave much unread.
+
+    `lengths`: tokens of training texts.
+    """
+    if config.long is not None:
+        return config.long, None
+    room = min(config.max_length or DEFAULT_MAX_LENGTH, model_takes)
+    longer = sum(length > room for length in lengths) / len(lengths)
+    unread = sum(max(0, length - room) for length in lengths) / max(1, sum(lengths))
+    found = f"{longer:.0%} of the training texts are longer than {room:,} tokens, and {unread:.0%} of all tokens lie beyond"
+    if not longer:
+        return "truncate", None
+    if unread < WORTH_READING:
+        return "truncate", Choice("long", "truncate", found)
+    if config.method == "generate":
+        return "head-tail", Choice("long", "head-tail", f"{found}: beginning and end are read; --long windows reads all, and takes longer")
+    return "windows", Choice("long", "windows", f"{found}: all is read, in windows; --long truncate is faster")
+
+
 def choose_max_length(config: ModelConfig, model_takes: int) -> tuple[int, Choice | None]:
     """What was asked for, within what the model takes."""
     if config.max_length is not None:
         if config.max_length <= model_takes:
             return config.max_length, None
         return model_takes, Choice("max_length", model_takes, f"all that the model takes, {config.max_length} were asked for")
+    if config.long == "full":
+        return model_takes, Choice("max_length", model_takes, "tokens, all that the model takes")
+    if config.long in WINDOWED:
+        length = min(WINDOW_LENGTH, model_takes)
+        return length, Choice("max_length", length, "tokens of a window; longer texts are read in several")
     length = min(DEFAULT_MAX_LENGTH, model_takes)
-    return length, Choice("max_length", length, "tokens; longer texts are shortened at their end and counted")
+    return length, Choice("max_length", length, "tokens; longer texts are shortened and counted")

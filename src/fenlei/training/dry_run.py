@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from fenlei.config import RunConfig
-from fenlei.text.batches import by_token_budget, collate
+from fenlei.text.batches import batch_of, by_token_budget
 from fenlei.training.objectives import choose_loss
 from fenlei.training.setup import Setup, prepare
 
@@ -99,9 +99,10 @@ def _try(setup: Setup) -> float:
 
 def _forward_backward(setup: Setup, rows: list[int]) -> None:
     gold, loss = torch.from_numpy(setup.label_ids), choose_loss(setup.config)
-    for group in by_token_budget(setup.train.lengths, rows, setup.config.optimization.batch_tokens):
+    budget = setup.config.optimization.batch_tokens
+    for group in by_token_budget(setup.train.lengths, rows, budget):
         with torch.autocast(setup.device.type, setup.autocast or torch.bfloat16, enabled=setup.autocast is not None):
-            logits = setup.method(collate(setup.train, group, setup.method.pad_id)).logits
+            logits = setup.method(batch_of(setup.train, group, setup.method.pad_id, budget)).logits
         loss(logits, gold[group].to(logits.device)).backward()
 
 

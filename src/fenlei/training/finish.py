@@ -25,21 +25,33 @@ from fenlei.errors import DataError
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.checksums import checksums
-from fenlei.inference.loading import HEAD_FILE, encode_examples, load_run_from
+from fenlei.inference.loading import HEAD_FILE, POOLING_FILE, encode_examples, load_run_from
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import DevScores, save_novelty, save_scores
 from fenlei.models.backbone import in_head, is_decoder, quiet_transformers
 from fenlei.models.baseline import Baseline
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
+from fenlei.models.head import HeadMethod
 from fenlei.models.hub import is_local, resolved_revision
 from fenlei.text.asking import QuestionEncoder
+from fenlei.text.windows import WINDOWED
 from fenlei.training.model_card import model_card
 from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, make_promises
 from fenlei.training.setup import Setup
 
 TEST_ROWS = "test.jsonl"
 """Rows that the run itself set aside for test."""
+
+
+LENGTH_RULES = {
+    "truncate": "the text is cut at its end",
+    "full": "the text is cut at its end",
+    "head-tail": "the text is cut in its middle",
+    "windows": "the text is read in overlapping windows, joined by attention",
+    "mean": "the text is read in overlapping windows, joined by their mean",
+    "max": "the text is read in overlapping windows, joined by their maximum",
+}
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,10 @@ def _save_model(setup: Setup, folder: Path) -> None:
     if tuning == "frozen" or (tuning == "full" and setup.head_kind not in ("linear", None)):
         head = {key: value.contiguous() for key, value in stock.state_dict().items() if in_head(stock, key)}
         save_file(head, folder / HEAD_FILE)
+    if isinstance(setup.method, HeadMethod) and setup.method.pooling is not None:
+        weights = {key: value.contiguous() for key, value in setup.method.pooling.state_dict().items()}
+        if weights:
+            save_file(weights, folder / POOLING_FILE)
     setup.tokenizer.save_pretrained(folder)
 
 
@@ -121,7 +137,8 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "head": setup.head_kind,
         "prompt": setup.encoder.template,
         "max_length": setup.encoder.max_length,
-        "length_rule": "the text is cut at its end",
+        "long": setup.encoder.long,
+        "length_rule": _length_rule(setup),
         **_method_facts(setup),
         "layers": model.layers,
         "base_model": {
@@ -145,6 +162,12 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "libraries": library_versions(),
     }
+
+
+def _length_rule(setup: Setup) -> str:
+    if isinstance(setup.encoder, QuestionEncoder) and setup.encoder.long in WINDOWED:
+        return "the text is read in overlapping windows, whose scores are averaged"
+    return LENGTH_RULES[setup.encoder.long]
 
 
 def _method_facts(setup: Setup) -> dict[str, Any]:

@@ -27,7 +27,9 @@ from fenlei.models.allocator import keep_freed_memory
 from fenlei.models.backbone import is_decoder, quiet_transformers
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
+from fenlei.models.passages import frozen_states
 from fenlei.text.prompts import EncodedTexts
+from fenlei.text.windows import as_windows
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
@@ -274,7 +276,7 @@ def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMe
     def evaluate(method: HeadMethod | GenerateMethod) -> dict[str, float]:
         if vectors is not None and isinstance(method, HeadMethod):
             with torch.inference_mode():
-                logits = method.classify(torch.from_numpy(np.array(vectors))).cpu().numpy()
+                logits = method(frozen_states(vectors, setup.selecting, range(len(gold)))).logits.cpu().numpy()
         else:
             logits = ranks.summed(score(method, setup.selecting, len(labels), autocast=autocast, only=own).logits)
         metrics = compute_metrics(gold, probabilities(logits), labels)
@@ -286,7 +288,8 @@ def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMe
 
 
 def _vectors(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
-    """What a frozen decoder says of every row; None where the backbone learns, or pools in ways of its own."""
+    """What a frozen decoder says of every row, or window of one; None where the backbone learns, or pools in ways of its own."""
     if setup.config.model.tuning != "frozen" or not isinstance(setup.method, HeadMethod) or not is_decoder(setup.method.stock):
         return None
-    return cached_vectors(setup.method, setup.base, encoded)
+    inputs = encoded if encoded.windows is None else as_windows(encoded, range(len(encoded)))
+    return cached_vectors(setup.method, setup.base, inputs)

@@ -34,7 +34,8 @@ pipeline_tag: text-classification
 {per_class}
 
 Confidence: {"calibrated" if manifest["calibrated"] else "not calibrated"}, temperature {manifest["temperature"]:.3f}, expected calibration
-error {metrics.expected_calibration_error:.3f}. Inputs longer than {manifest["max_length"]} tokens are cut at the end of the text.
+error {metrics.expected_calibration_error:.3f}. Where an input would be longer than {manifest["max_length"]} tokens,
+{manifest["length_rule"]}.
 
 ```python
 from fenlei import Classifier

@@ -22,6 +22,7 @@ from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples
 from fenlei.inference.trust import check_promises
 from fenlei.models.backbone import (
+    UNLIMITED,
     backbone_parameters,
     checkpoint_activations,
     classifier_labels,
@@ -36,14 +37,26 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
 from fenlei.models.hub import resolve_model
 from fenlei.models.lora import add_lora
+from fenlei.models.passages import choose_pooling
 from fenlei.models.quantized import quantize_below_adapters
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.prompts import EncodedTexts, TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
-from fenlei.training.defaults import Choice, choose_batch_size, choose_epochs, choose_learning_rate, choose_max_length, choose_tuning
+from fenlei.training.defaults import (
+    Choice,
+    choose_batch_size,
+    choose_epochs,
+    choose_learning_rate,
+    choose_long,
+    choose_max_length,
+    choose_tuning,
+)
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import plan_memory
 from fenlei.training.promises import read_out_of_scope
+
+MEASURED_TEXTS = 2000
+"""Training texts whose lengths decide how long ones are read."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +138,10 @@ def prepare(
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     tokenizer = load_tokenizer(base)
     parameters = backbone_parameters(base, config.model.layers)
-    config, choices = _fill_in(config, len(dataset.train) + len(unlabelled), parameters, longest_input(load_config(base)))
+    model_takes = longest_input(load_config(base))
+    config, reading = _with_long(config, dataset, tokenizer, model_takes)
+    config, choices = _fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes)
+    choices = [*reading, *choices]
     dataset, encoder = _encoder(config, dataset, tokenizer)
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
@@ -154,7 +170,7 @@ def prepare(
         precision.reason,
         *_head_note(base, dataset, kind),
         f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
-        *_cut_note(train, encoder.max_length),
+        *_length_note(train, encoder.max_length),
     )
     label_ids = np.array(dataset.labels.ids([str(example.label) for example in dataset.train]), dtype=np.int64)
     return Setup(
@@ -180,11 +196,19 @@ def _within_memory(
         method,
         str(options.memory),
         batch_tokens=options.batch_tokens,
-        longest_row=int(train.lengths.max()),
+        longest_row=train.longest_input,
         checkpointing=options.gradient_checkpointing,
         autocast=training_autocast(config, precision),
     )
     return config.replace(batch_tokens=plan.batch_tokens, gradient_checkpointing=plan.gradient_checkpointing), plan.choice
+
+
+def _with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int) -> tuple[RunConfig, list[Choice]]:
+    """The configuration with a way of reading long texts, by the lengths of training texts evenly spread."""
+    sample = dataset.train[:: -(-len(dataset.train) // MEASURED_TEXTS)]
+    lengths = TextEncoder(tokenizer, None, UNLIMITED).encode([example.text for example in sample]).lengths
+    long, choice = choose_long(config.model, lengths.tolist(), model_takes)
+    return config.replace(long=long), [choice] if choice else []
 
 
 def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
@@ -203,7 +227,7 @@ def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) ->
 def _encoder(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, TextEncoder | QuestionEncoder]:
     """How texts become ids, and the dataset as the method needs it."""
     if config.model.method == "head":
-        return dataset, TextEncoder(tokenizer, config.model.prompt, int(config.model.max_length or 0))
+        return dataset, TextEncoder(tokenizer, config.model.prompt, int(config.model.max_length or 0), config.model.long or "truncate")
     dataset, shots = take_shots(with_candidates(dataset), config.model.shots, config.optimization.seed)
     return dataset, question_encoder(tokenizer, config.model, dataset, shots)
 
@@ -219,18 +243,19 @@ def _build(
     dtype = torch.float32 if tuning == "full" else precision.weights
     network: Any = load_network(base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype)
     kind: str = config.model.head
+    hidden = network.config.get_text_config().hidden_size
     if head is not None:
         kind = "custom"
         install_head(network, head)
     elif kind == "mlp":
-        install_head(network, MlpHead(network.config.get_text_config().hidden_size, len(dataset.labels)))
+        install_head(network, MlpHead(hidden, len(dataset.labels)))
     if config.optimization.gradient_checkpointing:
         checkpoint_activations(network)
     if tuning == "lora":
         network = add_lora(network, config.model)
     elif tuning == "frozen":
         freeze_backbone(network)
-    return HeadMethod(network, pad_id), kind
+    return HeadMethod(network, pad_id, choose_pooling(config.model.long or "truncate", hidden)), kind
 
 
 def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
@@ -258,7 +283,12 @@ def _build_generate(config: RunConfig, base: Path, pad_id: int, precision: Preci
     return GenerateMethod(network, pad_id, correct_prior=tuning == "none" if correct is None else correct)
 
 
-def _cut_note(encoded: EncodedTexts, max_length: int) -> list[str]:
+def _length_note(encoded: EncodedTexts, max_length: int) -> list[str]:
+    """What was cut; of texts in windows, how many there are."""
+    if encoded.windows is not None:
+        several = int((encoded.windows.counts > 1).sum())
+        windows = f"{len(encoded.windows.spans):,} windows of at most {max_length} tokens"
+        return [f"{several:,} of {len(encoded):,} training texts are read in more than one window: {windows} in all"]
     cut = int((encoded.tokens_cut > 0).sum())
     if not cut:
         return []

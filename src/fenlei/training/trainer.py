@@ -29,7 +29,8 @@ from fenlei.artifact import COMPLETE
 from fenlei.errors import ArtifactError
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
-from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate
+from fenlei.models.passages import frozen_states
+from fenlei.text.batches import LengthGroupedBatches, batch_of, by_token_budget
 from fenlei.text.prompts import EncodedTexts
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 from fenlei.training.lessons import Taught
@@ -134,9 +135,9 @@ class RowTrainer(Trainer):
 
     def _logits(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
         if self._vectors is not None:
-            return cast(torch.Tensor, model(torch.from_numpy(self._vectors[rows])).logits)
+            return cast(torch.Tensor, model(frozen_states(self._vectors, self._encoded, rows)).logits)
         with self._autocast():
-            return cast(torch.Tensor, model(collate(self._encoded, rows, self._method.pad_id)).logits)
+            return cast(torch.Tensor, model(batch_of(self._encoded, rows, self._method.pad_id, self._batch_tokens)).logits)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Where the gradients are no numbers they are dropped: a step without any moves no weight."""

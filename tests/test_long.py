@@ -1,0 +1,329 @@
+"""Long documents: read in windows, trained end to end within the token budget, and the same in memory, saved and loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fenlei import Classifier, train
+from fenlei.cli.main import main
+from fenlei.config import ModelConfig, RunConfig
+from fenlei.errors import ArtifactError, ConfigError
+from fenlei.export.merged import export_merged
+from fenlei.inference.bulk import predict_file
+from fenlei.inference.scoring import score
+from fenlei.models.head import HeadMethod
+from fenlei.models.passages import AttentionPooling, MaxPooling, MeanPooling, Pooling
+from fenlei.report.evaluation import evaluate_run
+from fenlei.text.batches import DocumentBatch, batch_of
+from fenlei.text.prompts import TextEncoder
+from fenlei.training.defaults import choose_long
+from fenlei.training.setup import Setup, prepare
+
+FILLER = ["这是一句没有内容的话。", "后来又说了一些别的。", "大家都知道这件事情。", "天气还是和昨天一样。"]
+TOLD = {"体育": "球队昨晚赢了比赛，球迷欢呼。", "财经": "股市大涨，央行宣布降准。"}
+
+
+def long_rows(count: int, sentences: int = 14) -> list[dict[str, str]]:
+    """Documents in which one sentence, at any place, tells the label."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for at in range(count):
+        label = list(TOLD)[at % 2]
+        told = [FILLER[one] for one in generator.integers(0, len(FILLER), sentences)]
+        told[int(generator.integers(0, sentences))] = TOLD[label]
+        rows.append({"text": "".join(told), "label": label})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("long") / "long.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in long_rows(60)), encoding="utf-8")
+    return path
+
+
+def options(long_file: Path, model: Path, **more: Any) -> dict[str, Any]:
+    return {"data": str(long_file), "model": str(model), "device": "cpu", "long": "windows", "max_length": 48, "baseline": False, **more}
+
+
+def prepared(long_file: Path, model: Path, **more: Any) -> Setup:
+    return prepare(RunConfig.from_options(options(long_file, model, **more)))
+
+
+def gradients(setup: Setup, rows: list[int], budget: int) -> dict[str, torch.Tensor]:
+    setup.method.zero_grad()
+    batch = batch_of(setup.train, rows, setup.method.pad_id, budget)
+    gold = torch.from_numpy(setup.label_ids[rows])
+    torch.nn.functional.cross_entropy(setup.method(batch).logits, gold).backward()
+    return {name: weight.grad.clone() for name, weight in setup.method.named_parameters() if weight.grad is not None}
+
+
+@pytest.mark.parametrize(("tuning", "method"), [("lora", "head"), ("full", "head"), ("lora", "generate")])
+def test_the_gradient_is_exact_however_small_the_budget(long_file: Path, tiny_qwen: Path, tuning: str, method: str) -> None:
+    """Many windows at once, or a few and computed again: the same gradient, of the backbone and of what joins the windows."""
+    more = {"max_length": 120} if method == "generate" else {}
+    setup = prepared(long_file, tiny_qwen, tuning=tuning, method=method, **more)
+    setup.method.train()
+    if isinstance(setup.method, HeadMethod):
+        assert isinstance(setup.method.pooling, AttentionPooling)
+        torch.nn.init.normal_(setup.method.pooling.score.weight)
+    small = batch_of(setup.train, [0, 1, 2], 0, 64)
+    assert isinstance(small, DocumentBatch)
+    assert small.recompute
+    assert len(small.parts) > 2
+    whole, divided = gradients(setup, [0, 1, 2], 100_000), gradients(setup, [0, 1, 2], 64)
+    assert whole.keys() == divided.keys()
+    assert {name for name, weight in setup.method.named_parameters() if weight.requires_grad} == whole.keys()
+    for name, gradient in whole.items():
+        torch.testing.assert_close(divided[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def kept_for_backward(setup: Setup, rows: list[int], budget: int) -> int:
+    """Bytes of the largest set of activations that autograd holds at the end of a forward pass."""
+    own = {weight.untyped_storage().data_ptr() for weight in setup.method.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    batch = batch_of(setup.train, rows, setup.method.pad_id, budget)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = setup.method(batch)
+    assert output.logits.requires_grad
+    return sum(kept.values())
+
+
+def test_memory_is_bounded_by_the_budget(tmp_path: Path, tiny_qwen: Path) -> None:
+    """A document of four times the windows holds hardly more for the backward pass."""
+    path = tmp_path / "long.jsonl"
+    rows = [*long_rows(20, sentences=40), *long_rows(2, sentences=160)]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    setup = prepared(path, tiny_qwen, tuning="lora", dev_ratio=0.1)
+    setup.method.train()
+    lengths = setup.train.lengths
+    long, longer = int(np.argsort(lengths)[len(lengths) // 2]), int(lengths.argmax())
+    assert lengths[longer] > 3 * lengths[long]
+    assert kept_for_backward(setup, [longer], 10**6) > 3 * kept_for_backward(setup, [long], 10**6)
+    assert kept_for_backward(setup, [longer], 256) < 0.3 * kept_for_backward(setup, [long], 10**6)
+
+
+@pytest.mark.parametrize("pooling", [MeanPooling(), MaxPooling(), AttentionPooling(8)])
+def test_documents_beside_each_other_do_not_mix(pooling: Pooling) -> None:
+    if isinstance(pooling, AttentionPooling):
+        torch.nn.init.normal_(pooling.score.weight)
+    states, counts = torch.randn(9, 8), torch.tensor([3, 1, 5])
+    joined, weights = pooling(states, states, counts)
+    alone = [pooling(part, part, torch.tensor([len(part)])) for part in states.split([3, 1, 5])]
+    torch.testing.assert_close(joined, torch.cat([one for one, _ in alone]))
+    torch.testing.assert_close(joined[1], states[3], msg="one window is its document")
+    if weights is not None:
+        torch.testing.assert_close(weights, torch.cat([one for _, one in alone if one is not None]))
+        torch.testing.assert_close(torch.stack([one.sum() for one in weights.split([3, 1, 5])]), torch.ones(3))
+
+
+def test_attention_knows_the_place_of_a_window() -> None:
+    pooling = AttentionPooling(4)
+    torch.nn.init.normal_(pooling.score.weight)
+    same = torch.ones(4, 4)
+    _, weights = pooling(same, same, torch.tensor([4]))
+    assert weights is not None
+    assert len(set(weights.tolist())) == 4
+
+
+def test_attention_finds_the_passage_that_tells(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Trained end to end, saved and loaded; the weightiest passage is mostly the one with the telling sentence."""
+    run = tmp_path / "run"
+    train(out=run, **options(long_file, tiny_qwen, tuning="full", learning_rate=3e-3, epochs=12, batch_size=8))
+    classifier = Classifier.load(run, device="cpu")
+    rows = long_rows(40)
+    texts = [row["text"] for row in rows]
+    predictions = classifier.predict(texts)
+    right = [one.label == row["label"] for one, row in zip(predictions, rows, strict=True)]
+    assert np.mean(right) > 0.9
+    found = []
+    for row, one in zip(rows, predictions, strict=True):
+        assert one.passages is not None
+        assert sum(passage.weight for passage in one.passages) == pytest.approx(1, abs=1e-4)
+        told = row["text"].index(TOLD[row["label"]])
+        best = max(one.passages, key=lambda passage: passage.weight)
+        found.append(best.begin <= told < best.end)
+    assert np.mean(found) > 0.7
+    alone = np.concatenate([classifier.predict_proba([text]) for text in texts[:8]])
+    np.testing.assert_allclose(alone, classifier.predict_proba(texts[:8]), atol=1e-5)
+    manifest = json.loads((run / "fenlei.json").read_text(encoding="utf-8"))
+    assert (manifest["long"], manifest["max_length"]) == ("windows", 48)
+    assert (run / "model" / "windows.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("tuning", "long", "model"),
+    [("frozen", "windows", "tiny_qwen"), ("lora", "windows", "tiny_bert"), ("frozen", "max", "tiny_llama"), ("lora", "mean", "tiny_qwen")],
+)
+def test_saved_is_what_was_trained(
+    long_file: Path, tmp_path: Path, tuning: str, long: str, model: str, request: pytest.FixtureRequest
+) -> None:
+    """The network in memory and the run loaded back give the same; with frozen, from cached vectors of windows."""
+    run, base = tmp_path / "run", request.getfixturevalue(model)
+    more = options(long_file, base, tuning=tuning, long=long, learning_rate=1e-2, max_steps=4)
+    result = train(out=run, **more)
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    last = [entry for entry in metrics["history"] if "eval_accuracy" in entry]
+    assert any(entry["eval_accuracy"] == pytest.approx(result.metrics.accuracy) for entry in last)
+    texts = [row["text"] for row in long_rows(6)]
+    first, again = (Classifier.load(run, device="cpu").logits(texts) for _ in range(2))
+    np.testing.assert_array_equal(first.logits, again.logits)
+    assert first.windows is not None
+    assert (first.weights is None) == (long == "mean")
+
+
+def test_the_saved_attention_is_read_back(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(out=run, **options(long_file, tiny_qwen, tuning="frozen", learning_rate=1e-1, max_steps=6))
+    texts = [long_rows(2)[0]["text"]]
+    before = Classifier.load(run, device="cpu").logits(texts)
+    assert before.weights is not None
+    assert np.ptp(before.weights) > 1e-4, "attention has learned something"
+    (run / "model" / "windows.safetensors").unlink()
+    with pytest.raises(ArtifactError, match=r"windows\.safetensors"):
+        Classifier.load(run, device="cpu")
+
+
+def test_generate_averages_the_scores_of_windows(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(out=run, **options(long_file, tiny_qwen, tuning="none", method="generate", max_length=120))
+    classifier = Classifier.load(run, device="cpu")
+    text = "".join(FILLER) * 6
+    scores = classifier.logits([text])
+    assert scores.windows is not None
+    assert len(scores.windows.spans) > 1
+    each = classifier.logits([text[begin:end] for begin, end in scores.windows.spans.tolist()])
+    np.testing.assert_allclose(scores.logits[0], each.logits.mean(axis=0), atol=1e-4)
+    assert classifier.predict([text])[0].passages is None, "all count the same"
+    with_labels = classifier.logits([text, "短"], labels=["体育", "财经", "科技"])
+    assert with_labels.logits.shape == (2, 3)
+
+
+def test_full_reads_all_that_the_model_takes_and_head_tail_both_ends(long_file: Path, tiny_qwen: Path) -> None:
+    full = prepared(long_file, tiny_qwen, tuning="lora", long="full", max_length=None)
+    assert full.encoder.max_length == 256
+    tail = prepared(long_file, tiny_qwen, tuning="lora", long="head-tail")
+    whole = TextEncoder(tail.tokenizer, None, 100_000).encode([example.text for example in tail.dataset.train])
+    assert whole.longest_input > 256
+    np.testing.assert_array_equal(full.train[0], whole[0][:256])
+    np.testing.assert_array_equal(tail.train[0], [*whole[0][:24], *whole[0][-24:]])
+    assert tail.train.tokens_cut[0] == len(whole[0]) - 48
+
+
+def test_a_document_of_200_000_characters_and_odd_ones(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train(out=run, **options(long_file, tiny_qwen, tuning="frozen", max_steps=2, layers=1, max_length=250))
+    texts = ["央行宣布降准" * 33_334, "", " \n" * 500, "。", "短。"]
+    predictions = Classifier.load(run, device="cpu").predict(texts)
+    assert [one.tokens_cut for one in predictions] == [0] * 5
+    assert predictions[0].passages is not None
+    assert predictions[0].passages[-1].end == len(texts[0])
+    assert all(np.isfinite(one.confidence) for one in predictions)
+
+
+def test_windows_share_the_token_budget(long_file: Path, tiny_qwen: Path) -> None:
+    setup = prepared(long_file, tiny_qwen, tuning="lora")
+    widest = 0
+    for budget in (96, 1000):
+        scores = score(setup.method.eval(), setup.selecting, 2, batch_tokens=budget)
+        batch = batch_of(setup.selecting, range(len(setup.selecting)), 0, budget)
+        assert isinstance(batch, DocumentBatch)
+        assert all(part.input_ids.numel() <= budget for part in batch.parts)
+        widest = max(widest, *(len(part.input_ids) for part in batch.parts))
+        reference = scores.logits if budget == 96 else reference  # noqa: F821
+        np.testing.assert_allclose(scores.logits, reference, atol=1e-4)
+    assert widest > 8, "windows of several documents go through together"
+
+
+@pytest.mark.parametrize(
+    ("lengths", "given", "method", "expected"),
+    [
+        ([20, 30], None, "head", "truncate"),
+        ([500] * 99 + [1100], None, "head", "truncate"),
+        ([4000] * 10, None, "head", "windows"),
+        ([4000] * 10, None, "generate", "head-tail"),
+        ([4000] * 10, "truncate", "head", "truncate"),
+    ],
+)
+def test_the_choice_follows_the_lengths(lengths: list[int], given: Any, method: Any, expected: str) -> None:
+    long, choice = choose_long(ModelConfig(long=given, method=method), lengths, 32_768)
+    assert long == expected
+    assert (choice is None) == (given is not None or max(lengths) <= 1024)
+    if expected == "windows":
+        assert "100% of the training texts are longer than 1,024 tokens" in str(choice)
+
+
+def test_training_says_how_long_texts_are_read(long_file: Path, tiny_qwen: Path) -> None:
+    setup = prepared(long_file, tiny_qwen, tuning="frozen", long=None)
+    assert setup.config.model.long == "windows"
+    assert any(note.startswith("long windows: 100% of the training texts are longer than 48 tokens") for note in setup.notes)
+    assert any("read in more than one window" in note for note in setup.notes)
+
+
+@pytest.mark.parametrize("long", ["mean", "max"])
+def test_states_are_not_joined_where_there_are_none(long: str) -> None:
+    with pytest.raises(ConfigError, match="belongs to method head"):
+        RunConfig.from_options({"method": "generate", "long": long})
+
+
+@pytest.fixture(scope="module")
+def windows_run(long_file: Path, tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("windows") / "run"
+    train(out=run, **options(long_file, tiny_qwen, tuning="frozen", max_steps=2))
+    return run
+
+
+def test_predictions_tell_the_passages_on_request(windows_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, out = tmp_path / "new.jsonl", tmp_path / "out.jsonl"
+    text = long_rows(1)[0]["text"]
+    source.write_text(json.dumps({"text": text}, ensure_ascii=False) + "\n" + json.dumps({"text": "短。"}) + "\n", encoding="utf-8")
+    assert main(["predict", str(windows_run), str(source), "--out", str(out), "--passages", "--device", "cpu"]) == 0
+    long, short = (json.loads(line) for line in out.read_text(encoding="utf-8").splitlines())
+    assert len(long["passages"]) == 3
+    weights = [passage["weight"] for passage in long["passages"]]
+    assert weights == sorted(weights, reverse=True)
+    assert all(passage["text"] == text[passage["begin"] : passage["end"]] for passage in long["passages"])
+    assert short["passages"] == [{"begin": 0, "end": 2, "weight": 1.0, "text": "短。"}]
+    assert main(["predict", str(windows_run), "--text", text, "--passages", "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.count("passage\t0.") == 3
+    predict_file(Classifier.load(windows_run, device="cpu"), source, tmp_path / "plain.jsonl")
+    assert "passages" not in (tmp_path / "plain.jsonl").read_text(encoding="utf-8")
+
+
+def test_the_report_shows_the_passage_that_decided(windows_run: Path, long_file: Path, tmp_path: Path) -> None:
+    evaluation = evaluate_run(windows_run, long_file, out=tmp_path / "report", device="cpu")
+    assert evaluation.mistakes, "two steps teach little"
+    wrong = evaluation.mistakes[0]
+    assert wrong.passage
+    assert wrong.passage in wrong.example.text
+    assert wrong.passage[:20] in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert any("in three windows or more" in note for note in evaluation.notes)
+    row = json.loads((tmp_path / "report" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert row["passages"][0]["text"] in row["text"]
+
+
+def test_a_run_that_weighs_nothing_says_so(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    train(out=tmp_path / "run", **options(long_file, tiny_qwen, tuning="frozen", max_steps=1, long="mean"))
+    with pytest.raises(ConfigError, match="does not weigh passages"):
+        predict_file(Classifier.load(tmp_path / "run", device="cpu"), long_file, tmp_path / "out.jsonl", passages=True)
+
+
+def test_a_stock_folder_has_no_windows(windows_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--long windows"):
+        export_merged(windows_run, tmp_path / "out")
+    exported = export_merged(windows_run, tmp_path / "out", force=True, texts=["短。", "股市。"])
+    assert exported.agreement == 1
+    assert any("more than 48 tokens" in note for note in exported.notes)
