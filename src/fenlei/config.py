@@ -23,6 +23,7 @@ Tuning = Literal["full", "lora", "frozen", "none"]
 Objective = Literal["labels", "tokens"]
 HeadKind = Literal["linear", "mlp"]
 Long = Literal["truncate", "head-tail", "full", "windows", "mean", "max"]
+Imbalance = Literal["none", "balanced", "effective-number", "focal", "logit-adjustment", "balanced-sampling"]
 Device = Literal["auto", "cpu", "cuda", "mps", "npu"]
 Source = Literal["auto", "huggingface", "modelscope"]
 SetScore = Literal["lac", "aps", "raps"]
@@ -163,6 +164,9 @@ class OptimizationConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     label_smoothing: float = 0.0
+    imbalance: Imbalance = "none"
+    """What is done for classes of few rows: rows weighed (`balanced`, `effective-number`), sure ones discounted (`focal`), each class made
+    to win by its log prior (`logit-adjustment`), or rows drawn so that classes come alike (`balanced-sampling`); training/imbalance.py."""
     gradient_checkpointing: bool = False
     evals_per_epoch: int = 1
     early_stopping_patience: int | None = None
@@ -237,6 +241,11 @@ class RunConfig:
         found = [*self.data.problems(), *self.model.problems(), *self.optimization.problems(), *self.trust.problems()]
         if self.model.objective == "tokens" and self.optimization.label_smoothing:
             found.append("label_smoothing spreads over the label set, which objective 'tokens' does not see")
+        if self.model.objective == "tokens" and self.optimization.imbalance in ("focal", "logit-adjustment"):
+            found.append(
+                f"imbalance {self.optimization.imbalance!r} compares labels, which objective 'tokens' does not see; take balanced, "
+                "effective-number or balanced-sampling"
+            )
         if found:
             raise ConfigError("\n".join(found))
 

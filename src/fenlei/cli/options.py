@@ -57,6 +57,7 @@ HELP = {
     "weight_decay": "Weight decay of AdamW.",
     "max_grad_norm": "Gradients are clipped to this norm.",
     "label_smoothing": "Share of each label given to all classes.",
+    "imbalance": "Uneven classes: weigh rows, discount sure ones, adjust logits by the prior, or draw classes alike.",
     "gradient_checkpointing": "Less memory, more time.",
     "evals_per_epoch": "Evaluations an epoch.",
     "early_stopping_patience": "Stop after N evaluations without a better macro F1; 0: never.",

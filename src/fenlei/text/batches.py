@@ -98,13 +98,15 @@ class LengthGroupedBatches:
     """Batches of `batch_size` rows of like length, in a random order that depends on seed and epoch alone.
 
     A window of WINDOW_BATCHES batches is drawn at random, sorted by length and cut; the cut batches are then shuffled.
-    The epoch is 0 until `set_epoch` says which.
+    The epoch is 0 until `set_epoch` says which. `shares`, float64 (rows,), says how often each row is drawn, 1 together, of as many draws
+    as there are rows; without it each is drawn once.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, shares: np.ndarray | None = None) -> None:
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
+        self._shares = shares
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -115,7 +117,8 @@ class LengthGroupedBatches:
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = np.random.default_rng((self._seed, self._epoch))
-        order = generator.permutation(len(self._lengths))
+        rows = len(self._lengths)
+        order = generator.permutation(rows) if self._shares is None else generator.choice(rows, rows, p=self._shares)
         window = self._batch_size * WINDOW_BATCHES
         batches = []
         for first in range(0, len(order), window):

@@ -153,6 +153,8 @@ def _build(
     """The student, ready to learn, and what it will be compared by."""
     if config.model.tuning == "none" or config.model.objective == "tokens":
         raise ConfigError("a student learns to give the teacher's probabilities: tuning 'none' and objective 'tokens' do not")
+    if config.optimization.imbalance == "balanced-sampling":
+        raise ConfigError("imbalance 'balanced-sampling' draws rows by their labels, and texts without have none; take another")
     teacher = Classifier.load(run, device=config.optimization.device)
     dataset = _in_teachers_words(load_dataset(config.data, seed=config.optimization.seed), teacher, run)
     pool, notes = _pool(unlabeled, config, dataset)
@@ -168,7 +170,7 @@ def _build(
     label_ids = np.concatenate([setup.label_ids, np.full(len(pool), NO_LABEL, dtype=np.int64)])
     lessons = Lessons(
         Taught(torch.from_numpy(label_ids), torch.from_numpy(said)),
-        taught_loss(choose_loss(setup.config)),
+        taught_loss(choose_loss(setup.config, setup.class_counts)),
         unlabelled=pool,
         origin={"distilled_from": {"run": str(run), "manifest": fingerprint(run / MANIFEST), "unlabelled_rows": len(pool)}},
     )

@@ -98,7 +98,7 @@ def _try(setup: Setup) -> float:
 
 
 def _forward_backward(setup: Setup, rows: list[int]) -> None:
-    gold, loss = torch.from_numpy(setup.label_ids), choose_loss(setup.config)
+    gold, loss = torch.from_numpy(setup.label_ids), choose_loss(setup.config, setup.class_counts)
     budget = setup.config.optimization.batch_tokens
     for group in by_token_budget(setup.train.lengths, rows, budget):
         with torch.autocast(setup.device.type, setup.autocast or torch.bfloat16, enabled=setup.autocast is not None):

@@ -33,6 +33,7 @@ from fenlei.text.windows import as_windows
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
+from fenlei.training.imbalance import row_shares
 from fenlei.training.lessons import Lessons
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
@@ -178,7 +179,7 @@ def _optimise(
         if ranks.is_first:
             remove_newer(start.checkpoint)
     vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup, ranks)
-    lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), choose_loss(setup.config))
+    lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), choose_loss(setup.config, setup.class_counts))
     with _tracked(options.report_to):
         trainer = RowTrainer(
             setup.method,
@@ -192,6 +193,7 @@ def _optimise(
             autocast=setup.autocast,
             setbacks=Setbacks(lambda row: setup.rows[row].where, tell, may_halve=ranks.world == 1),
             ranks=ranks,
+            shares=row_shares(options.imbalance, setup.label_ids),
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)

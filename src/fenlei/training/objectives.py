@@ -6,37 +6,52 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from fenlei.config import RunConfig
+from fenlei.training.imbalance import Cure, cure_of
+
+NO_CURE = Cure()
 
 Loss = Callable[[torch.Tensor, Any], torch.Tensor]
 """Of logits and what is known of their rows: label ids, or what a teacher says too (training/lessons.py)."""
 
 
-def choose_loss(config: RunConfig) -> Loss:
-    """The loss that a configuration asks for."""
+def choose_loss(config: RunConfig, counts: np.ndarray) -> Loss:
+    """The loss that a configuration asks for, given the training rows of each label, int64 (labels,)."""
+    cure = cure_of(config.optimization.imbalance, counts)
     if config.model.objective == "tokens":
-        return answer_loss
-    return partial(label_loss, smoothing=config.optimization.label_smoothing)
+        return partial(answer_loss, cure=cure)
+    return partial(label_loss, smoothing=config.optimization.label_smoothing, cure=cure)
 
 
-def label_loss(logits: torch.Tensor, gold: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+def label_loss(logits: torch.Tensor, gold: torch.Tensor, smoothing: float = 0.0, cure: Cure = NO_CURE) -> torch.Tensor:
     """Cross-entropy over the label set, or over a row's candidates where others are -inf: what prediction is measured by.
 
     For the generate method the logits are log p(label | prompt, text): the labels compete with each other, not with the vocabulary.
     """
-    if not smoothing:
-        return torch.nn.functional.cross_entropy(logits, gold, reduction="sum")
+    if cure.log_prior is not None:
+        logits = logits + cure.log_prior.to(logits)
     log_p = logits - logits.logsumexp(dim=1, keepdim=True)
-    possible = ~logits.isneginf()
-    spread = log_p.masked_fill(~possible, 0.0).sum(dim=1) / possible.sum(dim=1)
-    return -((1 - smoothing) * _of_gold(log_p, gold) + smoothing * spread).sum()
+    of_gold = _of_gold(log_p, gold)
+    losses = -of_gold
+    if smoothing:
+        possible = ~logits.isneginf()
+        spread = log_p.masked_fill(~possible, 0.0).sum(dim=1) / possible.sum(dim=1)
+        losses = -((1 - smoothing) * of_gold + smoothing * spread)
+    if cure.focus:
+        losses = losses * (1 - of_gold.exp()).clamp(min=0) ** cure.focus
+    return _weighed(losses, gold, cure).sum()
 
 
-def answer_loss(logits: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
+def answer_loss(logits: torch.Tensor, gold: torch.Tensor, cure: Cure = NO_CURE) -> torch.Tensor:
     """-log p of the whole answer, its end included, over the vocabulary: instruction tuning as usual. `logits` are such log p."""
-    return -_of_gold(logits, gold).sum()
+    return _weighed(-_of_gold(logits, gold), gold, cure).sum()
+
+
+def _weighed(losses: torch.Tensor, gold: torch.Tensor, cure: Cure) -> torch.Tensor:
+    return losses if cure.weights is None else losses * cure.weights.to(losses)[gold]
 
 
 def _of_gold(scores: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:

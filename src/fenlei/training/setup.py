@@ -51,6 +51,7 @@ from fenlei.training.defaults import (
     choose_max_length,
     choose_tuning,
 )
+from fenlei.training.imbalance import proposal
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import plan_memory
 from fenlei.training.promises import read_out_of_scope
@@ -100,6 +101,11 @@ class Setup:
     def autocast(self) -> torch.dtype | None:
         """What training computes its matrix products in, where the backbone's weights are float32 because they learn."""
         return training_autocast(self.config, self.precision)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """Training rows of each label, int64 (labels,)."""
+        return np.bincount(self.label_ids, minlength=len(self.dataset.labels))
 
     @property
     def batch_size(self) -> int:
@@ -162,9 +168,12 @@ def prepare(
     if config.optimization.memory is not None:
         config, choice = _within_memory(config, method, train, precision)
         choices.append(choice)
+    label_ids = np.array(dataset.labels.ids([str(example.label) for example in dataset.train]), dtype=np.int64)
+    proposed = proposal(config, np.bincount(label_ids, minlength=len(dataset.labels)))
     notes = (
         *dataset.notes,
         *data_warnings(dataset),
+        *([proposed] if proposed else []),
         *(str(choice) for choice in choices),
         why_device,
         precision.reason,
@@ -172,7 +181,6 @@ def prepare(
         f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
         *_length_note(train, encoder.max_length),
     )
-    label_ids = np.array(dataset.labels.ids([str(example.label) for example in dataset.train]), dtype=np.int64)
     return Setup(
         config, dataset, base, tokenizer, encoder, method, kind, device, precision,
         train, label_ids, selecting, trainable, everything, notes,

@@ -69,6 +69,7 @@ class RowTrainer(Trainer):
         autocast: torch.dtype | None,
         setbacks: Setbacks,
         ranks: Ranks,
+        shares: np.ndarray | None = None,
         **rest: Any,
     ) -> None:
         # Trainer insists on an evaluation set; `evaluate` below knows its own.
@@ -83,12 +84,13 @@ class RowTrainer(Trainer):
         self._loss = loss
         self._setbacks = setbacks
         self._ranks = ranks
+        self._shares = shares
         self._step_rows: list[int] = []
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed)
+        batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares)
         loader: DataLoader[Any] = DataLoader(cast(Any, self.train_dataset), batch_sampler=cast(Any, batches), collate_fn=_row_numbers)
         # One process, whatever their number: all are given the rows of a step, and each takes its share in `_gradients`.
         return cast("DataLoader[Any]", prepare_data_loader(cast(Any, loader), num_processes=1, process_index=0))
