@@ -120,18 +120,20 @@ def test_training_proposes_a_cure_and_takes_none_by_itself(uneven_file: Path, to
     assert not any(note.startswith("uneven classes") for note in even.notes)
 
 
-@pytest.mark.parametrize("kind", ["balanced", "effective-number", "logit-adjustment", "balanced-sampling"])
-def test_a_cure_finds_more_of_the_small_class(kind: str, uneven_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
-    """Of two classes that half the small one's texts cannot tell apart, the plain loss always answers the large one."""
+def test_a_cure_finds_more_of_the_small_class(uneven_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Of two classes that half the small one's texts cannot tell apart, the plain loss answers the large one."""
 
-    def share_of_small(imbalance: str) -> float:
+    def lead_of_small(imbalance: str) -> float:
         out = tmp_path / imbalance
         train(
-            uneven_file, out=out, model=str(tiny_qwen), tuning="frozen", learning_rate=0.05, epochs=20, device="cpu", baseline=False,
+            uneven_file, out=out, model=str(tiny_qwen), tuning="frozen", learning_rate=0.05, epochs=8, device="cpu", baseline=False,
             imbalance=imbalance,
         )  # fmt: skip
-        column = Classifier.load(out, device="cpu").labels.index("稀")
-        logits = Classifier.load(out, device="cpu").logits([f"第{at}条快讯" for at in range(9)]).logits
+        classifier = Classifier.load(out, device="cpu")
+        column = classifier.labels.index("稀")
+        logits = classifier.logits([f"第{at}条快讯" for at in range(9)]).logits
         return float((logits[:, column] - logits[:, 1 - column]).mean())
 
-    assert share_of_small(kind) > share_of_small("none") + 0.5
+    plain = lead_of_small("none")
+    for kind in ("balanced", "logit-adjustment", "balanced-sampling"):
+        assert lead_of_small(kind) > plain + 0.5

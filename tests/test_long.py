@@ -142,7 +142,7 @@ def test_attention_knows_the_place_of_a_window() -> None:
 def test_attention_finds_the_passage_that_tells(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     """Trained end to end, saved and loaded; the weightiest passage is mostly the one with the telling sentence."""
     run = tmp_path / "run"
-    train(out=run, **options(long_file, tiny_qwen, tuning="full", learning_rate=3e-3, epochs=12, batch_size=8))
+    train(out=run, **options(long_file, tiny_qwen, tuning="full", learning_rate=3e-3, epochs=8, batch_size=8))
     classifier = Classifier.load(run, device="cpu")
     rows = long_rows(40)
     texts = [row["text"] for row in rows]
