@@ -14,27 +14,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
-from bench.runs import WORK, conclude, given_options, name_of, real_model, run, shared
+from bench.folds import FOLDS, SEED, fold_files
+from bench.runs import WORK, conclude, given_options, name_of, real_model, run
 from fenlei.data.readers import read_examples
 from fenlei.models.baseline import Baseline
 
-FOLDS, SEED, GOAL = 5, 0, 0.03
+GOAL = 0.03
 RESAMPLINGS = 10_000
-
-
-def fold_files(fold: int) -> tuple[Path, Path]:
-    """The rows a fold trains on and those it is asked, of train and dev together; each class in proportion."""
-    data = shared() / "data" / "sogou10_long"
-    lines = [line for name in ("train", "dev") for line in (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-    labels = [json.loads(line)["label"] for line in lines]
-    parts = list(StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(lines, labels))[fold]
-    files = tuple(WORK / "data" / f"sogou_fold{fold}_{name}.jsonl" for name in ("train", "asked"))
-    for file, part in zip(files, parts, strict=True):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("".join(lines[row] + "\n" for row in part), encoding="utf-8")
-    return files[0], files[1]
 
 
 def right_answers(name: str, asked: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -59,10 +46,10 @@ def main() -> None:
     """Prints the figures; the last line is JSON."""
     folds = [int(word) for word in sys.argv[1:] if "=" not in word] or list(range(FOLDS))
     asked_options = given_options([word for word in sys.argv[1:] if "=" in word])
-    options = {"tuning": "lora", "max_length": 1024, "evals_per_epoch": 2, **asked_options}
+    options = {"tuning": "lora", "max_length": 1024, "long": "truncate", "evals_per_epoch": 2, **asked_options}
     ours, baseline = [], []
     for fold in folds:
-        train, asked = fold_files(fold)
+        train, asked = fold_files("sogou10_long", "sogou", fold)
         name = name_of(f"sogou_fold{fold}_lora", asked_options)
         _, seconds = run(name, train, asked, selecting=None, model=real_model(), **options)
         mine, other = right_answers(name, asked)

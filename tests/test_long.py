@@ -210,6 +210,8 @@ def test_generate_averages_the_scores_of_windows(long_file: Path, tiny_qwen: Pat
     assert classifier.predict([text])[0].passages is None, "all count the same"
     with_labels = classifier.logits([text, "短"], labels=["体育", "财经", "科技"])
     assert with_labels.logits.shape == (2, 3)
+    zero_shot = Classifier.zero_shot(str(tiny_qwen), ["体育", "财经"], long="windows", max_length=120, device="cpu")
+    np.testing.assert_allclose(zero_shot.logits([text]).logits[0], scores.logits[0], atol=1e-4)
 
 
 def test_full_reads_all_that_the_model_takes_and_head_tail_both_ends(long_file: Path, tiny_qwen: Path) -> None:

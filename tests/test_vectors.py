@@ -14,11 +14,15 @@ import pytest
 import torch
 
 from fenlei.config import RunConfig
+from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError
-from fenlei.text.batches import collate
+from fenlei.inference.loading import encode_examples
+from fenlei.inference.scoring import score
+from fenlei.models.head import HeadMethod
+from fenlei.text.batches import Batch, collate
 from fenlei.training import vectors
 from fenlei.training.setup import Setup, prepare
-from fenlei.training.vectors import cache_folder, cached_vectors
+from fenlei.training.vectors import cache_folder, cached_vectors, score_frozen
 
 
 @pytest.fixture
@@ -126,7 +130,7 @@ def test_a_full_disk_is_said_before_the_backbone_has_run_for_hours(setup: Setup,
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(ArtifactError, match=r"no room for the states of 51 rows, 0\.0 MB \(.*No space left.*XDG_CACHE_HOME"):
         cached_vectors(setup.method, setup.base, setup.train)
-    assert len(batches) == 1
+    assert batches == [], "the room is taken before the first batch"
     assert list(cache_folder().iterdir()) == []
 
 
@@ -146,3 +150,45 @@ except Exception as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.startswith("ArtifactError"), done.stderr
     assert "no room for the states of 51 rows" in done.stdout
+
+
+def test_other_rows_take_what_they_share(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another split, or a few rows more: the backbone reads what is new and nothing else, and each row keeps its own states."""
+    first = cached_vectors(setup.method, setup.base, setup.train)
+    texts = [example.text for example in setup.dataset.train]
+    others = encode_examples(setup.encoder, [Example(text, None, "x", 1) for text in [*texts[::-2], "一句没有人说过的话", *texts[:3]]])
+    read: list[int] = []
+    pool = HeadMethod.pool
+
+    def counted(self: HeadMethod, batch: Batch) -> torch.Tensor:
+        read.append(len(batch.input_ids))
+        return pool(self, batch)
+
+    monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", counted)
+    found = cached_vectors(setup.method, setup.base, others)
+    assert read == [1]
+    np.testing.assert_array_equal(found[: len(texts[::-2])], first[::-2])
+    np.testing.assert_array_equal(found[-3:], first[:3])
+    monkeypatch.undo()
+
+
+def test_half_of_a_pair_of_files_is_passed_over(setup: Setup) -> None:
+    """The names are written last: a process that ended between the two leaves states that nobody can share."""
+    first = np.array(cached_vectors(setup.method, setup.base, setup.train))
+    (names,) = cache_folder().glob("*.rows")
+    names.write_bytes(names.read_bytes()[:-16])
+    assert len(cached_vectors(setup.method, setup.base, setup.selecting)) == len(setup.selecting)
+    np.testing.assert_array_equal(cached_vectors(setup.method, setup.base, setup.train), first)
+
+
+def test_scores_of_cached_states_are_the_scores(setup: Setup) -> None:
+    setup.method.eval()
+    cached, direct = (
+        score_frozen(setup.method, setup.base, setup.selecting, 3, keep_states=True),
+        score(setup.method, setup.selecting, 3, keep_states=True),
+    )
+    np.testing.assert_allclose(cached.logits, direct.logits, atol=1e-5)
+    assert cached.pooled is not None
+    assert direct.pooled is not None
+    np.testing.assert_allclose(cached.pooled, direct.pooled, atol=1e-5)
+    np.testing.assert_array_equal(cached.tokens_cut, direct.tokens_cut)

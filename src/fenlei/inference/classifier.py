@@ -78,8 +78,8 @@ class Classifier:
     def zero_shot(cls, model: str, labels: Sequence[str] | Path, **options: Any) -> Classifier:
         """A language model asked among `labels` (or those of a file, with descriptions), without training.
 
-        `options`: prompt, examples as (text, label), prior_correction, max_length, revision, source, device. ConfigError where labels or
-        prompt do not fit the model, ModelError where it is no language model.
+        `options`: prompt, examples as (text, label), prior_correction, max_length, long (what is read of longer texts), revision, source,
+        device. ConfigError where labels or prompt do not fit the model, ModelError where it is no language model.
         """
         return cls(load_zero_shot(model, labels, **options))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from fenlei.config import Device, Source
+from fenlei.config import Device, Long, Source
 from fenlei.data.label_file import read_label_file
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import LoadedRun
@@ -33,6 +33,7 @@ def load_zero_shot(
     examples: Sequence[tuple[str, str]] = (),
     prior_correction: bool = True,
     max_length: int | None = None,
+    long: Long = "truncate",
     revision: str | None = None,
     source: Source = "auto",
     device: Device = "auto",
@@ -45,10 +46,13 @@ def load_zero_shot(
     strange = next((label for _, label in examples if label not in names), None)
     if strange is not None:
         raise ConfigError(f"examples: {names.unknown(strange)}")
+    if long in ("mean", "max"):
+        raise ConfigError(f"long {long!r} belongs to method head; the scores of windows are averaged: long 'windows'")
     base = resolve_model(model, revision=revision, source=source)
     tokenizer = load_tokenizer(base)
-    length = min(max_length or DEFAULT_MAX_LENGTH, longest_input(load_config(base)))
-    encoder = QuestionEncoder(tokenizer, compose(tokenizer, prompt, names.names, notes, examples), names, length)
+    model_takes = longest_input(load_config(base))
+    length = min(max_length or (model_takes if long == "full" else DEFAULT_MAX_LENGTH), model_takes)
+    encoder = QuestionEncoder(tokenizer, compose(tokenizer, prompt, names.names, notes, examples), names, length, long)
     encoder.question()  # what cannot be asked shows before the model is loaded
     place, _ = pick_device(device)
     precision = pick_precision(place, backbone_parameters(base, None))
@@ -56,7 +60,8 @@ def load_zero_shot(
     method = GenerateMethod(network.requires_grad_(False), int(tokenizer.pad_token_id), correct_prior=prior_correction).to(place).eval()
     manifest = {
         "labels": list(names), "method": "generate", "tuning": "none", "head": None, "prompt": encoder.template,
-        "instruction": encoder.instruction.to_json(), "prior_correction": prior_correction, "max_length": length, "layers": None,
+        "instruction": encoder.instruction.to_json(), "prior_correction": prior_correction, "max_length": length,
+        "long": long, "layers": None,
         "temperature": 1.0, "calibrated": False, "base_model": {"name": model, "local": is_local(model), "folder": str(base)},
     }  # fmt: skip
     return LoadedRun(method, encoder, names, manifest)

@@ -39,6 +39,7 @@ from fenlei.text.windows import WINDOWED
 from fenlei.training.model_card import model_card
 from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, make_promises
 from fenlei.training.setup import Setup
+from fenlei.training.vectors import score_frozen
 
 TEST_ROWS = "test.jsonl"
 """Rows that the run itself set aside for test."""
@@ -76,7 +77,10 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     dataset, labels = setup.dataset, setup.dataset.labels
 
     def scores(examples: Sequence[Example], keep_states: bool = False) -> Scores:
-        return score(run.method, encode_examples(run.encoder, examples), len(labels), keep_states=keep_states)
+        encoded = encode_examples(run.encoder, examples)
+        if setup.config.model.tuning == "frozen" and isinstance(run.method, HeadMethod) and is_decoder(run.method.stock):
+            return score_frozen(run.method, setup.base, encoded, len(labels), keep_states=keep_states)
+        return score(run.method, encoded, len(labels), keep_states=keep_states)
 
     dev = {
         name: DevScores(scores(part).logits, _gold(setup, part))

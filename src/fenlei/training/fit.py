@@ -29,7 +29,6 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.prompts import EncodedTexts
-from fenlei.text.windows import as_windows
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
@@ -293,5 +292,4 @@ def _vectors(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
     """What a frozen decoder says of every row, or window of one; None where the backbone learns, or pools in ways of its own."""
     if setup.config.model.tuning != "frozen" or not isinstance(setup.method, HeadMethod) or not is_decoder(setup.method.stock):
         return None
-    inputs = encoded if encoded.windows is None else as_windows(encoded, range(len(encoded)))
-    return cached_vectors(setup.method, setup.base, inputs)
+    return cached_vectors(setup.method, setup.base, encoded)

@@ -1,8 +1,9 @@
-"""The states that a frozen backbone gives, computed once a row and kept on disk.
+"""The states that a frozen backbone gives, computed once a row (once a window of a long text) and kept on disk.
 
-A frozen backbone says the same of a row in every epoch and in every run over the same model. The file is named by what the states depend on
-(the model's weights, its depth and number format, the token ids), so that a stale one is never read; it is read through a memory map, so
-that a million rows need no memory. The cache never takes more than MOST_BYTES: what was not used for longest goes first.
+A frozen backbone says the same of a row in every epoch and in every run over the same model. A file is named by what the states depend on
+(the model's weights, its depth and number format, the rows' token ids), so that a stale one is never read; it is read through a memory map,
+so that a million rows need no memory. Beside it lie the names of its rows: other rows over the same model take from it what they share with
+it. The cache never takes more than MOST_BYTES: what was not used for longest goes first.
 """
 
 from __future__ import annotations
@@ -21,17 +22,28 @@ import torch
 
 from fenlei.artifact import fingerprint, whole_file
 from fenlei.errors import ArtifactError
-from fenlei.inference.scoring import BATCH_TOKENS
+from fenlei.inference.scoring import BATCH_TOKENS, Scores
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.head import HeadMethod
+from fenlei.models.passages import frozen_states
 from fenlei.text.batches import by_token_budget, collate
 from fenlei.text.prompts import EncodedTexts
+from fenlei.text.windows import as_windows
 
 MOST_BYTES = 10 * 2**30
 """Of all files in the cache together: 2.8 million rows of a model with 896 hidden units."""
 
 ABANDONED_AFTER = 24 * 3600.0
 """Seconds after which a half-written file cannot belong to a run any more."""
+
+SCORED_ROWS = 4096
+"""Rows whose states are read from disk together."""
+
+NAME = np.dtype("S16")
+"""Of a row: a digest of its token ids."""
+
+Shared = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Rows, the states of another file, and their places in it."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,21 +54,44 @@ def cache_folder() -> Path:
 
 
 def cached_vectors(method: HeadMethod, base: Path, encoded: EncodedTexts) -> np.ndarray:
-    """What the head reads of every row, float32 (rows, hidden), memory-mapped; computed where it is not there yet.
+    """What the head reads of every row (of every window, where rows are read in such), float32 (rows, hidden), memory-mapped.
 
-    ArtifactError where there is no room for it on disk.
+    Computed where it is not there yet. ArtifactError where there is no room for it on disk.
     """
-    name = f"{_key(method, base, encoded)}.npy"
+    inputs = encoded if encoded.windows is None else as_windows(encoded, range(len(encoded)))
+    network, rows = _network_name(method, base), _row_names(inputs)
+    name = f"{network}-{hashlib.sha256(rows.tobytes()).hexdigest()[:32]}.npy"
     cache = _usable_cache()
     if cache is None:
         # The map outlives the file's name: what is mapped is given back when the run ends.
         with tempfile.TemporaryDirectory(prefix="fenlei-vectors-", ignore_cleanup_errors=True) as folder:
-            return _computed(method, encoded, Path(folder) / name)
+            return _computed(method, inputs, Path(folder) / name, [])
     try:
         os.utime(cache / name)  # used now: removed last
         return _mapped(cache / name)
     except FileNotFoundError:
-        return _computed(method, encoded, cache / name)
+        vectors = _computed(method, inputs, cache / name, _shared(cache, network, rows))
+        with whole_file(_names_file(cache / name)) as temporary:
+            rows.tofile(temporary)
+        return vectors
+
+
+def score_frozen(method: HeadMethod, base: Path, encoded: EncodedTexts, n_labels: int, *, keep_states: bool = False) -> Scores:
+    """What `score` gives, from cached states; `method` is a decoder with the backbone of `base` as it is."""
+    vectors = cached_vectors(method, base, encoded)
+    logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
+    pooled = np.zeros((len(encoded), vectors.shape[1]), dtype=np.float32) if keep_states else None
+    weights: list[np.ndarray] = []
+    with torch.inference_mode():
+        for first in range(0, len(encoded), SCORED_ROWS):
+            rows = range(first, min(first + SCORED_ROWS, len(encoded)))
+            output = method(frozen_states(vectors, encoded, rows))
+            logits[rows] = output.logits.cpu().numpy()
+            if pooled is not None and output.pooled is not None:
+                pooled[rows] = output.pooled.cpu().numpy()
+            weights += [] if output.weights is None else [output.weights.cpu().numpy()]
+    weighed = np.concatenate(weights) if weights else None
+    return Scores(logits, encoded.tokens_cut, pooled, encoded.lengths, encoded.windows, weighed)
 
 
 def _usable_cache() -> Path | None:
@@ -71,9 +106,9 @@ def _usable_cache() -> Path | None:
     return folder
 
 
-def _computed(method: HeadMethod, encoded: EncodedTexts, path: Path) -> np.ndarray:
+def _computed(method: HeadMethod, encoded: EncodedTexts, path: Path, shared: list[Shared]) -> np.ndarray:
     with whole_file(path) as temporary:
-        _compute(method, encoded, temporary)
+        _compute(method, encoded, temporary, shared)
     return _mapped(path)
 
 
@@ -82,16 +117,35 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _compute(method: HeadMethod, encoded: EncodedTexts, path: Path) -> None:
+def _compute(method: HeadMethod, encoded: EncodedTexts, path: Path, shared: list[Shared]) -> None:
     method.eval()
-    vectors: np.memmap | None = None
-    for rows in by_token_budget(encoded.lengths, range(len(encoded)), BATCH_TOKENS):
-        pooled = method.pool(collate(encoded, rows, method.pad_id)).cpu().numpy()
-        if vectors is None:
-            vectors = _reserved(path, (len(encoded), pooled.shape[1]))
-        vectors[rows] = pooled
-    assert vectors is not None
+    vectors = _reserved(path, (len(encoded), method.stock.config.get_text_config().hidden_size))
+    missing = np.ones(len(encoded), dtype=bool)
+    for own, stored, places in shared:
+        vectors[own] = stored[places]
+        missing[own] = False
+    for rows in by_token_budget(encoded.lengths, np.flatnonzero(missing).tolist(), BATCH_TOKENS):
+        vectors[rows] = method.pool(collate(encoded, rows, method.pad_id)).cpu().numpy()
     vectors.flush()
+
+
+def _shared(cache: Path, network: str, rows: np.ndarray) -> list[Shared]:
+    """What other files of the same network say of these rows."""
+    found: list[Shared] = []
+    wanted = np.arange(len(rows))
+    for path in cache.glob(f"{network}-*.npy"):
+        try:
+            stored, names = _mapped(path), np.fromfile(_names_file(path), dtype=NAME)
+        except (FileNotFoundError, ValueError):  # removed by another process, or half of a pair
+            continue
+        if len(names) != len(stored) or not len(names):
+            continue
+        order = np.argsort(names, kind="stable")
+        places = order[np.searchsorted(names, rows[wanted], sorter=order).clip(max=len(names) - 1)]
+        hit = names[places] == rows[wanted]
+        found.append((wanted[hit], stored, places[hit]))
+        wanted = wanted[~hit]
+    return found
 
 
 def _reserved(path: Path, shape: tuple[int, int]) -> np.memmap:
@@ -124,17 +178,25 @@ def _prune(cache: Path, most: int) -> None:
     for path in abandoned:
         with suppress(PermissionError):  # Windows keeps what another process has mapped
             path.unlink(missing_ok=True)
+            _names_file(path).unlink(missing_ok=True)
 
 
 def _used(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def _key(method: HeadMethod, base: Path, encoded: EncodedTexts) -> str:
-    digest = hashlib.sha256()
-    digest.update(f"{fingerprint(base / 'config.json')} {weights_fingerprint(base)}".encode())
+def _network_name(method: HeadMethod, base: Path) -> str:
     backbone = method.stock.base_model
-    digest.update(f"{next(backbone.parameters()).dtype} {method.stock.config.num_hidden_layers}".encode())
-    digest.update(encoded.ids.tobytes())
-    digest.update(encoded.starts.tobytes())
-    return digest.hexdigest()[:32]
+    files = f"{fingerprint(base / 'config.json')} {weights_fingerprint(base)}"
+    loaded = f"{next(backbone.parameters()).dtype} {method.stock.config.num_hidden_layers}"
+    return hashlib.sha256(f"{files}{loaded}".encode()).hexdigest()[:32]
+
+
+def _row_names(encoded: EncodedTexts) -> np.ndarray:
+    """Each row's token ids as 16 bytes, (rows,)."""
+    digests = (hashlib.blake2b(encoded[row].tobytes(), digest_size=16).digest() for row in range(len(encoded)))
+    return np.fromiter(digests, dtype=NAME, count=len(encoded))
+
+
+def _names_file(path: Path) -> Path:
+    return path.with_suffix(".rows")

@@ -1,0 +1,88 @@
+"""Long documents with the real Qwen2.5-0.5B: windows with attention over a frozen backbone, beside truncation and TF-IDF, in five folds.
+
+python -m bench.headline_long fudan20|sogou10_long [FOLD ...] [OPTION=VALUE ...]
+
+A frozen backbone reads every window once over all folds, and keeps its states on disk (about an hour and a half for a set, then minutes); a
+fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=80, long=mean, layers=12). The figures are those of the
+folds done.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from bench.folds import (
+    FOLDS,
+    accuracy,
+    baseline_answers,
+    difference,
+    figures,
+    fold_files,
+    frozen_answers,
+    gold_of,
+    macro_f1,
+    reported_answers,
+)
+from bench.runs import conclude, given_options, name_of, real_model, run, trained
+
+FROZEN: dict[str, Any] = {"tuning": "frozen", "prompt": "zh", "epochs": 40, "max_length": 512}
+WINDOWS = {**FROZEN, "long": "windows"}
+LORA: dict[str, Any] = {"tuning": "lora", "max_length": 1024, "long": "truncate", "evals_per_epoch": 2}
+
+SETS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
+    "fudan20": ("fudan20", {"windows": WINDOWS, "frozen_512": {**FROZEN, "long": "truncate"}}),
+    "sogou10_long": ("sogou", {"windows": WINDOWS, "lora": LORA}),
+}
+"""For each set: the name of its files, and the runs of a fold."""
+GOAL = 0.03
+"""Points of macro F1 over TF-IDF."""
+
+
+def main() -> None:
+    """Prints the figures; the last line is JSON."""
+    words = sys.argv[1:]
+    chosen = [word for word in words if word in SETS]
+    if len(chosen) != 1:
+        sys.exit(f"name one set: {', '.join(SETS)}")
+    folds = [int(word) for word in words if word.isdigit()] or list(range(FOLDS))
+    asked_options = given_options([word for word in words if "=" in word])
+    short, runs = SETS[chosen[0]]
+    gold: list[str] = []
+    answers: dict[str, list[str]] = {name: [] for name in (*runs, "TF-IDF")}
+    for fold in folds:
+        train, asked = fold_files(chosen[0], short, fold)
+        gold += gold_of(asked)
+        for kind, options in runs.items():
+            name = _fold_run(f"{short}_fold{fold}_{kind}", train, asked, options, asked_options)
+            answers[kind] += frozen_answers(name, asked) if options["tuning"] == "frozen" else reported_answers(name)
+            if kind == "windows":
+                answers["TF-IDF"] += baseline_answers(name, asked)
+        print(f"folds to {fold}: " + ", ".join(f"{kind} {figures(gold, given)}" for kind, given in answers.items()), flush=True)
+    above = {
+        kind: {
+            "macro_f1": difference(gold, answers["windows"], given, macro_f1),
+            "accuracy": difference(gold, answers["windows"], given, accuracy),
+        }
+        for kind, given in answers.items()
+        if kind != "windows"
+    }
+    conclude(
+        f"{chosen[0]}, frozen windows over TF-IDF, points of macro F1", above["TF-IDF"]["macro_f1"]["points"], GOAL,
+        figures={kind: figures(gold, given) for kind, given in answers.items()}, windows_over=above, rows=len(gold), folds=folds,
+    )  # fmt: skip
+
+
+def _fold_run(name: str, train: Any, asked: Any, options: dict[str, Any], asked_options: dict[str, Any]) -> str:
+    """Its name, once it is trained (and, where the backbone learns, evaluated)."""
+    if options["tuning"] == "frozen":
+        name = name_of(name, asked_options)
+        seconds = trained(name, train, None, model=real_model(), **{**options, **asked_options})
+    else:
+        _, seconds = run(name, train, asked, selecting=None, model=real_model(), **options)
+    print(f"{name}: {seconds:.0f} s", flush=True)
+    return name
+
+
+if __name__ == "__main__":
+    main()
