@@ -44,6 +44,7 @@ class FakeClassifier:
         return [
             SimpleNamespace(
                 label=t[:2],
+                answer=t[:2],
                 confidence=0.75,
                 probabilities={t[:2]: 0.75, "其他": 0.25},
                 calibrated=len(t) < 9,

@@ -14,7 +14,7 @@ from fenlei import Classifier, train
 from fenlei.config import Imbalance, RunConfig
 from fenlei.errors import ConfigError
 from fenlei.text.batches import LengthGroupedBatches
-from fenlei.training.imbalance import cure_of, proposal, row_shares
+from fenlei.training.imbalance import class_counts, cure_of, proposal, row_shares
 from fenlei.training.objectives import choose_loss
 from fenlei.training.setup import prepare
 
@@ -85,6 +85,15 @@ def test_classes_are_drawn_alike_and_by_the_seed() -> None:
     assert drawn == [row for batch in batches for row in batch]
     batches.set_epoch(1)
     assert drawn != [row for batch in batches for row in batch]
+
+
+def test_several_labels_a_row_have_thresholds_instead(tmp_path: Path, tiny_qwen: Path) -> None:
+    path = tmp_path / "many.jsonl"
+    rows = [{"text": f"第{at}条", "label": ["甲"] if at % 20 else ["甲", "乙"]} for at in range(60)]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    with pytest.raises(ConfigError, match="one label a row"):
+        prepare(RunConfig.from_options({"data": str(path), "model": str(tiny_qwen), "imbalance": "balanced"}))
+    np.testing.assert_array_equal(class_counts(np.array([[True, False], [True, True]]), 2), [2, 1])
 
 
 def test_tokens_know_no_labels_to_compare() -> None:

@@ -329,3 +329,15 @@ def test_a_stock_folder_has_no_windows(windows_run: Path, tmp_path: Path) -> Non
     exported = export_merged(windows_run, tmp_path / "out", force=True, texts=["短。", "股市。"])
     assert exported.agreement == 1
     assert any("more than 48 tokens" in note for note in exported.notes)
+
+
+def test_windows_answer_with_any_number_of_labels(tiny_qwen: Path, tmp_path: Path) -> None:
+    """The windows are joined before the head, whatever is learned with it."""
+    path, run = tmp_path / "many.jsonl", tmp_path / "run"
+    rows = [{"text": row["text"], "label": [row["label"], *(["长"] if at % 3 else [])]} for at, row in enumerate(long_rows(60))]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    train(out=run, **options(path, tiny_qwen, tuning="frozen", max_steps=3))
+    (prediction,) = Classifier.load(run, device="cpu").predict([rows[0]["text"]])
+    assert prediction.labels is not None
+    assert prediction.passages is not None
+    assert len(prediction.passages) > 2

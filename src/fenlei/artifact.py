@@ -25,7 +25,9 @@ from safetensors import SafetensorError
 
 from fenlei.errors import ArtifactError, FenleiError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDEST_FORMAT = 1
+"""A run is written in the oldest version that says all of it: 1 knows nothing of multi-label, and would take the softmax of its logits."""
 MANIFEST = "fenlei.json"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
@@ -72,9 +74,9 @@ def read_manifest(run: str | Path) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{path}: holds {type(manifest).__name__}, expected an object; train again or restore the file")
-    if manifest.get("format_version") != FORMAT_VERSION:
+    if manifest.get("format_version") not in range(OLDEST_FORMAT, FORMAT_VERSION + 1):
         raise ArtifactError(
-            f"{path}: format version {manifest.get('format_version')!r}, this fenlei reads {FORMAT_VERSION}; "
+            f"{path}: format version {manifest.get('format_version')!r}, this fenlei reads {OLDEST_FORMAT} to {FORMAT_VERSION}; "
             "install the fenlei that wrote it"
         )
     missing = [key for key in REQUIRED if key not in manifest]
@@ -100,7 +102,8 @@ def read_json(path: Path) -> Any:
 
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
     """Writes fenlei.json, whole: with it the run is complete."""
-    told = {"format_version": FORMAT_VERSION, **manifest}
+    is_new = manifest.get("problem_type") == "multi_label_classification"
+    told = {"format_version": FORMAT_VERSION if is_new else OLDEST_FORMAT, **manifest}
     told[DIGEST] = _digest(told)
     write_text(run / MANIFEST, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
 

@@ -51,6 +51,12 @@ class DataConfig:
     """Column of the text; several joined by commas are joined by a line break. None: found by name."""
     label_column: str | None = None
     """Column of the label. None: found by name."""
+    multi_label: bool | None = None
+    """Whether a row has any number of labels. None: where a training row lists several, or label_separator is given."""
+    label_separator: str | None = None
+    """Multi-label: what joins a row's labels in one string, as `,` or `|`. None: they are lists."""
+    level_separator: str | None = None
+    """Hierarchy: what joins the levels of a label's name, as `##` in 科技##手机. None: labels lie side by side."""
     class_file: str | None = None
     """A file of class names, one a line: gives their order, and names to ids in the data."""
     dev: str | None = None
@@ -62,6 +68,12 @@ class DataConfig:
 
     def problems(self) -> list[str]:
         found = []
+        if "" in (self.label_separator, self.level_separator):
+            found.append("label_separator and level_separator must be one character or more, was ''")
+        if self.multi_label is False and self.label_separator is not None:
+            found.append(f"label_separator {self.label_separator!r} belongs to multi_label, which is off")
+        if self.label_separator is not None and self.label_separator == self.level_separator:
+            found.append(f"label_separator and level_separator must differ, both were {self.label_separator!r}")
         for name, ratio in (("dev_ratio", self.dev_ratio), ("test_ratio", self.test_ratio)):
             if ratio is not None and not 0 < ratio < 1:
                 found.append(f"{name} must lie between 0 and 1, was {ratio}")

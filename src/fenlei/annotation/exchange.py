@@ -34,7 +34,7 @@ def write_suggestions(suggestions: Sequence[Suggestion], out: Path, format: Form
     if format != "label-studio":
         return (out,)
     interface = out.with_suffix(".xml")
-    write_text(interface, labelling_interface(labels))
+    write_text(interface, labelling_interface(labels, multi_label=any(isinstance(one.answer, list) for one in suggestions)))
     return out, interface
 
 
@@ -46,27 +46,32 @@ def checked_out(out: Path, format: Format) -> None:
         raise ConfigError(f"{out}: a file of the format {format} ends in {SUFFIX[format]}")
 
 
-def labelling_interface(labels: Sequence[str]) -> str:
-    """Label Studio's XML for one choice a text, under the names that the tasks use."""
+def labelling_interface(labels: Sequence[str], *, multi_label: bool = False) -> str:
+    """Label Studio's XML for one choice a text, or several, under the names that the tasks use."""
+    choice = "multiple" if multi_label else "single"
     choices = "\n".join(f"    <Choice value={quoteattr(label)}/>" for label in labels)
     return (
-        '<View>\n  <Text name="text" value="$text"/>\n  <Choices name="label" toName="text" choice="single" showInLine="true">\n'
+        f'<View>\n  <Text name="text" value="$text"/>\n  <Choices name="label" toName="text" choice="{choice}" showInLine="true">\n'
         f"{choices}\n  </Choices>\n</View>\n"
     )
 
 
 def _plain_row(one: Suggestion) -> dict[str, Any]:
-    return {**_columns(one), "label": one.label, **_figures(one)}
+    return {**_columns(one), "label": one.answer, **_figures(one)}
 
 
 def _doccano_row(one: Suggestion) -> dict[str, Any]:
-    return {**_columns(one), "text": one.example.text, "label": [one.label], **_figures(one)}
+    return {**_columns(one), "text": one.example.text, "label": _list(one.answer), **_figures(one)}
 
 
 def _task(one: Suggestion, model: str) -> dict[str, Any]:
-    choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": [one.label]}}
+    choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": _list(one.answer)}}
     data = {**_columns(one), "text": one.example.text, **_figures(one)}
     return {"data": data, "predictions": [{"model_version": model, "score": round(one.confidence, 6), "result": [choice]}]}
+
+
+def _list(answer: str | list[str]) -> list[str]:
+    return [answer] if isinstance(answer, str) else answer
 
 
 def _columns(one: Suggestion) -> dict[str, Any]:

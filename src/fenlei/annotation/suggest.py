@@ -15,6 +15,7 @@ from fenlei.data.examples import Example
 from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.calibration import probabilities
+from fenlei.evaluation.novelty import joint_energy
 from fenlei.inference.classifier import Classifier
 
 NOVEL_EVERY = 3
@@ -32,11 +33,18 @@ class Suggestion:
     label: str
     confidence: float
     uncertainty: float
-    """1 less the margin between the two likeliest labels: 1 where the run cannot choose."""
+    """1 less the margin between the two likeliest labels: 1 where the run cannot choose. Multi-label: 1 less the confidence."""
     novelty: float
     """Share of the pool with a lower energy score, between 0 and 1."""
     reason: str
     """uncertain, novel"""
+    labels: tuple[str, ...] | None = None
+    """Multi-label: every label that the run gives; None where a text has one."""
+
+    @property
+    def answer(self) -> str | list[str]:
+        """The label, or the list of them."""
+        return self.label if self.labels is None else list(self.labels)
 
 
 def suggest(
@@ -50,27 +58,32 @@ def suggest(
     """At most `n` texts of a file, the most useful first; of texts that come twice the first.
 
     Uncertainty is the margin of the calibrated probabilities; novelty the energy of the logits (Liu et al.: "Energy-based
-    out-of-distribution detection", NeurIPS 2020). Each pick's rank by its measure is weighed by its distance from those picked before
-    (maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998). ConfigError for n below 1, DataError where a row of the pool has no
-    text, or a label already.
+    out-of-distribution detection", NeurIPS 2020), multi-label their joint energy. Each pick's rank by its measure is weighed by its
+    distance from those picked before (maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998). ConfigError for n below 1,
+    DataError where a row of the pool has no text, or a label already.
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, was {n}")
     rows = list(read_examples(pool, text_column=text_column, labelled=False))
     _refuse_labelled(rows)
     examples = [rows[places[0]] for places in groups(plain(row.text) or row.text for row in rows).values()]
-    logits = classifier.logits([example.text for example in examples], progress=progress).logits
-    answers = probabilities(logits, classifier.temperature)
-    uncertainty, energy = _uncertainty(answers), _energy(logits)
+    scores = classifier.logits([example.text for example in examples], progress=progress)
+    predictions = classifier.answer(scores)
+    confidence = np.array([one.confidence for one in predictions])
+    if classifier.multi_label:
+        uncertainty, energy = 1.0 - confidence, joint_energy(scores.logits)
+    else:
+        uncertainty, energy = _uncertainty(probabilities(scores.logits, classifier.temperature)), _energy(scores.logits)
     novelty = energy.argsort(kind="stable").argsort(kind="stable") / max(1, len(energy) - 1)
     return [
         Suggestion(
             example=examples[place],
-            label=classifier.labels[int(answers[place].argmax())],
-            confidence=float(answers[place].max()),
+            label=predictions[place].label,
+            confidence=float(confidence[place]),
             uncertainty=float(uncertainty[place]),
             novelty=float(novelty[place]),
             reason=reason,
+            labels=predictions[place].labels,
         )
         for place, reason in _pick([example.text for example in examples], uncertainty, novelty, n)
     ]

@@ -11,9 +11,12 @@ import numpy as np
 from fenlei.artifact import read_manifest
 from fenlei.audit.copies import Conflict, Copy, find_conflicts, find_duplicates, find_exact_leaks, find_near_copies, nearest_copies
 from fenlei.audit.label_errors import FEWEST_TEXTS, LabelErrors, cross_validated_probabilities, find_label_errors
+from fenlei.audit.label_set_errors import find_set_errors
 from fenlei.audit.profile import Classes, Languages, Lengths, profile_classes, profile_texts
 from fenlei.audit.rows import AuditedRows, read_rows
 from fenlei.config import Device
+from fenlei.data.labelling import Labelling
+from fenlei.errors import ConfigError
 from fenlei.labels import LabelSet
 
 
@@ -46,19 +49,28 @@ def audit_data(
     text_column: str | None = None,
     label_column: str | None = None,
     class_file: str | Path | None = None,
+    multi_label: bool | None = None,
+    label_separator: str | None = None,
     device: Device = "auto",
     announce: Callable[[str], None] | None = None,
 ) -> Audit:
     """Looks at every row of a file, or of a folder's train, dev and test files.
 
-    `run` judges the labels in place of a cross-validated TF-IDF baseline; it should not have been trained on these rows. `announce` is
-    told each step. DataError for a file that cannot be read, ArtifactError for a run that cannot be loaded.
+    `run` judges the labels in place of a cross-validated TF-IDF baseline; it should not have been trained on these rows. `multi_label` and
+    `label_separator` are those of training. `announce` is told each step. DataError for a file that cannot be read, ArtifactError for a run
+    that cannot be loaded, ConfigError for one that is multi-label where the rows are not.
     """
     tell = announce or (lambda _: None)
-    known = None if run is None else tuple(read_manifest(run)["labels"])
-    rows = read_rows(data, dev=dev, test=test, text_column=text_column, label_column=label_column, class_file=class_file)
+    manifest = None if run is None else read_manifest(run)
+    known = None if manifest is None else tuple(manifest["labels"])
+    rows = read_rows(
+        data, dev=dev, test=test, text_column=text_column, label_column=label_column, class_file=class_file,
+        multi_label=multi_label, label_separator=label_separator,
+    )  # fmt: skip
     for note in rows.notes:
         tell(note)
+    if manifest is not None and Labelling.from_json(manifest).multi_label != rows.labelling.multi_label:
+        raise ConfigError(f"{run}: cannot judge these rows, since only one of them is multi-label; leave --run out, or say --multi-label")
     tell("looking for copies")
     near, exact_leaks = find_near_copies(rows), find_exact_leaks(rows)
     lengths, languages = profile_texts(rows)
@@ -80,14 +92,16 @@ def audit_data(
 
 
 def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:
-    labels = LabelSet.in_order_of_appearance(str(example.label) for example in rows.examples if example.label is not None)
+    labels = LabelSet.in_order_of_appearance(label for example in rows.examples for label in example.all_labels)
     places = _judged_places(rows, labels)
     texts, text_ids = np.unique([rows.plain_texts[row] for row in places], return_inverse=True)
     if len(labels) < 2 or len(texts) < FEWEST_TEXTS:
         return LabelErrors((), 0, "", f"labels were not judged: it takes two classes and {FEWEST_TEXTS} texts with a label")
     gold = _gold(rows, places, labels)
-    answers = cross_validated_probabilities([rows.examples[row].text for row in places], text_ids, gold, len(labels))
-    return find_label_errors(places, gold, answers, labels.names, "cross-validated TF-IDF")
+    judged = [rows.examples[row] for row in places]
+    strata = np.array(rows.labelling.strata(judged, labels))
+    answers = cross_validated_probabilities([one.text for one in judged], text_ids, gold, len(labels), strata)
+    return _label_errors(places, gold, answers, labels, "cross-validated TF-IDF")
 
 
 def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], device: Device) -> LabelErrors:
@@ -98,19 +112,29 @@ def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], d
     if not places:
         return LabelErrors((), 0, "", f"labels were not judged: no row has one of the labels of {run}")
     notes = []
-    strange = sum(example.label is not None and example.label not in labels for example in rows.examples)
+    strange = sum(any(label not in labels for label in example.all_labels) for example in rows.examples)
     if strange:
         notes.append(f"{strange:,} rows were not judged: {run} does not know their labels")
     trained_on = set(read_manifest(run).get("data", {}).get("files", {}))
     if trained_on & {rows.examples[row].source for row in places}:
         notes.append(f"{run} was trained on rows of this file: it may have learned their wrong labels by heart")
     answers = Classifier.load(run, device=device).predict_proba([rows.examples[row].text for row in places])
-    return find_label_errors(places, _gold(rows, places, labels), answers, labels.names, str(run), "; ".join(notes))
+    return _label_errors(places, _gold(rows, places, labels), answers, labels, str(run), "; ".join(notes))
+
+
+def _label_errors(places: list[int], gold: np.ndarray, answers: np.ndarray, labels: LabelSet, judge: str, note: str = "") -> LabelErrors:
+    find = find_label_errors if gold.ndim == 1 else find_set_errors
+    return find(places, gold, answers, labels.names, judge, note)
 
 
 def _judged_places(rows: AuditedRows, labels: LabelSet) -> list[int]:
-    return [row for row, example in enumerate(rows.examples) if example.label in labels and rows.plain_texts[row]]
+    """Rows with a text whose labels, maybe none if they are known, are all among these."""
+    return [
+        row
+        for row, example in enumerate(rows.examples)
+        if example.label is not None and all(label in labels for label in example.all_labels) and rows.plain_texts[row]
+    ]
 
 
 def _gold(rows: AuditedRows, places: list[int], labels: LabelSet) -> np.ndarray:
-    return np.array([labels.id(str(rows.examples[row].label)) for row in places], dtype=np.int64)
+    return rows.labelling.gold([rows.examples[row] for row in places], labels)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fenlei.evaluation.calibration import fit_temperature, probabilities
+from fenlei.evaluation.platt import fit_label_calibration
 from fenlei.models.baseline import cross_validated_logits
 
 FOLDS, FOLDS_OF_MANY, MANY_ROWS = 5, 3, 50_000
@@ -47,13 +48,19 @@ class LabelErrors:
     note: str = ""
 
 
-def cross_validated_probabilities(texts: Sequence[str], text_ids: np.ndarray, label_ids: np.ndarray, n_labels: int) -> np.ndarray:
+def cross_validated_probabilities(
+    texts: Sequence[str], text_ids: np.ndarray, label_ids: np.ndarray, n_labels: int, strata: np.ndarray | None = None
+) -> np.ndarray:
     """Calibrated probabilities of the TF-IDF baseline for rows that it was not fitted to: float32 (rows, labels).
 
+    label_ids: int (rows,), or multi-label bool (rows, labels); then each label has a probability of its own.
     text_ids: int (rows,), equal where the text is: copies share a fold, or one would give the other's label away.
+    strata: int (rows,): folds are even within each; None: within each label.
     """
-    fold_of = _folds(text_ids, label_ids, FOLDS_OF_MANY if len(texts) > MANY_ROWS else FOLDS)
+    fold_of = _folds(text_ids, label_ids if strata is None else strata, FOLDS_OF_MANY if len(texts) > MANY_ROWS else FOLDS)
     logits = cross_validated_logits(texts, label_ids, n_labels, fold_of=fold_of, seed=SEED)
+    if label_ids.ndim == 2:
+        return fit_label_calibration(logits, label_ids).probabilities(logits)
     return probabilities(logits, fit_temperature(logits, label_ids))
 
 

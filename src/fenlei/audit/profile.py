@@ -93,22 +93,21 @@ def profile_texts(rows: AuditedRows) -> tuple[Lengths, Languages]:
 
 def profile_classes(rows: AuditedRows) -> Classes:
     """The classes of train, and the labels of all parts that do not look right."""
-    labels = [example.label for example in rows.examples]
-    counts = Counter(label for label, part in zip(labels, rows.part_of, strict=True) if part == 0 and label is not None)
+    counts = Counter(label for example, part in zip(rows.examples, rows.part_of, strict=True) if part == 0 for label in example.all_labels)
     pairs = find_look_alikes(counts)
     slip = {rarer: f"its class {rarer!r} looks like {other!r}" for rarer, other in pairs}
-    labelled_parts = {part for label, part in zip(labels, rows.part_of, strict=True) if label is not None}
+    labelled_parts = {part for example, part in zip(rows.examples, rows.part_of, strict=True) if example.label is not None}
     odd = []
-    for row, (label, part) in enumerate(zip(labels, rows.part_of, strict=True)):
-        if label is None:
-            if part in labelled_parts:
-                odd.append(Oddity(row, "no label"))
-        elif label not in counts:
-            odd.append(Oddity(row, f"no training row is of its class {label!r}"))
-        elif part == 0 and counts[label] == 1:
-            odd.append(Oddity(row, f"alone in its class {label!r}"))
-        elif label in slip:
-            odd.append(Oddity(row, slip[label]))
+    for row, (example, part) in enumerate(zip(rows.examples, rows.part_of, strict=True)):
+        if example.label is None and part in labelled_parts:
+            odd.append(Oddity(row, "no label"))
+        for label in example.all_labels:
+            if label not in counts:
+                odd.append(Oddity(row, f"no training row is of its class {label!r}"))
+            elif part == 0 and counts[label] == 1:
+                odd.append(Oddity(row, f"alone in its class {label!r}"))
+            elif label in slip:
+                odd.append(Oddity(row, slip[label]))
     return Classes(dict(counts.most_common()), pairs, tuple(odd))
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fenlei.audit.same_text import groups, plain
+from fenlei.config import DataConfig
 from fenlei.data.columns import known_label
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, joined
 from fenlei.data.folders import SplitFiles, find_split_files
 from fenlei.data.label_file import read_class_file
+from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import file_layout, find_class_file, read_examples
+from fenlei.data.several_labels import choose_labelling
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 
@@ -31,6 +34,7 @@ class AuditedRows:
     number_of: tuple[int, ...]
     """For each row its number in its file, from 1: not the line where a text or a header takes lines of its own."""
     notes: tuple[str, ...] = ()
+    labelling: Labelling = ONE_LABEL
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -50,7 +54,7 @@ class AuditedRows:
         return {"file": example.source, "row": self.number_of[row], "line": example.line}
 
 
-def gather(parts: Sequence[Sequence[Example]], notes: Sequence[str] = ()) -> AuditedRows:
+def gather(parts: Sequence[Sequence[Example]], notes: Sequence[str] = (), labelling: Labelling = ONE_LABEL) -> AuditedRows:
     """Rows that are read already, by part."""
     examples, part_of, number_of = [], [], []
     for part, rows in enumerate(parts):
@@ -60,7 +64,7 @@ def gather(parts: Sequence[Sequence[Example]], notes: Sequence[str] = ()) -> Aud
             examples.append(example)
             part_of.append(part)
             number_of.append(seen[example.source])
-    return AuditedRows(tuple(examples), tuple(part_of), tuple(number_of), tuple(notes))
+    return AuditedRows(tuple(examples), tuple(part_of), tuple(number_of), tuple(notes), labelling)
 
 
 def read_rows(
@@ -71,11 +75,15 @@ def read_rows(
     text_column: str | None = None,
     label_column: str | None = None,
     class_file: str | Path | None = None,
+    multi_label: bool | None = None,
+    label_separator: str | None = None,
 ) -> AuditedRows:
     """Every row of a file, or of a folder's train, dev and test files; blank texts and labels pass, broken files are a DataError."""
     found = find_split_files(data) if Path(data).is_dir() else SplitFiles((Path(data),), (), ())
     files = (found.train, (Path(dev),) if dev else found.dev, (Path(test),) if test else found.test)
     notes: list[str] = []
+    columns = DataConfig(text_column=text_column, label_column=label_column, multi_label=multi_label, label_separator=label_separator)
+    labelling = choose_labelling(columns, files[0], notes)
     names = _class_names(files[0][0], class_file, notes)
     parts = []
     for part, of_part in zip(PARTS, files, strict=True):
@@ -83,9 +91,11 @@ def read_rows(
         for file in of_part:
             labelled = part == "train" or _has_labels(file, text_column, label_column, notes)
             notes.append(str(file_layout(file, text_column=text_column, label_column=label_column, labelled=labelled)))
-            rows += read_examples(file, text_column=text_column, label_column=label_column, labelled=labelled, blanks=True)
+            rows += read_examples(
+                file, text_column=text_column, label_column=label_column, labelled=labelled, labelling=labelling, blanks=True
+            )
         parts.append([_with_name(row, names) for row in rows])
-    return gather(parts, notes)
+    return gather(parts, notes, labelling)
 
 
 def _class_names(train: Path, class_file: str | Path | None, notes: list[str]) -> LabelSet | None:
@@ -114,9 +124,10 @@ def _has_labels(file: Path, text_column: str | None, label_column: str | None, n
 
 def _with_name(row: Example, names: LabelSet | None) -> Example:
     """The row with the name that its label is the id of; other labels stay, to be told of as classes."""
-    if names is None or row.label is None or row.label in names:
+    if names is None or row.label is None or all(label in names for label in row.all_labels):
         return row
     try:
-        return Example(row.text, known_label(row.label, names, row.where), row.source, row.line, row.columns)
+        known = tuple(known_label(label, names, row.where) for label in row.all_labels)
     except DataError:
         return row
+    return replace(row, label=known[0]) if row.labels is None else replace(row, label=joined(known), labels=known)

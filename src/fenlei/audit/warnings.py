@@ -16,7 +16,7 @@ WARNING = "Warning: "
 def data_warnings(dataset: Dataset) -> tuple[str, ...]:
     """A line for each kind of fault in the rows of a run, with the first place and what to do; none where there is nothing to say."""
     dev = sorted((*dataset.selecting, *dataset.calibrating), key=lambda example: (example.source, example.line))
-    rows = gather((dataset.train, dev, dataset.test))
+    rows = gather((dataset.train, dev, dataset.test), labelling=dataset.labelling)
     return tuple(WARNING + line for line in _lines(rows))
 
 

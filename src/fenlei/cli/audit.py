@@ -26,6 +26,10 @@ def audit(
     text_column: Annotated[str | None, typer.Option(help="Column of the text; 'title,body' joins two.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     class_file: Annotated[Path | None, typer.Option(help="File of class names, one a line, if the labels are their numbers.")] = None,
+    multi_label: Annotated[
+        bool | None, typer.Option("--multi-label/--no-multi-label", help="Any number of labels a row; default: where a row lists several.")
+    ] = None,
+    label_separator: Annotated[str | None, typer.Option(help="Multi-label: what joins a row's labels in one string.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute with --run.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON, each row with its number.")] = False,
 ) -> None:
@@ -47,6 +51,8 @@ def audit(
         text_column=text_column,
         label_column=label_column,
         class_file=class_file,
+        multi_label=multi_label,
+        label_separator=label_separator,
         device=device,
         announce=lambda note: console.print(note, style="dim", markup=False),
     )

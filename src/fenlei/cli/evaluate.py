@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +34,9 @@ def evaluate(
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label; default: the one the run was trained on.")] = None,
     class_file: Annotated[Path | None, typer.Option(help="File of class names, one a line, if the labels are their numbers.")] = None,
+    label_separator: Annotated[
+        str | None, typer.Option(help="Multi-label: what joins a row's labels in one string; default: as the run was trained.")
+    ] = None,
     prefix: Annotated[str, typer.Option(help="Put before the names of the columns added to the report's rows.", show_default=False)] = "",
     min_confidence: MinConfidence = None,
     target_accuracy: TargetAccuracy = None,
@@ -61,6 +64,7 @@ def evaluate(
             text_column=text_column,
             label_column=label_column,
             class_names=None if class_file is None else read_class_file(class_file),
+            label_separator=label_separator,
             prefix=prefix,
             device=device,
             trust=asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class),
@@ -71,19 +75,24 @@ def evaluate(
 
 
 def _show(evaluation: Evaluation, as_json: bool) -> None:
+    from dataclasses import asdict
+
     from fenlei.cli.display import notes, print_json, tables
-    from fenlei.report.tables import comparison_table, metrics_tables
+    from fenlei.report.tables import comparison_table, level_table, metrics_tables
     from fenlei.report.wording import confidence_lines
 
     if as_json:
         baseline = evaluation.baseline.to_json() if evaluation.baseline else None
         told = {"report": str(evaluation.out), "mistakes": len(evaluation.mistakes), "notes": list(evaluation.notes)}
-        beside = {"confidence": evaluation.confidence.to_json(), "comparison": [one.to_json() for one in evaluation.comparison]}
+        beside: dict[str, Any] = {"levels": [asdict(one) for one in evaluation.levels]}
+        beside |= {"confidence": evaluation.confidence.to_json(), "comparison": [one.to_json() for one in evaluation.comparison]}
         print_json({"metrics": evaluation.metrics.to_json(), "baseline": baseline, **beside, **told})
         return
     tables().print(metrics_tables(evaluation.metrics, evaluation.baseline))
     if evaluation.comparison:
         tables().print(comparison_table(evaluation.comparison))
+    if evaluation.levels:
+        tables().print(level_table(evaluation.levels))
     for line in confidence_lines(evaluation.metrics, evaluation.confidence):
         tables().print(line, markup=False)
     for note in evaluation.notes:

@@ -24,6 +24,9 @@ PANELS: dict[str, Any] = {
 HELP = {
     "text_column": "Column of the text; 'title,body' joins two.",
     "label_column": "Column of the label.",
+    "multi_label": "Any number of labels a row, none included (default: where a row lists several).",
+    "label_separator": "Multi-label: what joins a row's labels in one string, as ',' or '|' (default: they are lists).",
+    "level_separator": "Hierarchy: what joins the levels of a label's name, as '##' in 科技##手机.",
     "class_file": "File of class names, one a line: their order, and names for ids in the data.",
     "dev": "Labelled file to select the checkpoint on and to calibrate with.",
     "dev_ratio": "Share of the training rows set aside for dev where no --dev is given (default: 0.15).",
@@ -60,7 +63,7 @@ HELP = {
     "imbalance": "Uneven classes: weigh rows, discount sure ones, adjust logits by the prior, or draw classes alike.",
     "gradient_checkpointing": "Less memory, more time.",
     "evals_per_epoch": "Evaluations an epoch.",
-    "early_stopping_patience": "Stop after N evaluations without a better macro F1; 0: never.",
+    "early_stopping_patience": "Stop after N evaluations without a better macro F1 (multi-label: micro F1); 0: never.",
     "seed": "Two runs with one seed are equal.",
     "device": "Where to compute.",
     "report_to": "Experiment trackers joined by commas: tensorboard, wandb, swanlab, mlflow.",

@@ -42,6 +42,7 @@ def predict(
     labels: Annotated[
         str | None, typer.Option(help="Labels to choose among, joined by commas, or a labels.yaml.", show_default=False)
     ] = None,
+    multi_label: Annotated[bool, typer.Option("--multi-label", help="With a model's name: any number of --labels may be right.")] = False,
     url: Annotated[str | None, typer.Option(help="Ask the service there; FENLEI_API_KEY is its key.", show_default=False)] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
@@ -76,7 +77,7 @@ def predict(
         raise typer.BadParameter("how it computes, what it promises and which passages counted is up to the service", param_hint="--url")
 
     def load() -> tuple[Predictor, list[str] | None]:
-        return _reach(url, labels) if url is not None else _load(str(run), device, labels, trust, int8, verify)
+        return _reach(url, labels) if url is not None else _load(str(run), device, labels, trust, int8, verify, multi_label)
 
     if source is None:
         classifier, among = load()
@@ -124,7 +125,7 @@ def _what_is_done_is_told(out: str) -> Iterator[None]:
 
 
 def _load(
-    run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool, verify: bool
+    run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool, verify: bool, multi_label: bool
 ) -> tuple[Classifier, list[str] | None]:
     """The classifier, and the labels to ask it among where they are not its own."""
     from fenlei.artifact import MANIFEST
@@ -132,6 +133,8 @@ def _load(
     from fenlei.models.allocator import keep_freed_memory
 
     keep_freed_memory()
+    if multi_label and (labels is None or (Path(run) / MANIFEST).exists()):
+        raise ConfigError("--multi-label is for a model's name with --labels: a run knows whether a text has any number of labels")
     if labels is None:
         return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
@@ -145,7 +148,7 @@ def _load(
         raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
     if trust.promises:
         raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
-    return Classifier.zero_shot(run, named if file is None else file, device=device), None
+    return Classifier.zero_shot(run, named if file is None else file, device=device, multi_label=multi_label), None
 
 
 def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
@@ -175,6 +178,7 @@ def _show_texts(
     passages_of: Predictor | None,
 ) -> None:
     from fenlei.cli.display import notes, probability_bars, tables
+    from fenlei.data.examples import joined
     from fenlei.data.jsonvalues import to_json
     from fenlei.inference.bulk import predicted_row
     from fenlei.inference.passages import check_has_passages, told_passages
@@ -189,7 +193,7 @@ def _show_texts(
             continue
         if len(texts) > 1:
             typer.echo(text)
-        typer.echo(f"{prediction.label}\t{prediction.confidence:.4f}")
+        typer.echo(f"{joined(prediction.answer)}\t{prediction.confidence:.4f}")
         tables().print(probability_bars(prediction.probabilities))
         for line in _beside(prediction):
             typer.echo(line)

@@ -68,6 +68,7 @@ def _show(picked: list[Suggestion], as_json: bool) -> None:
 
     from fenlei.annotation.exchange import render
     from fenlei.cli.display import print_json, tables
+    from fenlei.data.examples import joined
 
     if as_json:
         import json
@@ -78,6 +79,6 @@ def _show(picked: list[Suggestion], as_json: bool) -> None:
     for heading in ("Text", "The run says", "Why"):
         table.add_column(heading, overflow="fold")
     for one in picked[:SHOWN]:
-        answer = f"{one.label} {100 * one.confidence:.0f} %"
+        answer = f"{joined(one.answer)} {100 * one.confidence:.0f} %"
         table.add_row(*(Text(cell) for cell in (" ".join(one.example.text.split())[:60], answer, one.reason)))
     tables().print(table)

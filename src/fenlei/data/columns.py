@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fenlei.data.labelling import Labelling
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 
@@ -61,6 +62,17 @@ class Columns:
         name = _label_text(value, self.label, where)
         return name if known is None else known_label(name, known, where)
 
+    def labels_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, *known: LabelSet | None) -> tuple[str, ...]:
+        """The labels of a multi-label row, maybe none, as the names that each of `known` has for them; DataError if it says nothing."""
+        assert self.label is not None, "labels_of needs columns chosen with labelled=True"
+        names = []
+        for value in labelling.split(row.get(self.label), self.label, where):
+            name = _label_text(value, self.label, where)
+            for one in known:
+                name = name if one is None else known_label(name, one, where)
+            names.append(name)
+        return labelling.completed(names)
+
     def candidates_of(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         """The labels that a row offers; None where it has no such column. One word alone is some other column's category."""
         name = find_name(row, CANDIDATE_NAMES, excluded=(*self.text, self.label or ""))
@@ -74,8 +86,10 @@ class Columns:
     def has_text(self, row: Mapping[str, Any]) -> bool:
         return any(not _is_missing(row.get(name)) for name in self.text)
 
-    def has_label(self, row: Mapping[str, Any]) -> bool:
-        return self.label is not None and not _is_missing(row.get(self.label))
+    def has_label(self, row: Mapping[str, Any], *, multi_label: bool = False) -> bool:
+        """Whether the row says what its label is, or, multi-label, that it has none."""
+        value = None if self.label is None else row.get(self.label)
+        return value is not None if multi_label else not _is_missing(value)
 
 
 def choose_columns(row: Mapping[str, Any], *, text_column: str | None, label_column: str | None, labelled: bool, where: str) -> Columns:
@@ -172,7 +186,7 @@ def _label_text(value: Any, column: str, where: str) -> str:
     if isinstance(value, (list, tuple)):
         raise DataError(
             f"{where}: expected one label in column {column!r}, found a list, {_short(value)}; "
-            "several labels a row (multi-label) are not supported yet: keep one, as a text"
+            "keep one, as a text, or make every row's label a list, [] for none, and train with --multi-label"
         )
     found = f"{_short(value)} ({type(value).__name__})"
     raise DataError(f"{where}: expected a label, a text or a whole number, in column {column!r}, found {found}; is it another column?")

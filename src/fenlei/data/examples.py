@@ -15,6 +15,7 @@ class Example:
 
     text: str
     label: str | None
+    """Of a multi-label row all its labels in one string, in alphabetical order: to be shown, and compared with other rows'."""
     source: str
     """The file, as the user named it."""
     line: int
@@ -23,6 +24,18 @@ class Example:
     """Every column of the row as read, in order; bulk prediction writes them back."""
     candidates: tuple[str, ...] | None = None
     """The labels that the row itself offers (Fudan files); None where it offers none. Methods with fixed labels do not look at them."""
+    labels: tuple[str, ...] | None = None
+    """Multi-label: every label of the row, maybe none; None where a row has one."""
+
+    @property
+    def all_labels(self) -> tuple[str, ...]:
+        """The labels of the row, whether it may have several or one."""
+        return self.labels if self.labels is not None else () if self.label is None else (self.label,)
+
+    @property
+    def gold(self) -> str | list[str] | None:
+        """The label, or the list of them: what files say."""
+        return self.label if self.labels is None else list(self.labels)
 
     @property
     def where(self) -> str:
@@ -35,9 +48,14 @@ def candidates_of(examples: Sequence[Example]) -> list[tuple[str, ...] | None] |
     return None if all(one is None for one in candidates) else candidates
 
 
+def joined(labels: str | Sequence[str]) -> str:
+    """Several labels in one string, in alphabetical order; one as it is."""
+    return labels if isinstance(labels, str) else " + ".join(sorted(labels)) if labels else "(none)"
+
+
 def check_gold(row: Example) -> None:
-    """DataError where a row offers no labels, or not the one it has."""
-    if row.candidates is None or row.label in row.candidates:
+    """DataError where a row offers no labels, or not those it has."""
+    if row.candidates is None or (row.candidates and set(row.all_labels) <= set(row.candidates)):
         return
     if not row.candidates:
         raise DataError(f"{row.where}: the list of candidate labels is empty; fill it, or remove it from the row")

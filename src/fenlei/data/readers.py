@@ -15,8 +15,9 @@ from typing import Any
 from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name, known_label
 from fenlei.data.delimited import Row
 from fenlei.data.encodings import STDIN
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, joined
 from fenlei.data.formats import open_table
+from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 
@@ -54,6 +55,7 @@ def read_examples(
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
     labelled: bool = True,
+    labelling: Labelling = ONE_LABEL,
     blanks: bool = False,
     on_bad_row: OnBadRow | None = None,
     follow: Callable[[], None] | None = None,
@@ -63,12 +65,13 @@ def read_examples(
     text_column: one name, or several joined by commas, whose texts are joined by line breaks. None: found by name.
     class_names: the only labels allowed; an id in the file becomes its name.
     labelled: False leaves labels unread, so that no label column is needed.
+    labelling: whether a row has one label or any number, and how they are written.
     blanks: True lets rows without a text or a label pass, as "" and None, for those who count them.
     on_bad_row: is told of each row that does not fit, and reading goes on; what ends it still is a file that cannot be read on.
     follow: JSON lines that are still being written are read for ever; it is called whenever there is none to be read for now.
     """
     known = None if class_names is None else LabelSet(tuple(class_names))
-    with _opened(path, text_column, label_column, labelled, on_bad_row, follow) as (layout, rows, own_names):
+    with _opened(path, text_column, label_column, labelled, on_bad_row, follow) as (layout, rows, file_names):
         columns = layout.columns
         for line, row in rows:
             where = f"{layout.source}:{line}"
@@ -76,16 +79,21 @@ def read_examples(
                 if isinstance(row, DataError):
                     raise row
                 text = "" if blanks and not columns.has_text(row) else columns.text_of(row, where)
-                label = None
-                if labelled and not (blanks and not columns.has_label(row)):
-                    label = columns.label_of(row, where, own_names)
+                label, names = None, None
+                if not labelled or (blanks and not columns.has_label(row, multi_label=labelling.multi_label)):
+                    pass
+                elif labelling.multi_label:
+                    names = columns.labels_of(row, where, labelling, file_names, known)
+                    label = joined(names)
+                else:
+                    label = columns.label_of(row, where, file_names)
                     label = label if known is None else known_label(label, known, where)
             except DataError as error:
                 if on_bad_row is None:
                     raise
                 on_bad_row(line, error)
                 continue
-            yield Example(text, label, layout.source, line, row, columns.candidates_of(row))
+            yield Example(text, label, layout.source, line, row, columns.candidates_of(row), names)
 
 
 def file_layout(

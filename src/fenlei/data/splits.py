@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
+
+import numpy as np
 
 from fenlei.config import DataConfig
 from fenlei.data.columns import known_label
 from fenlei.data.encodings import STDIN
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, joined
 from fenlei.data.folders import SplitFiles, find_split_files
 from fenlei.data.label_file import read_label_file
+from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import file_layout, find_class_file, read_examples
+from fenlei.data.several_labels import choose_labelling
 from fenlei.data.stratify import fewest_rows, halves, set_aside
 from fenlei.errors import ConfigError, DataError
 from fenlei.labels import LabelNote, LabelSet
@@ -40,6 +45,16 @@ class Dataset:
     """Lines to print: what was read, what was split and how, what is unusual."""
     label_notes: Mapping[str, LabelNote] = field(default_factory=dict)
     """What the class file says of labels besides their names."""
+    labelling: Labelling = ONE_LABEL
+    """Whether a row has one label or any number."""
+
+    @property
+    def multi_label(self) -> bool:
+        return self.labelling.multi_label
+
+    def gold(self, rows: Sequence[Example]) -> np.ndarray:
+        """The labels of rows: ids, int64 (rows,); multi-label: bool (rows, labels)."""
+        return self.labelling.gold(rows, self.labels)
 
 
 @dataclass(frozen=True)
@@ -59,22 +74,24 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     """The rows that a configuration names, split; DataError for rows and ConfigError for options that do not fit."""
     notes: list[str] = []
     files = _choose_files(config, notes)
-    rows, class_file = _read_train(files.train, config, notes)
-    class_names = None if class_file is None else class_file.names
+    labelling = choose_labelling(config, files.train, notes)
+    rows, class_file = _read_train(files.train, config, labelling, notes)
+    class_names = None if class_file is None else labelling.completed(class_file.names)
     labels = _label_set(rows, class_names, notes)
-    dev_file_rows = _read_part("dev", files.dev, config, labels, class_names, notes)
-    test_file_rows = _read_part("test", files.test, config, labels, class_names, notes)
+    dev_file_rows = _read_part("dev", files.dev, config, labelling, labels, class_names, notes)
+    test_file_rows = _read_part("test", files.test, config, labelling, labels, class_names, notes)
     ratios = {
         "dev": 0.0 if files.dev else (DEV_RATIO if config.dev_ratio is None else config.dev_ratio),
         "test": 0.0 if files.test else (config.test_ratio or 0.0),
     }
-    train, dev, test = _set_aside(rows, labels, ratios, seed, notes)
+    train, dev, test = _set_aside(rows, labelling.strata(rows, labels), labels, ratios, seed, notes)
     dev, test = dev_file_rows or dev, test_file_rows or test
-    selecting, calibrating = _split_dev(dev, labels, seed)
+    selecting, calibrating = _split_dev(dev, labelling.strata(dev, labels), seed)
     notes.append(
         f"train {len(train):,}, dev {len(dev):,} ({len(selecting):,} select, {len(calibrating):,} calibrate), test {len(test):,} rows"
     )
-    return Dataset(train, selecting, calibrating, test, labels, tuple(notes), {} if class_file is None else class_file.notes)
+    label_notes = {} if class_file is None else class_file.notes
+    return Dataset(train, selecting, calibrating, test, labels, tuple(notes), label_notes, labelling)
 
 
 def _choose_files(config: DataConfig, notes: list[str]) -> SplitFiles:
@@ -119,19 +136,19 @@ def _refuse_seen(role: str, part: tuple[Path, ...], others: tuple[Path, ...]) ->
             raise ConfigError(f"{role}: {file} is used for training or dev as well, so a result on it would say nothing; give another file")
 
 
-def _read_train(files: tuple[Path, ...], config: DataConfig, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
+def _read_train(files: tuple[Path, ...], config: DataConfig, labelling: Labelling, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
     """The rows to train on, and the class file where there is one that fits."""
     class_file = _class_file(config, files[0], notes)
     layout = file_layout(files[0], text_column=config.text_column, label_column=config.label_column)
     if class_file is None or class_file.found:
-        rows = _read(files, config)
+        rows = _read(files, config, labelling)
     else:
-        rows = _read(files, config, class_file.names)
+        rows = _read(files, config, labelling, class_file.names)
     notes.append(f"{layout}; {len(rows):,} rows" + (f" in {len(files)} files" if len(files) > 1 else ""))
     if class_file is None:
         return rows, None
     if class_file.found:
-        return _with_found_names(rows, class_file, notes)
+        return _with_found_names(rows, class_file, labelling, notes)
     notes.append(f"{class_file.path}: {len(class_file.names)} class names, in this order")
     return rows, class_file
 
@@ -150,14 +167,14 @@ def _class_file(config: DataConfig, train: Path, notes: list[str]) -> _ClassFile
         return None
 
 
-def _with_found_names(rows: Rows, class_file: _ClassFile, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
+def _with_found_names(rows: Rows, class_file: _ClassFile, labelling: Labelling, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
     """Rows with names for their ids. A file that nobody named may be about something else: where it fits no row, it is left alone."""
-    known = LabelSet(class_file.names)
+    known = LabelSet(labelling.completed(class_file.names))
     named: list[Example] = []
     misfit: DataError | None = None
     for row in rows:
         try:
-            named.append(replace(row, label=known_label(_label(row), known, row.where)))
+            named.append(_named(row, known, labelling))
         except DataError as error:
             misfit = misfit or error
     if misfit is None:
@@ -171,11 +188,11 @@ def _with_found_names(rows: Rows, class_file: _ClassFile, notes: list[str]) -> t
 
 def _label_set(rows: Rows, class_names: tuple[str, ...] | None, notes: list[str]) -> LabelSet:
     """The labels of a run; DataError where there is nothing to learn: one class, or a class with one row."""
-    counts = Counter(_label(row) for row in rows)
-    if len(counts) == 1:
-        found = f"{rows[0].label!r} on all {len(rows):,} rows"
-        raise DataError(f"{rows[0].source}: expected at least two classes, found only {found}; is it the right label column?")
-    lonely = [f"{row.label!r} ({row.where})" for row in rows if counts[_label(row)] == 1]
+    counts = Counter(label for row in rows for label in row.all_labels)
+    if len(counts) < 2:
+        found = "only " + "".join(f"{name!r} on all {rows_of:,} rows" for name, rows_of in counts.items()) if counts else "none"
+        raise DataError(f"{rows[0].source}: expected at least two classes, found {found}; is it the right label column?")
+    lonely = [f"{label!r} ({row.where})" for row in rows for label in row.all_labels if counts[label] == 1]
     if lonely:
         shown = ", ".join(lonely[:5]) + (", ..." if len(lonely) > 5 else "")
         cure = "add rows, correct the label if it is misspelt, or remove the row"
@@ -188,42 +205,51 @@ def _label_set(rows: Rows, class_names: tuple[str, ...] | None, notes: list[str]
 
 
 def _read_part(
-    role: str, files: tuple[Path, ...], config: DataConfig, labels: LabelSet, class_names: tuple[str, ...] | None, notes: list[str]
+    role: str,
+    files: tuple[Path, ...],
+    config: DataConfig,
+    labelling: Labelling,
+    labels: LabelSet,
+    class_names: tuple[str, ...] | None,
+    notes: list[str],
 ) -> Rows:
     """The rows of a dev or test file; every label has to be one of train."""
     if not files:
         return ()
-    rows = _read(files, config, class_names)
-    strange = [row for row in rows if _label(row) not in labels]
+    rows = _read(files, config, labelling, class_names)
+    strange = [(row, label) for row in rows for label in row.all_labels if label not in labels]
     if strange:
-        found = f"{labels.unknown(_label(strange[0]))}, as {len(strange):,} of the {len(rows):,} {role} rows"
-        raise DataError(f"{strange[0].where}: {found}; correct or remove them, or add rows of that class to train")
+        row, label = strange[0]
+        found = f"{labels.unknown(label)}, as {len({row.where for row, _ in strange}):,} of the {len(rows):,} {role} rows"
+        raise DataError(f"{row.where}: {found}; correct or remove them, or add rows of that class to train")
     notes.append(f"{role}: {len(rows):,} rows of {_listed(files)}")
-    present = {row.label for row in rows}
+    present = {label for row in rows for label in row.all_labels}
     absent = [name for name in labels if name not in present]
     if absent:
         notes.append(f"{role} has no row of {len(absent)} of the {len(labels)} classes: {_quoted(absent)}")
     return rows
 
 
-def _read(files: Sequence[Path], config: DataConfig, class_names: Sequence[str] | None = None) -> Rows:
-    return tuple(
-        row
+def _read(files: Sequence[Path], config: DataConfig, labelling: Labelling, class_names: Sequence[str] | None = None) -> Rows:
+    read = (
+        read_examples(file, text_column=config.text_column, label_column=config.label_column, class_names=class_names, labelling=labelling)
         for file in files
-        for row in read_examples(file, text_column=config.text_column, label_column=config.label_column, class_names=class_names)
     )
+    return tuple(chain.from_iterable(read))
 
 
-def _set_aside(rows: Rows, labels: LabelSet, ratios: Mapping[str, float], seed: int, notes: list[str]) -> tuple[Rows, Rows, Rows]:
-    """train, dev and test, the latter two empty where their ratio is 0."""
-    parts = set_aside(labels.ids([_label(row) for row in rows]), dev_ratio=ratios["dev"], test_ratio=ratios["test"], seed=seed)
+def _set_aside(
+    rows: Rows, strata: Sequence[int], labels: LabelSet, ratios: Mapping[str, float], seed: int, notes: list[str]
+) -> tuple[Rows, Rows, Rows]:
+    """train, dev and test, the latter two empty where their ratio is 0. Multi-label rows are split by their rarest label."""
+    parts = set_aside(strata, dev_ratio=ratios["dev"], test_ratio=ratios["test"], seed=seed)
     if parts.unsplit:
         fewest = fewest_rows(ratios["dev"], ratios["test"])
         if not parts.dev + parts.test:
             raise DataError(
                 f"{rows[0].source}: no class has the {fewest} rows it takes to set some aside; add rows, or give a file for dev"
             )
-        small = _quoted([labels.name(label_id) for label_id in parts.unsplit])
+        small = _quoted([labels.name(stratum) if stratum < len(labels) else "(none)" for stratum in parts.unsplit])
         notes.append(f"all rows of {small} stay in train: fewer than {fewest}, too few for every part")
     for role, places in (("dev", parts.dev), ("test", parts.test)):
         if ratios[role]:
@@ -232,17 +258,18 @@ def _set_aside(rows: Rows, labels: LabelSet, ratios: Mapping[str, float], seed: 
     return train, dev, test
 
 
-def _split_dev(dev: Rows, labels: LabelSet, seed: int) -> tuple[Rows, Rows]:
+def _split_dev(dev: Rows, strata: Sequence[int], seed: int) -> tuple[Rows, Rows]:
     """The selecting and the calibrating rows of dev."""
     if len(dev) < 2:
         raise DataError(f"{dev[0].source}: expected at least two dev rows, one to select and one to calibrate, found {len(dev)}")
-    selecting, calibrating = halves(labels.ids([_label(row) for row in dev]), seed=seed)
+    selecting, calibrating = halves(strata, seed=seed)
     return tuple(dev[place] for place in selecting), tuple(dev[place] for place in calibrating)
 
 
-def _label(row: Example) -> str:
-    assert row.label is not None, "rows read with labelled=True have labels"
-    return row.label
+def _named(row: Example, known: LabelSet, labelling: Labelling) -> Example:
+    """The row with the names that its labels are the ids of."""
+    names = tuple(known_label(label, known, row.where) for label in row.all_labels)
+    return replace(row, label=names[0]) if row.labels is None else replace(row, label=joined(names), labels=labelling.completed(names))
 
 
 def _listed(files: Sequence[Path]) -> str:

@@ -33,8 +33,9 @@ class AbstentionRule:
     """Calibrating rows."""
 
     def abstains(self, probabilities: np.ndarray) -> np.ndarray:
-        """True where the best of probabilities (rows, labels) is below the threshold: bool (rows,)."""
-        return np.asarray(np.asarray(probabilities, dtype=np.float64).max(axis=1) < self.min_confidence)
+        """True where the best of probabilities (rows, labels), or the confidence (rows,), is below the threshold: bool (rows,)."""
+        scores = np.asarray(probabilities, dtype=np.float64)
+        return np.asarray((scores if scores.ndim == 1 else scores.max(axis=1)) < self.min_confidence)
 
 
 def fixed_threshold(min_confidence: float, probabilities: np.ndarray, label_ids: np.ndarray) -> AbstentionRule:

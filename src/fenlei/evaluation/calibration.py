@@ -1,4 +1,4 @@
-"""From logits to probabilities that can be believed: the one softmax, and what is done to logits before it.
+"""From logits to probabilities that can be believed: the one softmax (or sigmoid, for multi-label), and what is done to logits before it.
 
 Guo et al., On Calibration of Modern Neural Networks (2017): one temperature for all, or a factor and a summand for each class.
 """
@@ -29,6 +29,8 @@ class Calibration:
     scale: tuple[float, ...] | None = None
     """Vector scaling: logits * scale + bias take the place of logits / temperature. None: the temperature alone."""
     bias: tuple[float, ...] | None = None
+    multi_label: bool = False
+    """Whether each label has a probability of its own: a sigmoid takes the place of the softmax."""
 
     def apply(self, logits: np.ndarray) -> np.ndarray:
         """The calibrated logits, float64 (rows, labels)."""
@@ -36,7 +38,9 @@ class Calibration:
         return scores / self.temperature if self.scale is None or self.bias is None else scores * self.scale + self.bias
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """float32 (rows, labels), each row sums to 1; ModelError where a row has NaN, +inf or no candidate at all."""
+        """float32 (rows, labels), each row sums to 1 but for multi-label; ModelError where a row has NaN, +inf or no candidate at all."""
+        if self.multi_label:
+            return label_probabilities(self.apply(logits))
         return probabilities(logits, self.temperature) if self.scale is None else probabilities(self.apply(logits))
 
     def to_json(self) -> dict[str, Any]:
@@ -48,9 +52,10 @@ class Calibration:
     def from_json(cls, manifest: dict[str, Any]) -> Calibration:
         """From what `to_json` gave; a run of an older fenlei has the temperature alone."""
         vector = manifest.get("vector_scaling")
+        multi_label = manifest.get("problem_type") == "multi_label_classification"
         if vector is None:
-            return cls(float(manifest["temperature"]))
-        return cls(float(manifest["temperature"]), tuple(vector["scale"]), tuple(vector["bias"]))
+            return cls(float(manifest["temperature"]), multi_label=multi_label)
+        return cls(float(manifest["temperature"]), tuple(vector["scale"]), tuple(vector["bias"]), multi_label)
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -60,6 +65,16 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """
     _check_temperature(temperature)
     return np.asarray(np.exp(_log_probabilities(logits, temperature)), dtype=np.float32)
+
+
+def label_probabilities(logits: np.ndarray) -> np.ndarray:
+    """Sigmoid of logits: float32 (rows, labels), each label by itself; 0 where a label is no candidate (-inf).
+
+    ModelError where a row has NaN, +inf or no candidate at all.
+    """
+    scores = np.asarray(logits, dtype=np.float64)
+    _check_scores(scores)
+    return np.asarray(0.5 + 0.5 * np.tanh(scores / 2), dtype=np.float32)
 
 
 def fit_temperature(logits: np.ndarray, label_ids: np.ndarray) -> float:
@@ -143,6 +158,13 @@ def _log_loss(calibration: Calibration, logits: np.ndarray, gold: np.ndarray) ->
 def _log_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
     """float64 (rows, labels): log softmax of logits / temperature."""
     scores = np.asarray(logits, dtype=np.float64)
+    best = _check_scores(scores)
+    shifted = (scores - best) / temperature
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
+def _check_scores(scores: np.ndarray) -> np.ndarray:
+    """The best score of each row, (rows, 1); ModelError where it is no number."""
     best = scores.max(axis=1, keepdims=True)
     unusable = np.flatnonzero(~np.isfinite(best[:, 0]))  # NaN and +inf win every max; all -inf leaves -inf
     if len(unusable):
@@ -150,8 +172,7 @@ def _log_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
             f"row {unusable[0]}: expected finite scores, found {scores[unusable[0]].tolist()} ({len(unusable)} such rows);"
             " the weights or their number format are broken: load the model in float32, or train again with a lower learning rate"
         )
-    shifted = (scores - best) / temperature
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+    return np.asarray(best)
 
 
 def _check_temperature(temperature: float) -> None:

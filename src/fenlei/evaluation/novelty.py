@@ -12,7 +12,7 @@ import numpy as np
 
 from fenlei.errors import DataError, ModelError
 
-NoveltyScore = Literal["energy", "mahalanobis"]
+NoveltyScore = Literal["energy", "joint energy", "mahalanobis"]
 DEFAULT: NoveltyScore = "energy"
 """Where there are no out-of-scope rows to choose by: it needs no state and no extra pass over training rows."""
 ROUNDING = 1e-5
@@ -27,6 +27,17 @@ def energy(logits: np.ndarray) -> np.ndarray:
         row = int(np.flatnonzero(~np.isfinite(best[:, 0]))[0])
         raise ModelError(f"row {row}: expected finite scores, found {scores[row].tolist()}; load the model in float32, or train it again")
     return np.asarray(-(best[:, 0] + np.log(np.exp(scores - best).sum(axis=1))))
+
+
+def joint_energy(logits: np.ndarray) -> np.ndarray:
+    """Multi-label: minus the sum over labels of log(1 + exp(logit)), of logits (rows, labels): float64 (rows,).
+
+    Wang et al., Can multi-label classification networks know what they don't know? (2021)
+    """
+    scores = np.asarray(logits, dtype=np.float64)
+    if not np.isfinite(scores.max(axis=1)).all():
+        raise ModelError("expected finite scores, found NaN or infinite ones; load the model in float32, or train it again")
+    return np.asarray(-np.logaddexp(0.0, scores).sum(axis=1))
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,16 +58,23 @@ def expected_calibration_error(probabilities: np.ndarray, label_ids: np.ndarray)
 def noise_floor(probabilities: np.ndarray, *, seed: int = 0) -> float:
     """The calibration error that a perfectly calibrated model would show on these rows by chance: the mean of DRAWS simulated ones.
 
-    Each draws whether a row is right with the row's own confidence; probabilities (rows, labels). An error near the floor is no evidence
-    of bad calibration, and none below it is one of good.
+    Each draws whether a row is right with the row's own confidence; probabilities (rows, labels), or the confidence (rows,). An error near
+    the floor is no evidence of bad calibration, and none below it is one of good.
     """
-    confidence = np.asarray(probabilities, dtype=np.float64).max(axis=1)
+    scores = np.asarray(probabilities, dtype=np.float64)
+    confidence = scores if scores.ndim == 1 else scores.max(axis=1)
     generator = np.random.default_rng(seed)
     return float(np.mean([_error(confidence, generator.random(len(confidence)) < confidence) for _ in range(DRAWS)]))
 
 
 def answers(probabilities: np.ndarray, label_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row the confidence, float64 (rows,), and whether its most probable label is its own, bool (rows,)."""
+    """Of each row the confidence, float64 (rows,), and whether its most probable label is its own, bool (rows,).
+
+    Every function on confidence begins with this one. Where the answer is not the most probable label (multi-label), they are given both
+    as they are: the confidence (rows,) in the place of probabilities, and in that of label_ids whether the answer is right, bool (rows,).
+    """
+    if np.ndim(probabilities) == 1:
+        return np.asarray(probabilities, dtype=np.float64), np.asarray(label_ids, dtype=bool)
     gold, scores = checked(label_ids, probabilities)
     return scores.max(axis=1), scores.argmax(axis=1) == gold
 

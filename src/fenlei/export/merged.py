@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 
 from fenlei.artifact import check_new, whole_folder
 from fenlei.errors import ArtifactError, ConfigError
-from fenlei.evaluation.calibration import Calibration, probabilities
+from fenlei.evaluation.calibration import Calibration
 from fenlei.export.language_model import parity as language_model_parity
 from fenlei.export.language_model import refuse_prior, write_prompt
 from fenlei.export.sample_texts import sample_texts
@@ -49,7 +49,7 @@ class ExportResult:
     rows: int
     """Texts that both were asked."""
     agreement: float
-    """Share of them with the same label."""
+    """Share of them with the same label; multi-label, with the same labels from one half on."""
     largest_difference: float
     """Largest absolute difference of two calibrated logits."""
     notes: tuple[str, ...] = ()
@@ -77,6 +77,12 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock.float()
     calibration = Calibration.from_json(loaded.manifest)
     folded, notes = (calibration, []) if writes else _fold_calibration(stock, calibration)
+    if calibration.multi_label:
+        if writes:
+            raise ConfigError(
+                "a multi-label run of the generate method asks yes or no of each label, which no stock folder does; serve the run"
+            )
+        notes.append("a stock folder gives each label's probability: the thresholds from which labels are given stay with the run")
     if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")):
         notes.append("a stock folder gives probabilities alone: threshold, prediction sets and novelty stay with the run")
     if loaded.encoder.long not in CUT_AT_THE_END:
@@ -144,8 +150,11 @@ def _fold_calibration(stock: PreTrainedModel, calibration: Calibration) -> tuple
     bias: torch.Tensor | None = linears[-1].bias
     notes: list[str] = []
     if calibration.scale is not None and bias is None:
-        calibration = Calibration(calibration.temperature)
-        notes.append("vector scaling has no place in a head without bias: the temperature, fitted on the same rows, is folded in instead")
+        notes.append(
+            f"{'the summand of the calibration' if calibration.multi_label else 'vector scaling'} has no place in a head without bias: "
+            "the temperature, fitted on the same rows, is folded in instead"
+        )
+        calibration = replace(calibration, scale=None, bias=None)
     with torch.no_grad():
         scale = torch.tensor(calibration.scale or [1 / calibration.temperature] * len(weight), dtype=weight.dtype)
         weight.mul_(scale[:, None])
@@ -164,8 +173,9 @@ def _parity(run: str | Path, folder: Path, texts: list[str], folded: Calibration
     template = classifier.describe()["prompt"]
     ours = folded.apply(classifier.logits(texts).logits)
     theirs = _stock_logits(folder, [template.replace("{text}", text) for text in texts])
-    assert np.isfinite(probabilities(theirs)).all()
-    return float((ours.argmax(1) == theirs.argmax(1)).mean()), float(np.abs(ours - theirs).max())
+    same = ((ours > 0) == (theirs > 0)).all(axis=1) if folded.multi_label else ours.argmax(1) == theirs.argmax(1)
+    assert np.isfinite(theirs).all()
+    return float(same.mean()), float(np.abs(ours - theirs).max())
 
 
 @torch.inference_mode()

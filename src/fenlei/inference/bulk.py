@@ -313,7 +313,7 @@ def predicted_row(
     columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "", text: str | None = None
 ) -> Row:
     """`columns`, then the answer's own, each name after `prefix`; with `text`, its weightiest passages."""
-    values: Row = {"prediction": prediction.label, "confidence": _rounded(prediction.confidence)}
+    values: Row = {"prediction": prediction.answer, "confidence": _rounded(prediction.confidence)}
     if probabilities:
         values["probabilities"] = {name: _rounded(value) for name, value in prediction.probabilities.items()}
     if prediction.prediction_set is not None:

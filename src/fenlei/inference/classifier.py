@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,8 @@ from torch import nn
 from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
 from fenlei.errors import RequestError
-from fenlei.evaluation.calibration import Calibration, probabilities
+from fenlei.evaluation.calibration import Calibration
+from fenlei.evaluation.decision import Decision, plain_decision
 from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.inference.prediction import Labels, Passage, Prediction
@@ -78,14 +79,19 @@ class Classifier:
     def zero_shot(cls, model: str, labels: Sequence[str] | Path, **options: Any) -> Classifier:
         """A language model asked among `labels` (or those of a file, with descriptions), without training.
 
-        `options`: prompt, examples as (text, label), prior_correction, max_length, long (what is read of longer texts), revision, source,
-        device. ConfigError where labels or prompt do not fit the model, ModelError where it is no language model.
+        `options`: multi_label, prompt, examples as (text, label), prior_correction, max_length, long (what is read of longer texts),
+        revision, source, device. ConfigError where labels or prompt do not fit the model, ModelError where it is no language model.
         """
         return cls(load_zero_shot(model, labels, **options))
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self._run.labels.names
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text is given any number of labels."""
+        return self.trust.calibration.multi_label
 
     @property
     def temperature(self) -> float:
@@ -138,8 +144,11 @@ class Classifier:
         values = self._probabilities(scores, asked)
         own = asked.names == self.labels  # thresholds and sets belong to the run's columns
         sets = trust.sets.sets(values) if own and trust.sets else None
-        abstained = trust.abstention.abstains(values) if own and trust.abstention else None
         novelty = trust.novelty.ranks(scores) if own and trust.novelty else None
+        decision = self._decision(asked)
+        given = None if decision is None else decision.chosen(values)
+        confidence = values.max(axis=1) if decision is None else decision.confidence(values)
+        abstained = trust.abstention.abstains(confidence) if own and trust.abstention else None
         answers = []
         for row, (shares, holds) in enumerate(zip(values, asked.holds.tolist(), strict=True)):
             best = int(shares.argmax())
@@ -147,13 +156,14 @@ class Classifier:
             answers.append(
                 Prediction(
                     label=asked.names[best],
-                    confidence=float(shares[best]),
+                    confidence=float(confidence[row]),
                     probabilities={name: float(p) for name, p, there in zip(asked.names, shares, possible, strict=True) if there},
                     calibrated=trust.calibrated and holds,
                     tokens_cut=int(scores.tokens_cut[row]),
                     prediction_set=_named(asked.names, shares, sets[row]) if sets is not None and holds else None,
                     abstained=bool(abstained[row]) if abstained is not None and holds else None,
                     novelty=float(novelty[row]) if novelty is not None and holds else None,
+                    labels=None if given is None else _named(asked.names, shares, given[row]),
                     passages=_passages(scores, row),
                     tokens_read=0 if scores.tokens_read is None else int(scores.tokens_read[row]),
                 )
@@ -169,10 +179,21 @@ class Classifier:
 
     def _probabilities(self, scores: Scores, asked: _Asked) -> np.ndarray:
         calibration = self.trust.calibration
+        if asked.names == self.labels and asked.holds.all():
+            return self.trust.probabilities(scores.logits)
+        raw = Calibration(multi_label=self.multi_label).probabilities(scores.logits)
+        if not asked.holds.any():
+            return raw
         if asked.names != self.labels:
-            calibration = Calibration(calibration.temperature)  # numbers of each class belong to the run's columns
-        fitted = calibration.probabilities(scores.logits)
-        return fitted if asked.holds.all() else np.where(asked.holds[:, None], fitted, probabilities(scores.logits))
+            calibration = replace(calibration, scale=None, bias=None)  # numbers of each class belong to the run's columns
+        return np.where(asked.holds[:, None], calibration.probabilities(scores.logits), raw)
+
+    def _decision(self, asked: _Asked) -> Decision | None:
+        """Multi-label: which labels are given; those of a request have no thresholds of their own."""
+        own = self.trust.decision
+        if own is not None and asked.names == self.labels:
+            return own
+        return plain_decision(len(asked.names)) if self.multi_label else None
 
     def _asked(self, labels: Labels | None, rows: int) -> _Asked:
         own, encoder = self.labels, self._run.encoder

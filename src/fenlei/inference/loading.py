@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example, candidates_of
+from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError, first_line
 from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
@@ -101,6 +102,7 @@ def load_run_from(
         layers=manifest["layers"],
         dtype=dtype,
         new_head=manifest["tuning"] != "full" or manifest["head"] != "linear",
+        problem_type=Labelling.from_json(manifest).problem_type,
     )
     pooling = _load_pooling(manifest, network, model_folder / POOLING_FILE)
     if manifest["head"] != "linear":

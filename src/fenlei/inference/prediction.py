@@ -26,10 +26,11 @@ class Prediction:
     """The answer for one text."""
 
     label: str
+    """The most probable label."""
     confidence: float
-    """Probability of `label`, between 0 and 1."""
+    """Probability that the answer is right, between 0 and 1: that of `label`; multi-label, that exactly `labels` are right."""
     probabilities: Mapping[str, float]
-    """Of every label that it was asked among, in label order; they sum to 1."""
+    """Of every label that it was asked among, in label order; they sum to 1, but for multi-label, where each stands by itself."""
     calibrated: bool
     """Whether the probabilities were fitted to held-out rows."""
     tokens_cut: int
@@ -40,10 +41,17 @@ class Prediction:
     """Whether the confidence is below what answers need; None where no threshold was asked for."""
     novelty: float | None = None
     """The share of known rows that are less strange, 0 to 1; None where the run does not measure it."""
+    labels: tuple[str, ...] | None = None
+    """Multi-label: every label given, the likeliest first, maybe none; None where a text has one label."""
     passages: tuple[Passage, ...] | None = None
     """In the order of the text; None where it was not read in windows, or they all count the same."""
     tokens_read: int = 0
     """Tokens that went through the network for this text: its own, what is around it and, where labels are read, theirs."""
+
+    @property
+    def answer(self) -> str | list[str]:
+        """The label, or the list of them: what files and people are given."""
+        return self.label if self.labels is None else list(self.labels)
 
 
 class Predictor(Protocol):

@@ -19,9 +19,11 @@ from fenlei.config import TrustConfig
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation import abstention, conformal
 from fenlei.evaluation.abstention import AbstentionRule, accuracy_threshold, fixed_threshold
+from fenlei.evaluation.answers import Answers, answers_of, confidence_and_gold
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.conformal import ConformalRule, fit_conformal
-from fenlei.evaluation.novelty import ClassGaussians, NoveltyScore, energy, rank_among
+from fenlei.evaluation.decision import Decision
+from fenlei.evaluation.novelty import ClassGaussians, NoveltyScore, energy, joint_energy, rank_among
 from fenlei.inference.scoring import Scores
 
 DEV_SCORES = "dev.safetensors"
@@ -37,7 +39,7 @@ class DevScores:
     logits: np.ndarray
     """float32 (rows, labels)"""
     label_ids: np.ndarray
-    """int64 (rows,)"""
+    """int64 (rows,); multi-label: the labels of each row, bool (rows, labels)"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class NoveltyRule:
     def raw(self, scores: Scores) -> np.ndarray:
         """Higher for stranger texts, float64 (rows,); the unit is the score's own."""
         if self.gaussians is None:
-            return energy(scores.logits)
+            return joint_energy(scores.logits) if self.score == "joint energy" else energy(scores.logits)
         assert scores.pooled is not None, "states were asked for"
         return self.gaussians.distances(scores.pooled)
 
@@ -71,6 +73,17 @@ class Trust:
     abstention: AbstentionRule | None = None
     sets: ConformalRule | None = None
     novelty: NoveltyRule | None = None
+    decision: Decision | None = None
+    """Multi-label: which labels are given; None where it is the most probable one."""
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Of logits over the run's labels: float32 (rows, labels)."""
+        fitted = self.calibration.probabilities(logits)
+        return fitted if self.decision is None else self.decision.coherent(fitted)
+
+    def answers(self, probabilities: np.ndarray) -> Answers:
+        """What is answered on probabilities (rows, labels)."""
+        return probabilities if self.decision is None else answers_of(self.decision, probabilities)
 
     @property
     def needs_states(self) -> bool:
@@ -89,24 +102,31 @@ class Trust:
             "abstention": dataclasses.asdict(self.abstention) if self.abstention else None,
             "prediction_sets": sets,
             "novelty": self.novelty.score if self.novelty else None,
+            "decision": self.decision.to_json() if self.decision else None,
         }
 
 
-def fit_promises(asked: TrustConfig, calibration: Calibration, dev: DevScores) -> tuple[AbstentionRule | None, ConformalRule | None]:
-    """The threshold and the sets that were asked for, from calibrating rows. DataError where these rows cannot promise them."""
-    probabilities = calibration.probabilities(dev.logits) if len(dev.logits) else dev.logits
+def fit_promises(asked: TrustConfig, trust: Trust, dev: DevScores) -> tuple[AbstentionRule | None, ConformalRule | None]:
+    """The threshold and the sets that were asked for, from calibrating rows. DataError where these rows cannot promise them.
+
+    Multi-label, an answer is right where all labels of a row are given and no others.
+    """
+    probabilities = trust.probabilities(dev.logits) if len(dev.logits) else dev.logits
+    scores, right = confidence_and_gold(trust.answers(probabilities), dev.label_ids)
     silence, sets = None, None
     if asked.min_confidence is not None:
-        silence = fixed_threshold(asked.min_confidence, probabilities, dev.label_ids)
+        silence = fixed_threshold(asked.min_confidence, scores, right)
     elif asked.target_accuracy is not None:
-        silence = accuracy_threshold(asked.target_accuracy, probabilities, dev.label_ids)
+        silence = accuracy_threshold(asked.target_accuracy, scores, right)
     if asked.set_coverage is not None:
         sets = fit_conformal(asked.set_coverage, probabilities, dev.label_ids, score=asked.set_score, class_conditional=asked.set_by_class)
     return silence, sets
 
 
-def check_promises(asked: TrustConfig, calibrating_rows: int) -> None:
-    """ConfigError where so few rows cannot promise what is asked, however good the model will be."""
+def check_promises(asked: TrustConfig, calibrating_rows: int, *, multi_label: bool = False) -> None:
+    """ConfigError where so few rows cannot promise what is asked, however good the model will be, or multi-label has no such thing."""
+    if multi_label:
+        _refuse_sets(asked)
     for name, least in (
         ("target_accuracy", asked.target_accuracy and abstention.least_rows(asked.target_accuracy)),
         ("set_coverage", asked.set_coverage and conformal.least_rows(asked.set_coverage)),
@@ -124,17 +144,29 @@ def load_trust(run: Path, manifest: dict[str, Any], asked: TrustConfig | None = 
     ArtifactError where a file is missing or damaged, DataError where the rows cannot promise what is asked.
     """
     calibration = Calibration.from_json(manifest)
+    decision = Decision.from_json(manifest["decision"]) if manifest.get("decision") else None
     trust = Trust(
         calibration,
         bool(manifest.get("calibrated")),
         _abstention_from(manifest.get("abstention")),
         _sets_from(manifest.get("prediction_sets")),
         _load_novelty(run, manifest["novelty"]) if manifest.get("novelty") else None,
+        decision,
     )
     if asked is None or not asked.promises:
         return trust
-    silence, sets = fit_promises(asked, calibration, _dev_for(run, asked, len(manifest["labels"])))
+    if decision is not None:
+        _refuse_sets(asked)
+    silence, sets = fit_promises(asked, trust, _dev_for(run, asked, len(manifest["labels"])))
     return dataclasses.replace(trust, abstention=silence or trust.abstention, sets=sets or trust.sets)
+
+
+def _refuse_sets(asked: TrustConfig) -> None:
+    if asked.set_coverage is not None:
+        raise ConfigError(
+            "set_coverage: prediction sets say which one label may be right, and here a row has any number of them; "
+            "min_confidence and target_accuracy tell the answers to believe"
+        )
 
 
 def save_scores(run: Path, parts: dict[str, DevScores]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fenlei.config import Device, Long, Source
 from fenlei.data.label_file import read_label_file
+from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import LoadedRun
 from fenlei.labels import LabelNote, LabelSet
@@ -31,14 +32,20 @@ def load_zero_shot(
     *,
     prompt: str | None = None,
     examples: Sequence[tuple[str, str]] = (),
-    prior_correction: bool = True,
+    multi_label: bool = False,
+    prior_correction: bool | None = None,
     max_length: int | None = None,
     long: Long = "truncate",
     revision: str | None = None,
     source: Source = "auto",
     device: Device = "auto",
 ) -> LoadedRun:
-    """A run that nobody trained. ConfigError where labels or prompt do not fit the model, ModelError where it is no language model."""
+    """A run that nobody trained. ConfigError where labels or prompt do not fit the model, ModelError where it is no language model.
+
+    multi_label: any number of labels may be the answer, each from a probability of one half on. prior_correction None: unless multi_label,
+    for there an empty text would be the measure of every yes.
+    """
+    correct = not multi_label if prior_correction is None else prior_correction
     notes = _label_notes(labels)
     names = LabelSet(tuple(notes))
     if len(names) < 2:
@@ -52,17 +59,19 @@ def load_zero_shot(
     tokenizer = load_tokenizer(base)
     model_takes = longest_input(load_config(base))
     length = min(max_length or (model_takes if long == "full" else DEFAULT_MAX_LENGTH), model_takes)
-    encoder = QuestionEncoder(tokenizer, compose(tokenizer, prompt, names.names, notes, examples), names, length, long)
+    instruction = compose(tokenizer, prompt, names.names, notes, examples, multi_label=multi_label)
+    encoder = QuestionEncoder(tokenizer, instruction, names, length, long)
     encoder.question()  # what cannot be asked shows before the model is loaded
     place, _ = pick_device(device)
     precision = pick_precision(place, backbone_parameters(base, None))
     network = load_language_model(base, int(tokenizer.pad_token_id), layers=None, dtype=precision.weights)
-    method = GenerateMethod(network.requires_grad_(False), int(tokenizer.pad_token_id), correct_prior=prior_correction).to(place).eval()
+    method = GenerateMethod(network.requires_grad_(False), int(tokenizer.pad_token_id), correct_prior=correct).to(place).eval()
     manifest = {
         "labels": list(names), "method": "generate", "tuning": "none", "head": None, "prompt": encoder.template,
-        "instruction": encoder.instruction.to_json(), "prior_correction": prior_correction, "max_length": length,
+        "instruction": encoder.instruction.to_json(), "prior_correction": correct, "max_length": length,
         "long": long, "layers": None,
-        "temperature": 1.0, "calibrated": False, "base_model": {"name": model, "local": is_local(model), "folder": str(base)},
+        "temperature": 1.0, "calibrated": False, **Labelling(multi_label).to_json(),
+        "base_model": {"name": model, "local": is_local(model), "folder": str(base)},
     }  # fmt: skip
     return LoadedRun(method, encoder, names, manifest)
 

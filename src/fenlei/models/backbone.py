@@ -83,7 +83,14 @@ def backbone_parameters(folder: Path, layers: int | None) -> int:
 
 
 def load_network(
-    folder: Path, labels: LabelSet, pad_id: int, *, layers: int | None, dtype: torch.dtype, new_head: bool = True
+    folder: Path,
+    labels: LabelSet,
+    pad_id: int,
+    *,
+    layers: int | None,
+    dtype: torch.dtype,
+    new_head: bool = True,
+    problem_type: str = "single_label_classification",
 ) -> PreTrainedModel:
     """A `*ForSequenceClassification` over `folder`'s weights, label names and pad id in its config, its head in float32.
 
@@ -95,7 +102,7 @@ def load_network(
     config.num_labels = len(labels)
     config.id2label = dict(enumerate(labels))
     config.label2id = {name: place for place, name in enumerate(labels)}
-    config.problem_type = "single_label_classification"
+    config.problem_type = problem_type
     config.get_text_config().pad_token_id = pad_id
     config.pad_token_id = pad_id
     if pad_id >= config.get_text_config().vocab_size:

@@ -55,10 +55,17 @@ class Baseline:
     """How much of the beginning of each text is read."""
     temperature: float = 1.0
     """Margins are no logits: fitted on calibrating rows and set with dataclasses.replace, it makes them comparable. `logits` ignores it."""
+    shift: float = 0.0
+    """Multi-label: added to margins / temperature, fitted and set likewise."""
+    thresholds: tuple[float, ...] | None = None
+    """Multi-label: the probability from which each label is given, fitted and set likewise; None where none was."""
 
     @classmethod
     def fit(cls, texts: Sequence[str], label_ids: Sequence[int] | np.ndarray, n_labels: int, *, seed: int = 0) -> Baseline:
-        """Fitted to texts and their label ids. DataError where there are no rows, or no text has a character to learn from."""
+        """Fitted to texts and their label ids (rows,), or multi-label bool (rows, labels): a machine for each label.
+
+        DataError where there are no rows, or no text has a character to learn from.
+        """
         gold = np.asarray(label_ids, dtype=np.int64)
         if len(texts) != len(gold) or len(gold) == 0:
             raise DataError(f"expected as many label ids as texts, and at least one; found {len(gold)} ids for {len(texts)} texts")
@@ -95,7 +102,8 @@ class Baseline:
         for at, one in enumerate(self.vectorizers):
             arrays[f"idf.{at}"] = one.idf_
             parts.append({"analyzer": one.analyzer, "ngrams": list(one.ngram_range), "vocabulary": one.get_feature_names_out().tolist()})
-        settings = {"format_version": FORMAT_VERSION, "characters": self.characters, "temperature": self.temperature, "parts": parts}
+        settings: dict[str, Any] = {"format_version": FORMAT_VERSION, "characters": self.characters, "temperature": self.temperature}
+        settings |= {"shift": self.shift, "thresholds": self.thresholds, "parts": parts}
         save_file(arrays, target / ARRAYS)
         (target / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")  # ASCII: half a surrogate pair is a legal n-gram
 
@@ -109,7 +117,11 @@ class Baseline:
                 raise ArtifactError(f"{source}: a baseline of format {settings['format_version']}, this fenlei reads {FORMAT_VERSION}")
             arrays = load_file(source / ARRAYS)
             vectorizers = tuple(_restored(part, arrays[f"idf.{at}"]) for at, part in enumerate(settings["parts"]))
-            return cls(vectorizers, arrays["weights"], arrays["bias"], settings["characters"], settings["temperature"])
+            thresholds = settings.get("thresholds")
+            return cls(
+                vectorizers, arrays["weights"], arrays["bias"], settings["characters"], settings["temperature"],
+                settings.get("shift", 0.0), None if thresholds is None else tuple(thresholds),
+            )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise ArtifactError(f"{source}: not a readable baseline ({error}); restore the folder or train again") from error
 
@@ -119,8 +131,8 @@ def cross_validated_logits(
 ) -> np.ndarray:
     """Margins of every text from a baseline fitted without the rows of its own fold: float32 (rows, labels).
 
-    fold_of: int (rows,), at least two different ones. The features are chosen and weighed on all texts, which takes no label into account
-    and a fraction of the time. DataError as for `Baseline.fit`.
+    label_ids (rows,), or multi-label bool (rows, labels); fold_of: int (rows,), at least two different ones. The features are chosen and
+    weighed on all texts, which takes no label into account and a fraction of the time. DataError as for `Baseline.fit`.
     """
     gold = np.asarray(label_ids, dtype=np.int64)
     characters = _characters_read(texts)
@@ -174,9 +186,20 @@ def _fit_vectorizers(texts: list[str], recipe: Recipe, n_labels: int) -> tuple[t
 
 
 def _fit_weights(features: Any, gold: np.ndarray, n_labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """One-against-the-rest weights (labels, features) and bias (labels,). A label without rows scores -1, what its machine would say."""
+    """One-against-the-rest weights (labels, features) and bias (labels,). A label without rows scores -1, what its machine would say.
+
+    gold: label ids (rows,); multi-label: 0 or 1 (rows, labels).
+    """
     weights = np.zeros((n_labels, features.shape[1]), dtype=np.float32)
     bias = np.full(n_labels, -1.0, dtype=np.float32)
+    if gold.ndim == 2:
+        for label in np.flatnonzero(gold.any(axis=0)):
+            if gold[:, label].all():
+                bias[label] = 1.0
+                continue
+            machine = LinearSVC(dual=True, tol=1e-3, random_state=seed).fit(features, gold[:, label])
+            weights[label], bias[label] = machine.coef_[0], machine.intercept_[0]
+        return weights, bias
     seen = np.unique(gold)
     if len(seen) == 1:
         bias[seen] = 1.0

@@ -1,7 +1,8 @@
 """The generate method: log p(label | prompt, text) of every label, from the language model itself, all labels as one tree.
 
-Nothing is generated and nothing parsed: the answer is always a label, with its probability. The prefix is read once a label set, a text
-once, label beginnings that are shared once; the output projection is computed at the places where an answer goes on, and nowhere else.
+Multi-label asks yes or no of each label, all of them branches of one tree again. Nothing is generated and nothing parsed: the answer is
+always a label, with its probability. The prefix is read once a label set, a text once, label beginnings that are shared once; the output
+projection is computed at the places where an answer goes on, and nowhere else.
 """
 
 from __future__ import annotations
@@ -74,15 +75,16 @@ class GenerateMethod(nn.Module):
         return logits
 
     def _score(self, rows: Sequence[np.ndarray], questions: Sequence[Question]) -> torch.Tensor:
-        """float32 (rows, columns): log p of each answer to each row's question; -inf where a column is no answer to it."""
+        """float32 (rows, labels): log p of each answer to each row's question, or of yes less that of no; -inf for what is no candidate."""
         packed, starts = self._pack(rows, questions)
         states = self._states(packed)
         ends = [start + len(row) - len(question.tree.tokens) - 1 for start, row, question in zip(starts, rows, questions, strict=True)]
         plan = plan_steps(questions, ends).to(states.device)
         steps = self._projection.log_probabilities(states[plan.positions], plan.places, plan.tokens)
         answers = torch.zeros(len(plan.cells), device=states.device).index_add(0, plan.answers, steps[plan.parts])
-        logits = torch.full((len(rows) * questions[0].width,), -torch.inf, device=states.device)
-        return logits.index_put((plan.cells,), answers).view(len(rows), -1)
+        cells = torch.full((len(rows) * questions[0].width,), -torch.inf, device=states.device)
+        logits = cells.index_put((plan.cells,), answers).view(len(rows), -1)
+        return _yes_over_no(logits) if questions[0].asks_each else logits
 
     def _states(self, packed: Packed) -> torch.Tensor:
         """Last hidden states, (tokens, hidden)."""
@@ -210,6 +212,12 @@ def plan_steps(questions: Sequence[Question], ends: Sequence[int]) -> Steps:
         counts["steps"] += parts["tokens"].size
         counts["answers"] += parts["cells"].size
     return Steps(**{name: torch.from_numpy(np.concatenate(part).astype(np.int64)) for name, part in found.items()})
+
+
+def _yes_over_no(logits: torch.Tensor) -> torch.Tensor:
+    """(rows, 2 x labels) to (rows, labels): log of yes over no; -inf where a label is not asked for."""
+    yes, no = logits.chunk(2, dim=1)
+    return (yes - no).masked_fill(yes.isneginf(), -torch.inf)
 
 
 def _rows(batch: Batch) -> list[np.ndarray]:

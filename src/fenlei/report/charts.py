@@ -26,6 +26,10 @@ LEAST_COVERAGE = 0.02
 """Where the curve of accuracy begins: that of a handful of rows is 0 or 1."""
 
 
+MEASURED = {"eval_accuracy": ("accuracy", "model"), "eval_micro_f1": ("micro F1", "model"), "eval_macro_f1": ("macro F1", "other")}
+"""Curves of what is measured while training: name and tone by the log's key."""
+
+
 @dataclass(frozen=True)
 class Tick:
     """A mark on an axis."""
@@ -126,10 +130,15 @@ def length_chart(groups: Sequence[LengthGroup]) -> Chart:
 
 
 def training_charts(history: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
-    """The course of training, from the log that the trainer kept: the loss, and accuracy and macro F1 on the selecting rows."""
+    """The course of training, from the log that the trainer kept: the loss, and the accuracy (or micro F1) and macro F1 on the selecting
+    rows.
+    """
     wanted = (
         ("Loss", {"loss": ("training rows", "other"), "eval_loss": ("selecting rows", "model")}),
-        ("On the selecting rows", {"eval_accuracy": ("accuracy", "model"), "eval_macro_f1": ("macro F1", "other")}),
+        (
+            "On the selecting rows",
+            {"eval_accuracy": ("accuracy", "model"), "eval_micro_f1": ("micro F1", "model"), "eval_macro_f1": ("macro F1", "other")},
+        ),
     )
     charts = (_training_chart(title, history, series) for title, series in wanted)
     return tuple(chart for chart in charts if chart is not None)

@@ -13,9 +13,11 @@ import numpy as np
 from fenlei.artifact import read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example
+from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, DataError
+from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
 from fenlei.evaluation.comparison import PairedTest, holm, mcnemar
-from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.evaluation.figures import AnyMetrics, figures_of
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.labels import LabelSet
 
@@ -28,9 +30,9 @@ class Contender:
     """A classifier on the rows evaluated."""
 
     name: str
-    probabilities: np.ndarray
-    """float32 (rows, labels), columns in the order of the evaluated run."""
-    metrics: Metrics
+    answers: Answers
+    """Columns in the order of the evaluated run."""
+    metrics: AnyMetrics
     test: PairedTest | None = None
     """Against the evaluated run; None for that itself."""
     p_value: float | None = None
@@ -38,8 +40,15 @@ class Contender:
 
     @property
     def predicted(self) -> np.ndarray:
-        """Label ids, int64 (rows,)."""
-        return np.asarray(self.probabilities.argmax(axis=1))
+        """Label ids, int64 (rows,); multi-label: the labels given, bool (rows, labels)."""
+        return self.answers.chosen if isinstance(self.answers, MultiLabelAnswers) else np.asarray(self.answers.argmax(axis=1))
+
+    def said(self, row: int, labels: LabelSet) -> dict[str, Any]:
+        """What it says of a row, and how surely."""
+        if isinstance(self.answers, MultiLabelAnswers):
+            given = [labels.name(at) for at in np.flatnonzero(self.answers.chosen[row]).tolist()]
+            return {"prediction": given, "confidence": round(float(self.answers.confidence[row]), 6)}
+        return {"prediction": labels.name(int(self.predicted[row])), "confidence": round(float(self.answers[row].max()), 6)}
 
     def to_json(self) -> dict[str, Any]:
         """Without the rows."""
@@ -47,17 +56,18 @@ class Contender:
         return {"name": self.name, "metrics": self.metrics.to_json(), "mcnemar": test}
 
 
-def score_others(
-    others: Sequence[str | Path], examples: Sequence[Example], labels: LabelSet, device: Device
-) -> list[tuple[str, np.ndarray]]:
-    """Name and probabilities (rows, labels) of each: a run's folder, or the predictions.jsonl of an earlier evaluation on the same rows.
+def score_others(others: Sequence[str | Path], examples: Sequence[Example], labels: LabelSet, device: Device) -> list[tuple[str, Answers]]:
+    """Name and answers of each: a run's folder, or the predictions.jsonl of an earlier evaluation on the same rows.
 
     ArtifactError where one knows other labels than the evaluated run, DataError where a file is of other rows.
     """
     folders = [Path(one) for one in others]
     for folder in folders:
         if folder.is_dir():
-            _check_labels(folder, read_manifest(folder)["labels"], labels)  # before any is loaded
+            manifest = read_manifest(folder)
+            _check_labels(folder, manifest["labels"], labels)  # before any is loaded
+            if Labelling.from_json(manifest).multi_label != (examples[0].labels is not None):
+                raise ArtifactError(f"{folder}: cannot be compared, since only one of the runs is multi-label; compare runs of one task")
     names = _distinct([one.resolve().name if one.is_dir() else one.resolve().parent.parent.name or one.name for one in folders])
     return [
         (name, _of_run(one, examples, labels, device) if one.is_dir() else _of_file(one, examples, labels))
@@ -65,55 +75,61 @@ def score_others(
     ]
 
 
-def compare(scored: Sequence[tuple[str, np.ndarray]], label_ids: np.ndarray, labels: LabelSet) -> tuple[Contender, ...]:
-    """The first beside all others, each tested against the first."""
-    plain = [Contender(name, scores, compute_metrics(label_ids, scores, labels)) for name, scores in scored]
+def compare(scored: Sequence[tuple[str, Answers]], gold: np.ndarray, labels: LabelSet) -> tuple[Contender, ...]:
+    """The first beside all others, each tested against the first; multi-label, a row is right where all its labels are."""
+    plain = [Contender(name, answers, figures_of(gold, answers, labels)) for name, answers in scored]
     first = plain[0]
-    tests = [mcnemar(first.predicted == label_ids, one.predicted == label_ids) for one in plain[1:]]
+    tests = [mcnemar(right_rows(gold, first.answers), right_rows(gold, one.answers)) for one in plain[1:]]
     raised = holm([test.p_value for test in tests])
-    tested = (Contender(one.name, one.probabilities, one.metrics, test, p) for one, test, p in zip(plain[1:], tests, raised, strict=True))
+    tested = (Contender(one.name, one.answers, one.metrics, test, p) for one, test, p in zip(plain[1:], tests, raised, strict=True))
     return (first, *tested)
 
 
 def differing_rows(contenders: Sequence[Contender], examples: Sequence[Example], labels: LabelSet) -> Iterator[dict[str, Any]]:
     """The rows that not all classify alike, with what each says and how surely."""
     answers = np.stack([one.predicted for one in contenders])
-    for row in np.flatnonzero((answers != answers[0]).any(axis=0)).tolist():
-        said = {
-            one.name: {"prediction": labels.name(int(one.predicted[row])), "confidence": round(float(one.probabilities[row].max()), 6)}
-            for one in contenders
-        }
-        yield {"where": examples[row].where, "text": examples[row].text, "gold": examples[row].label, "predictions": said}
+    differs = (answers != answers[0]).any(axis=0)
+    for row in np.flatnonzero(differs if differs.ndim == 1 else differs.any(axis=1)).tolist():
+        said = {one.name: one.said(row, labels) for one in contenders}
+        yield {"where": examples[row].where, "text": examples[row].text, "gold": examples[row].gold, "predictions": said}
 
 
-def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device: Device) -> np.ndarray:
+def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device: Device) -> Answers:
     from fenlei.inference.classifier import Classifier  # here: rows are checked before torch is imported
 
     classifier = Classifier.load(folder, device=device)
     texts = [example.text for example in examples]
     windows = [classifier.predict_proba(texts[start : start + WINDOW_ROWS]) for start in range(0, len(texts), WINDOW_ROWS)]
-    return np.concatenate(windows)[:, LabelSet(classifier.labels).ids(labels.names)]
+    answers, columns = classifier.trust.answers(np.concatenate(windows)), LabelSet(classifier.labels).ids(labels.names)
+    if isinstance(answers, MultiLabelAnswers):
+        return MultiLabelAnswers(answers.probabilities[:, columns], answers.chosen[:, columns], answers.confidence)
+    return answers[:, columns]
 
 
-def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> np.ndarray:
+def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answers:
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         named: list[Mapping[str, float]] = [row["probabilities"] for row in rows]
         gold = [row["gold"] for row in rows]
+        answers = [(row["prediction"], float(row["confidence"])) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: expected a run's folder, or the predictions.jsonl of an evaluation ({type(error).__name__}: {error}); "
             "evaluate that run on these rows first"
         ) from error
-    if gold != [example.label for example in examples]:
-        same = [one == example.label for one, example in zip(gold, examples, strict=False)]
+    if gold != [example.gold for example in examples]:
+        same = [one == example.gold for one, example in zip(gold, examples, strict=False)]
         at = same.index(False) if False in same else len(same)
         raise DataError(
             f"{path}:{at + 1}: is of other rows than those evaluated ({len(gold):,} and {len(examples):,}); evaluate it on these"
         )
     if named:
         _check_labels(path, list(named[0]), labels)
-    return np.array([[row[name] for name in labels] for row in named], dtype=np.float32)
+    shares = np.array([[row[name] for name in labels] for row in named], dtype=np.float32)
+    if examples[0].labels is None:
+        return shares
+    chosen = np.array([[name in given for name in labels] for given, _ in answers], dtype=bool)
+    return MultiLabelAnswers(shares, chosen, np.array([confidence for _, confidence in answers]))
 
 
 def _check_labels(where: Path, names: Sequence[str], labels: LabelSet) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fenlei.evaluation.abstention import accuracy_by_coverage
-from fenlei.evaluation.calibration import probabilities
+from fenlei.evaluation.answers import Answers, confidence_and_gold, right_rows
+from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.metrics import wilson_interval
 from fenlei.evaluation.reliability import ReliabilityBin, expected_calibration_error, reliability
 
@@ -80,20 +81,22 @@ class Confidence:
 
 
 def measure_confidence(
-    logits: np.ndarray, calibrated: np.ndarray, label_ids: np.ndarray, predictions: Sequence[Prediction], trust: Trust, names: Sequence[str]
+    logits: np.ndarray, answers: Answers, gold: np.ndarray, predictions: Sequence[Prediction], trust: Trust, names: Sequence[str]
 ) -> Confidence:
-    """Of raw logits and calibrated probabilities (rows, labels), label_ids (rows,), and the predictions made of them under `trust`."""
-    raw = probabilities(logits)
-    coverages, accuracies = accuracy_by_coverage(calibrated, label_ids)
-    right = calibrated.argmax(axis=1) == label_ids
+    """Of raw logits (rows, labels), the answers, the labels of the rows, and the predictions made of them under `trust`."""
+    raw_answers = trust.answers(Calibration(multi_label=trust.calibration.multi_label).probabilities(logits))
+    right = right_rows(gold, answers)
+    raw, raw_gold = confidence_and_gold(raw_answers, gold)
+    calibrated, own_gold = confidence_and_gold(answers, gold)
+    coverages, accuracies = accuracy_by_coverage(calibrated, own_gold)
     return Confidence(
-        before=reliability(raw, label_ids),
-        after=reliability(calibrated, label_ids),
-        error_before=expected_calibration_error(raw, label_ids),
+        before=reliability(raw, raw_gold),
+        after=reliability(calibrated, own_gold),
+        error_before=expected_calibration_error(raw, raw_gold),
         coverages=tuple(coverages.tolist()),
         accuracies=tuple(accuracies.tolist()),
         silence=_silence(right, predictions, trust),
-        sets=_sets([names[at] for at in label_ids], predictions, trust),
+        sets=_sets(names, gold, predictions, trust),
     )
 
 
@@ -107,9 +110,10 @@ def _silence(right: np.ndarray, predictions: Sequence[Prediction], trust: Trust)
     return Silence(rule.min_confidence, rule.target_accuracy, kept, len(answered), accuracy, interval)
 
 
-def _sets(gold: Sequence[str], predictions: Sequence[Prediction], trust: Trust) -> Sets | None:
+def _sets(names: Sequence[str], label_ids: np.ndarray, predictions: Sequence[Prediction], trust: Trust) -> Sets | None:
     if trust.sets is None:
         return None
+    gold = [names[at] for at in label_ids]
     chosen = [one.prediction_set or () for one in predictions]
     held = sum(name in one for name, one in zip(gold, chosen, strict=True))
     sizes = Counter(map(len, chosen))

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fenlei.artifact import read_manifest
+from fenlei.artifact import MANIFEST, read_manifest
 from fenlei.config import DataConfig, Device, RunConfig, TrustConfig
 from fenlei.data.examples import Example, check_gold
 from fenlei.data.folders import find_split_files
 from fenlei.data.label_file import read_class_file
+from fenlei.data.labelling import Labelling
 from fenlei.data.readers import find_class_file, read_examples
 from fenlei.errors import ArtifactError, DataError
-from fenlei.evaluation.calibration import probabilities
-from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
+from fenlei.evaluation.figures import AnyMetrics, figures_of
+from fenlei.evaluation.metrics import Metrics
+from fenlei.inference.baseline import baseline_answers
 from fenlei.inference.bulk import ADDED as ANSWERED
 from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row, refuse_clash
 from fenlei.inference.passages import decisive_passage, where_it_counts
@@ -29,7 +32,8 @@ from fenlei.report.comparison import Contender, compare, differing_rows, score_o
 from fenlei.report.confidence import Confidence, measure_confidence
 from fenlei.report.files import write_figures, write_page, write_rows
 from fenlei.report.lengths import by_length, what_was_cut
-from fenlei.report.mistakes import Mistake, find_mistakes
+from fenlei.report.levels import Level, by_level
+from fenlei.report.mistakes import Mistake, find_mistakes, find_wrong_sets
 from fenlei.report.page import Page
 from fenlei.report.plots import confusion_plot
 from fenlei.report.wording import BASELINE, facts
@@ -47,8 +51,8 @@ ADDED = (*ANSWERED, "where", "gold", "label_suspected")
 class Evaluation:
     """What was measured, and where the report lies."""
 
-    metrics: Metrics
-    baseline: Metrics | None
+    metrics: AnyMetrics
+    baseline: AnyMetrics | None
     """Of the run's TF-IDF baseline on the same rows; None where the run has none."""
     out: Path
     mistakes: tuple[Mistake, ...]
@@ -58,6 +62,8 @@ class Evaluation:
     confidence: Confidence
     comparison: tuple[Contender, ...] = ()
     """The run, then its baseline and the runs it was to be compared with; empty where none was named."""
+    levels: tuple[Level, ...] = ()
+    """Of a hierarchy, the topmost first; empty where labels lie side by side."""
 
 
 def evaluate_run(
@@ -68,6 +74,7 @@ def evaluate_run(
     text_column: str | None = None,
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
+    label_separator: str | None = None,
     prefix: str = "",
     device: Device = "auto",
     classifier: Classifier | None = None,
@@ -78,37 +85,40 @@ def evaluate_run(
     """Classifies the labelled rows of `data` and writes the report to `out` (default: `report` in the run's folder).
 
     Columns default to those the run was trained with. `data` may be a folder: its test file, else its dev file. `class_names` turns
-    label ids of the file into names. `prefix` goes before the name of each column added to written rows. `classifier` saves loading
-    one; else `trust` may ask for a threshold or sets that are not the run's own. `compare_with` names further runs, or the
-    predictions.jsonl of their evaluation on the same rows. `progress` is told the number of rows done. DataError names the row whose label
-    the run does not know, before anything is classified; ArtifactError where the run is incomplete or the report cannot be written.
+    label ids of the file into names, `label_separator` splits the labels of a multi-label row. `prefix` goes before the name of each
+    column added to written rows. `classifier` saves loading one; else `trust` may ask for a threshold or sets that are not the run's own.
+    `compare_with` names further runs, or the predictions.jsonl of their evaluation on the same rows. `progress` is told the number of rows
+    done. DataError names the row whose label the run does not know, before anything is classified; ArtifactError where the run is
+    incomplete or the report cannot be written.
     """
     run = Path(run_folder)
     target = Path(out) if out is not None else run / "report"
     labels = LabelSet(classifier.labels if classifier else tuple(read_manifest(run)["labels"]))
     notes: list[str] = []
     source = _labelled_file(data, notes)
-    examples = _read(source, run, labels, text_column, label_column, class_names)
+    labelling = Labelling.from_json(read_manifest(run) if (run / MANIFEST).is_file() else {})
+    labelling = replace(labelling, separator=label_separator or labelling.separator)
+    examples = _read(source, run, labels, labelling, text_column, label_column, class_names)
     own = len(labels)
     if any(example.candidates is not None for example in examples) and _takes_labels(run, classifier):
         labels = _with_offered(labels, examples)
     _check_rows(examples, labels, prefix)
-    gold = np.array(labels.ids([str(example.label) for example in examples]), dtype=np.int64)
+    gold = labelling.gold(examples, labels)
     # First: it takes seconds, and may be damaged. It does not know labels that rows bring along.
-    baseline = _baseline_scores(run / "baseline", examples, labels) if len(labels) == own else None
+    baseline = _baseline_answers(run / "baseline", examples, labelling, labels) if len(labels) == own else None
     others = [(BASELINE, baseline)] if baseline is not None and compare_with else []
     others += score_others(compare_with, examples, labels, device)
 
     answered = _answer(classifier or _load(run, device, trust), examples, labels, gold, progress)
-    metrics = compute_metrics(gold, answered.scores, labels, uncertainty=True)
     evaluation = Evaluation(
-        metrics=metrics,
-        baseline=None if baseline is None else compute_metrics(gold, baseline, labels, uncertainty=True),
+        metrics=figures_of(gold, answered.answers, labels, uncertainty=True),
+        baseline=None if baseline is None else figures_of(gold, baseline, labels, uncertainty=True),
         out=target,
-        mistakes=_with_passages(find_mistakes(examples, gold, answered.scores, labels), answered.predictions),
+        mistakes=_with_passages(_mistakes(examples, gold, answered.answers, labels), answered.predictions),
         notes=(*notes, *_remarks(examples, answered.predictions, labels)),
         confidence=answered.confidence,
-        comparison=compare([(run.resolve().name, answered.scores), *others], gold, labels) if others else (),
+        comparison=compare([(run.resolve().name, answered.answers), *others], gold, labels) if others else (),
+        levels=by_level(labelling.hierarchy, gold, answered.answers, labels),
     )
     return _write_report(evaluation, run, source, examples, answered, labels, prefix)
 
@@ -118,8 +128,8 @@ class _Answered:
     """What the run says of the rows."""
 
     predictions: list[Prediction]
-    scores: np.ndarray
-    """float32 (rows, labels): calibrated probabilities."""
+    answers: Answers
+    """Calibrated."""
     right: np.ndarray
     """bool (rows,)"""
     confidence: Confidence
@@ -142,6 +152,7 @@ def _read(
     source: str | Path,
     run: Path,
     labels: LabelSet,
+    labelling: Labelling,
     text_column: str | None,
     label_column: str | None,
     class_names: Sequence[str] | None,
@@ -156,6 +167,7 @@ def _read(
             text_column=trained.text_column if text_column is None else text_column,
             label_column=trained.label_column if label_column is None else label_column,
             class_names=class_names,
+            labelling=labelling,
         )
     )
 
@@ -181,11 +193,12 @@ def _with_offered(labels: LabelSet, examples: Sequence[Example]) -> LabelSet:
 
 def _check_rows(examples: Sequence[Example], labels: LabelSet, prefix: str) -> None:
     """DataError for labels that the run does not know, and for columns that the written rows would have twice."""
-    strange = [example for example in examples if example.label not in labels]
+    strange = [(example, label) for example in examples for label in example.all_labels if label not in labels]
     if strange:
-        first = strange[0]
-        others = f", and {len(strange) - 1:,} more rows have such labels" if len(strange) > 1 else ""
-        raise DataError(f"{first.where}: {labels.unknown(str(first.label))}{others}; correct the file, or train on rows of that class")
+        first, label = strange[0]
+        more = len({example.line for example, _ in strange}) - 1
+        others = f", and {more:,} more rows have such labels" if more else ""
+        raise DataError(f"{first.where}: {labels.unknown(label)}{others}; correct the file, or train on rows of that class")
     for example in examples:
         refuse_clash(example, ADDED, prefix)
 
@@ -211,8 +224,18 @@ def _answer(
         if progress:
             progress(len(predictions))
     shares = np.array([[one.probabilities.get(name, 0.0) for name in labels] for one in predictions], dtype=np.float32)
-    confidence = measure_confidence(raw, shares, gold, predictions, classifier.trust, labels.names)
-    return _Answered(predictions, shares, shares.argmax(axis=1) == gold, confidence)
+    answers: Answers = shares
+    if gold.ndim == 2:
+        chosen = np.array([[name in (one.labels or ()) for name in labels] for one in predictions], dtype=bool)
+        answers = MultiLabelAnswers(shares, chosen, np.array([one.confidence for one in predictions]))
+    confidence = measure_confidence(raw, answers, gold, predictions, classifier.trust, labels.names)
+    return _Answered(predictions, answers, right_rows(gold, answers), confidence)
+
+
+def _mistakes(examples: Sequence[Example], gold: np.ndarray, answers: Answers, labels: LabelSet) -> tuple[Mistake, ...]:
+    if isinstance(answers, MultiLabelAnswers):
+        return find_wrong_sets(examples, gold, answers, labels)
+    return find_mistakes(examples, gold, answers, labels)
 
 
 def _with_passages(mistakes: Sequence[Mistake], predictions: Sequence[Prediction]) -> tuple[Mistake, ...]:
@@ -229,7 +252,7 @@ def _remarks(examples: Sequence[Example], predictions: Sequence[Prediction], lab
         yield counted
     if not all(one.calibrated for one in predictions):
         yield "The probabilities are not calibrated: confidence, log-loss and calibration error are those of the raw network."
-    rows = Counter(example.label for example in examples)
+    rows = Counter(label for example in examples for label in example.all_labels)
     absent = [name for name in labels if not rows[name]]
     if absent:
         yield f"{len(absent)} of {len(labels)} classes have no row here and count 0 in the macro figures: {', '.join(absent[:8])}" + (
@@ -237,19 +260,18 @@ def _remarks(examples: Sequence[Example], predictions: Sequence[Prediction], lab
         )
 
 
-def _baseline_scores(folder: Path, examples: Sequence[Example], labels: LabelSet) -> np.ndarray | None:
-    """Its probabilities, float32 (rows, labels)."""
+def _baseline_answers(folder: Path, examples: Sequence[Example], labelling: Labelling, labels: LabelSet) -> Answers | None:
     if not folder.is_dir():
         return None
     baseline = Baseline.load(folder)
     if baseline.n_labels != len(labels):
         raise ArtifactError(f"{folder}: knows {baseline.n_labels} labels, the run {len(labels)}; remove the folder or train again")
-    return probabilities(baseline.logits([example.text for example in examples]), baseline.temperature)
+    return baseline_answers(baseline, [example.text for example in examples], labelling, labels)
 
 
 def _written_row(example: Example, prediction: Prediction, prefix: str) -> dict[str, Any]:
     row = predicted_row(example.columns, prediction, probabilities=True, prefix=prefix, text=example.text)
-    return {**row, f"{prefix}where": example.where, f"{prefix}gold": example.label}
+    return {**row, f"{prefix}where": example.where, f"{prefix}gold": example.gold}
 
 
 def _write_report(
@@ -263,8 +285,8 @@ def _write_report(
 ) -> Evaluation:
     """Every file of the report; the evaluation with what there is to say of its pictures."""
     metrics, out = evaluation.metrics, evaluation.out
-    plot = confusion_plot(metrics)
-    evaluation = replace(evaluation, notes=(*evaluation.notes, *([plot.note] if plot.note else [])))
+    plot = confusion_plot(metrics) if isinstance(metrics, Metrics) else None  # sets of labels have no such matrix
+    evaluation = replace(evaluation, notes=(*evaluation.notes, *([plot.note] if plot and plot.note else [])))
     manifest = read_manifest(run) if (run / "fenlei.json").is_file() else {}
     tokens_cut = [one.tokens_cut for one in answered.predictions]
     page = Page(
@@ -272,11 +294,12 @@ def _write_report(
         metrics=metrics,
         baseline=evaluation.baseline,
         mistakes=evaluation.mistakes,
-        confusion_png=plot.png,
+        confusion_png=plot.png if plot else None,
         confidence=evaluation.confidence,
         lengths=by_length([len(example.text) for example in examples], answered.right, tokens_cut),
         cut=what_was_cut(answered.right, tokens_cut),
         comparison=evaluation.comparison,
+        levels=evaluation.levels,
         history=_history(run),
         facts=(("Run", str(run)), ("Rows evaluated", f"{metrics.rows:,} of {source}"), *facts(manifest)),
         notes=evaluation.notes,
@@ -300,6 +323,7 @@ def _figures(evaluation: Evaluation, run: Path, source: str | Path) -> dict[str,
         "confidence": evaluation.confidence.to_json(),
         "baseline": evaluation.baseline.to_json() if evaluation.baseline else None,
         "comparison": [one.to_json() for one in evaluation.comparison],
+        "levels": [asdict(one) for one in evaluation.levels],
     }
 
 

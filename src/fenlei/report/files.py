@@ -15,7 +15,8 @@ from fenlei.report.page import Page, render_html
 
 def write_page(out: Path, page: Page) -> None:
     """The page, as HTML and as Markdown, and the picture that the Markdown shows."""
-    write_bytes(out / "confusion.png", page.confusion_png)
+    if page.confusion_png is not None:
+        write_bytes(out / "confusion.png", page.confusion_png)
     write_text(out / "report.md", render_markdown(page))
     write_text(out / "report.html", render_html(page))
 

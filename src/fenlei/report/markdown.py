@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from fenlei.evaluation.metrics import Metrics
+from fenlei.evaluation.figures import AnyMetrics
 from fenlei.report.comparison import Contender
-from fenlei.report.mistakes import most_confused
-from fenlei.report.page import SHORT_CHARACTERS, SHOWN_MISTAKES, Page, excerpt
-from fenlei.report.wording import BASELINE, confidence_lines, headline, interval, p_value, percent, three_places, verdict
+from fenlei.report.page import PAIR_HEADINGS, SHORT_CHARACTERS, SHOWN_MISTAKES, Page, confused_pairs, excerpt
+from fenlei.report.wording import (
+    BASELINE,
+    LEVEL_HEADINGS,
+    compared,
+    confidence_lines,
+    headline,
+    level_cells,
+    p_value,
+    percent,
+    three_places,
+    verdict,
+)
 
 
 def render_markdown(page: Page) -> str:
@@ -19,12 +29,12 @@ def render_markdown(page: Page) -> str:
         _escaped(verdict(page.metrics, page.baseline)),
         _headline(page),
         *_comparison(page),
+        *_levels(page),
         "## Confidence",
         _list(confidence_lines(page.metrics, page.confidence)),
         "## By class",
         _classes(page.metrics, page.baseline),
-        "## Confusion",
-        "![Confusion matrix](confusion.png)",
+        *(["## Confusion", "![Confusion matrix](confusion.png)"] if page.confusion_png is not None else []),
         *_confused(page),
         *_mistakes(page),
         "## About this evaluation",
@@ -45,18 +55,22 @@ def _comparison(page: Page) -> Iterable[str]:
     if not page.comparison:
         return
     yield "## Side by side"
-    header = ("", "Accuracy", "95 % interval", "Macro F1", "Log-loss", "Right alone", "Wrong alone", "McNemar p")
+    header = ("", *compared(page.metrics), "Right alone", "Wrong alone", "McNemar p")
     yield _table(header, map(_contender, page.comparison))
+
+
+def _levels(page: Page) -> Iterable[str]:
+    if page.levels:
+        yield "## By level"
+        yield _table(LEVEL_HEADINGS, map(level_cells, page.levels))
 
 
 def _contender(one: Contender) -> tuple[str, ...]:
     against = ("", "") if one.test is None else (f"{one.test.only_second:,}", f"{one.test.only_first:,}")
-    figures = one.metrics
-    plain = (percent(figures.accuracy), interval(figures.accuracy_interval), percent(figures.macro_f1), three_places(figures.log_loss))
-    return (one.name, *plain, *against, p_value(one.p_value))
+    return (one.name, *compared(one.metrics).values(), *against, p_value(one.p_value))
 
 
-def _classes(metrics: Metrics, baseline: Metrics | None) -> str:
+def _classes(metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
     rows = []
     for at, one in enumerate(metrics.classes):
         figures = [one.precision, one.recall, one.f1, *([baseline.classes[at].f1] if baseline else [])]
@@ -66,11 +80,11 @@ def _classes(metrics: Metrics, baseline: Metrics | None) -> str:
 
 def _confused(page: Page) -> Iterable[str]:
     rows = []
-    for pair in most_confused(page.metrics, page.mistakes):
+    for pair in confused_pairs(page):
         example = excerpt(pair.examples[0].text, SHORT_CHARACTERS) if pair.examples else ""
         rows.append((pair.gold, pair.predicted, f"{pair.rows:,}", percent(pair.share), example))
     if rows:
-        yield _table(("Labelled", "Predicted", "Rows", "Share of the class", "For example"), rows)
+        yield _table((*PAIR_HEADINGS[page.confusion_png is None], "Rows", "Share of the class", "For example"), rows)
 
 
 def _mistakes(page: Page) -> Iterable[str]:

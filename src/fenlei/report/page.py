@@ -12,13 +12,27 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.metrics import Metrics
 from fenlei.report.charts import PLANE, coverage_chart, length_chart, reliability_chart, training_charts
 from fenlei.report.comparison import Contender
 from fenlei.report.confidence import Confidence
 from fenlei.report.lengths import Cut, LengthGroup
-from fenlei.report.mistakes import Mistake, most_confused
-from fenlei.report.wording import BASELINE, headline, interval, p_value, percent, three_places, verdict
+from fenlei.report.levels import Level
+from fenlei.report.mistakes import ConfusedPair, Mistake, most_confused, taken_for
+from fenlei.report.wording import (
+    BASELINE,
+    LEVEL_HEADINGS,
+    compared,
+    headline,
+    interval,
+    level_cells,
+    main_figure,
+    p_value,
+    percent,
+    three_places,
+    verdict,
+)
 
 MATRIX_CLASSES = 40
 """Above this many classes the table of all pairs is too big to read: the commonest confusions and the picture remain."""
@@ -28,6 +42,8 @@ SHOWN_CHARACTERS = 300
 """Of a wrong row's text; bad_cases.jsonl has all of it."""
 SHORT_CHARACTERS = 80
 """Of an example."""
+PAIR_HEADINGS = {False: ("Labelled", "Predicted"), True: ("Missed", "Given in its place")}
+"""Of a confused pair; the second for multi-label."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +51,18 @@ class Page:
     """What a report shows. Every string in it may hold anything: who renders it escapes."""
 
     title: str
-    metrics: Metrics
-    baseline: Metrics | None
+    metrics: AnyMetrics
+    baseline: AnyMetrics | None
     mistakes: tuple[Mistake, ...]
     """The most confident first."""
-    confusion_png: bytes
-    """For the Markdown; the page for the browser draws its own, for the browser has the fonts."""
+    confusion_png: bytes | None
+    """For the Markdown; the page for the browser draws its own, for the browser has the fonts. None for multi-label."""
     confidence: Confidence
     lengths: tuple[LengthGroup, ...] = ()
     cut: Cut | None = None
     """None where every text was read to its end."""
     comparison: tuple[Contender, ...] = ()
+    levels: tuple[Level, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
     """The log of the training."""
     facts: tuple[tuple[str, str], ...] = ()
@@ -58,15 +75,20 @@ def render_html(page: Page) -> str:
     calibrated = page.confidence.before != page.confidence.after
     return _template().render(
         page=page,
+        main=main_figure(page.metrics),
         verdict=verdict(page.metrics, page.baseline),
         headline=headline(page.metrics, page.baseline),
         spans=_spans(page.metrics, page.baseline),
         classes=_class_rows(page.metrics, page.baseline),
         averages=_averages(page.metrics),
-        matrix=_matrix(page.metrics),
-        best=max((one.metrics.accuracy for one in page.comparison), default=None),
+        matrix=_matrix(page.metrics) if isinstance(page.metrics, Metrics) else None,
+        compared=[compared(one.metrics) for one in page.comparison],
+        best=max((main_figure(one.metrics).value for one in page.comparison), default=None),
+        main_of=main_figure,
+        level_headings=LEVEL_HEADINGS,
+        levels=[level_cells(one) for one in page.levels],
         small=len(page.metrics.classes) <= MATRIX_CLASSES,
-        confused=most_confused(page.metrics, page.mistakes),
+        confused=confused_pairs(page),
         mistakes=page.mistakes[:SHOWN_MISTAKES],
         suspected=[one for one in page.mistakes if one.label_suspected],
         reliability=reliability_chart(page.confidence, calibrated=calibrated),
@@ -74,10 +96,18 @@ def render_html(page: Page) -> str:
         coverage=coverage_chart(page.confidence),
         lengths=length_chart(page.lengths) if len(page.lengths) > 1 else None,
         training=training_charts(page.history),
+        pair_headings=PAIR_HEADINGS[page.confusion_png is None],
         baseline_name=BASELINE,
         shown_suspected=SHOWN_SUSPECTED,
         plane=PLANE,
     )
+
+
+def confused_pairs(page: Page) -> tuple[ConfusedPair, ...]:
+    """The commonest confusions, with examples."""
+    if isinstance(page.metrics, Metrics):
+        return most_confused(page.metrics, page.mistakes)
+    return taken_for(page.metrics, page.mistakes)
 
 
 def excerpt(text: str, most: int = SHOWN_CHARACTERS) -> str:
@@ -103,10 +133,11 @@ def _template() -> Template:
     return environment.get_template("report.html.j2")
 
 
-def _spans(metrics: Metrics, baseline: Metrics | None) -> dict[str, Any]:
-    """Accuracies with their intervals, as places (0 to 100) on one scale that ends at a round percentage below the lowest."""
-    named = [("Model", metrics)] + ([(BASELINE, baseline)] if baseline else [])
-    start = max(0, math.floor(min(one.accuracy_interval[0] for _, one in named) * 10 - 0.2) * 10)
+def _spans(metrics: AnyMetrics, baseline: AnyMetrics | None) -> dict[str, Any]:
+    """Main figures with their intervals, as places (0 to 100) on one scale that ends at a round percentage below the lowest."""
+    named = [(name, main_figure(one)) for name, one in (("Model", metrics), (BASELINE, baseline)) if one is not None]
+    bounds = [one.interval or (one.value, one.value) for _, one in named]
+    start = max(0, math.floor(min(low for low, _ in bounds) * 10 - 0.2) * 10)
 
     def place(share: float) -> float:
         return round((100 * share - start) / (100 - start) * 100, 2)
@@ -114,25 +145,26 @@ def _spans(metrics: Metrics, baseline: Metrics | None) -> dict[str, Any]:
     rows = [
         {
             "name": name,
-            "low": place(one.accuracy_interval[0]),
-            "at": place(one.accuracy),
-            "high": place(one.accuracy_interval[1]),
-            "metrics": one,
+            "low": place(low),
+            "at": place(one.value),
+            "high": place(high),
+            "value": one.value,
         }
-        for name, one in named
+        for (name, one), (low, high) in zip(named, bounds, strict=True)
     ]
     return {"start": start, "rows": rows}
 
 
-def _class_rows(metrics: Metrics, baseline: Metrics | None) -> list[dict[str, Any]]:
+def _class_rows(metrics: AnyMetrics, baseline: AnyMetrics | None) -> list[dict[str, Any]]:
     return [{"model": one, "baseline": baseline.classes[at] if baseline else None} for at, one in enumerate(metrics.classes)]
 
 
-def _averages(metrics: Metrics) -> tuple[dict[str, Any], ...]:
+def _averages(metrics: AnyMetrics) -> tuple[dict[str, Any], ...]:
     """The last lines of the classification report."""
+    kinds = ("macro", "weighted", "micro") if isinstance(metrics, Metrics) else ("macro", "weighted", "micro", "samples")
     return tuple(
         {"name": f"{kind} average", **{figure: getattr(metrics, f"{kind}_{figure}") for figure in ("precision", "recall", "f1")}}
-        for kind in ("macro", "weighted", "micro")
+        for kind in kinds
     )
 
 

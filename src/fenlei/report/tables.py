@@ -8,17 +8,18 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from fenlei.evaluation.metrics import Metrics
+from fenlei.evaluation.figures import AnyMetrics
 from fenlei.report.comparison import Contender
-from fenlei.report.wording import BASELINE, headline, interval, p_value, percent, three_places, verdict
+from fenlei.report.levels import Level
+from fenlei.report.wording import BASELINE, LEVEL_HEADINGS, compared, headline, level_cells, p_value, three_places, verdict
 
 
-def metrics_tables(metrics: Metrics, baseline: Metrics | None = None) -> Group:
+def metrics_tables(metrics: AnyMetrics, baseline: AnyMetrics | None = None) -> Group:
     """Headline figures, one row a class, and the verdict: print it on a rich console."""
     return Group(headline_table(metrics, baseline), class_table(metrics, baseline), Text(verdict(metrics, baseline)))
 
 
-def headline_table(metrics: Metrics, baseline: Metrics | None = None) -> Table:
+def headline_table(metrics: AnyMetrics, baseline: AnyMetrics | None = None) -> Table:
     """One row a figure."""
     table = Table(title=f"On {metrics.rows:,} rows", title_justify="left")
     table.add_column("")
@@ -35,20 +36,26 @@ def comparison_table(contenders: Sequence[Contender]) -> Table:
     """One row a classifier."""
     table = Table(title="Side by side", title_justify="left")
     table.add_column("", overflow="fold")
-    for heading in ("Accuracy", "95 % interval", "Macro F1", "Log-loss", "Right alone", "Wrong alone", "McNemar p"):
+    for heading in (*compared(contenders[0].metrics), "Right alone", "Wrong alone", "McNemar p"):
         table.add_column(heading, justify="right")
     for one in contenders:
         test = one.test
         against = ("", "", "") if test is None else (f"{test.only_second:,}", f"{test.only_first:,}", p_value(one.p_value))
-        figures = one.metrics
-        table.add_row(
-            Text(one.name), percent(figures.accuracy), interval(figures.accuracy_interval), percent(figures.macro_f1),
-            three_places(figures.log_loss), *against,
-        )  # fmt: skip
+        table.add_row(Text(one.name), *compared(one.metrics).values(), *against)
     return table
 
 
-def class_table(metrics: Metrics, baseline: Metrics | None = None) -> Table:
+def level_table(levels: Sequence[Level]) -> Table:
+    """One row a level of the hierarchy."""
+    table = Table(title="By level", title_justify="left")
+    for heading in LEVEL_HEADINGS:
+        table.add_column(heading, justify="right")
+    for one in levels:
+        table.add_row(*level_cells(one))
+    return table
+
+
+def class_table(metrics: AnyMetrics, baseline: AnyMetrics | None = None) -> Table:
     """One row a class, in label order."""
     table = Table(title="By class", title_justify="left")
     table.add_column("Class", overflow="fold")

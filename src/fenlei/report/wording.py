@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.metrics import Metrics
+from fenlei.evaluation.multi_label import MultiLabelMetrics
 from fenlei.report.confidence import Confidence
+from fenlei.report.levels import Level
 
 BASELINE = "TF-IDF baseline"
 EQUAL = 0.0005
@@ -25,7 +28,24 @@ class Figure:
     """What chance does to the model's figure; empty where it was not computed."""
 
 
-def headline(metrics: Metrics, baseline: Metrics | None) -> tuple[Figure, ...]:
+@dataclass(frozen=True)
+class MainFigure:
+    """The one figure that a classifier is judged by."""
+
+    name: str
+    value: float
+    interval: tuple[float, float] | None
+    """95 %; None where it was not computed."""
+
+
+def main_figure(metrics: AnyMetrics) -> MainFigure:
+    """The accuracy; multi-label the micro F1."""
+    if isinstance(metrics, MultiLabelMetrics):
+        return MainFigure("micro F1", metrics.micro_f1, metrics.intervals.get("micro_f1"))
+    return MainFigure("accuracy", metrics.accuracy, metrics.accuracy_interval)
+
+
+def headline(metrics: AnyMetrics, baseline: AnyMetrics | None) -> tuple[Figure, ...]:
     """The figures to read first."""
 
     def figure(name: str, key: str, show: Any, show_spread: Any = None) -> Figure:
@@ -35,6 +55,23 @@ def headline(metrics: Metrics, baseline: Metrics | None) -> tuple[Figure, ...]:
 
     floor = metrics.calibration_noise_floor
     error = figure("Expected calibration error", "expected_calibration_error", three_places)
+    error = error if floor is None else replace(error, spread=f"{floor:.3f} by chance alone")
+    if isinstance(metrics, MultiLabelMetrics):
+        return (
+            figure("Micro F1", "micro_f1", percent, interval),
+            figure("Macro F1", "macro_f1", percent, interval),
+            figure("Samples F1", "samples_f1", percent, interval),
+            figure("Micro precision", "micro_precision", percent),
+            figure("Micro recall", "micro_recall", percent),
+            replace(figure("All labels right", "accuracy", percent), spread=interval(metrics.accuracy_interval)),
+            figure("Hamming loss", "hamming_loss", four_places, narrow_span),
+            figure("Mean average precision", "mean_average_precision", percent),
+            figure("Labels a row, given", "predicted_a_row", two_places),
+            figure("Labels a row, labelled", "labels_a_row", two_places),
+            figure("Log-loss", "log_loss", three_places, span),
+            error,
+        )
+    assert baseline is None or isinstance(baseline, Metrics)
     return (
         replace(figure("Accuracy", "accuracy", percent), spread=interval(metrics.accuracy_interval)),
         figure("Macro F1", "macro_f1", percent, interval),
@@ -45,7 +82,7 @@ def headline(metrics: Metrics, baseline: Metrics | None) -> tuple[Figure, ...]:
         figure("Matthews correlation", "matthews", three_places, span),
         figure("Log-loss", "log_loss", three_places, span),
         figure("Brier score", "brier", three_places, span),
-        error if floor is None else replace(error, spread=f"{floor:.3f} by chance alone"),
+        error,
     )
 
 
@@ -55,14 +92,40 @@ def _top(k: int, metrics: Metrics, baseline: Metrics | None) -> Figure:
     return Figure(f"Top-{k} accuracy", percent(metrics.top_k[k]), beside, interval(bounds) if bounds else "")
 
 
-def verdict(metrics: Metrics, baseline: Metrics | None) -> str:
+COMPARED = ("Accuracy", "95 % interval", "Macro F1", "Log-loss")
+COMPARED_SETS = ("Micro F1", "All labels right", "Macro F1", "Log-loss")
+
+
+def compared(metrics: AnyMetrics) -> dict[str, str]:
+    """What stands in a row of a comparison, by its heading."""
+    figures = percent(metrics.accuracy), percent(metrics.macro_f1), three_places(metrics.log_loss)
+    if isinstance(metrics, MultiLabelMetrics):
+        return dict(zip(COMPARED_SETS, (percent(metrics.micro_f1), *figures), strict=True))
+    return dict(zip(COMPARED, (figures[0], interval(metrics.accuracy_interval), *figures[1:]), strict=True))
+
+
+def level_cells(level: Level) -> tuple[str, ...]:
+    """A level of a hierarchy under LEVEL_HEADINGS."""
+    figures = percent(level.accuracy), interval(level.interval), percent(level.micro_f1), percent(level.macro_f1)
+    return (str(level.level), f"{level.classes:,}", *figures)
+
+
+LEVEL_HEADINGS = ("Level", "Classes", "Right", "95 % interval", "Micro F1", "Macro F1")
+
+
+def verdict(metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
     """One sentence on the model beside the baseline; plain where the baseline wins."""
     if baseline is None:
         return f"No {BASELINE} was kept with this run, so nothing shows what a simple classifier would reach."
-    gain = metrics.accuracy - baseline.accuracy
-    figures = f"{percent(metrics.accuracy)} against {percent(baseline.accuracy)}"
+    own, other = main_figure(metrics), main_figure(baseline)
+    gain = own.value - other.value
+    figures = f"{percent(own.value)} against {percent(other.value)}"
     if abs(gain) < EQUAL:
-        return f"The model and the {BASELINE} are level at {percent(metrics.accuracy)}."
+        return f"The model and the {BASELINE} are level at {percent(own.value)}."
+    if isinstance(metrics, MultiLabelMetrics):
+        side = "above" if gain > 0 else "below"
+        above = f"The model's {own.name} is {100 * abs(gain):.1f} points {side} that of the {BASELINE}: {figures}."
+        return above if gain > 0 else f"{above} Train longer, on more rows or from a larger model, or use the baseline."
     if gain > 0:
         return f"The model is {100 * gain:.1f} points more accurate than the {BASELINE}: {figures}."
     return (
@@ -71,7 +134,7 @@ def verdict(metrics: Metrics, baseline: Metrics | None) -> str:
     )
 
 
-def confidence_lines(metrics: Metrics, confidence: Confidence) -> Iterator[str]:
+def confidence_lines(metrics: AnyMetrics, confidence: Confidence) -> Iterator[str]:
     """What the confidence was worth: its calibration, the threshold and the sets."""
     floor = metrics.calibration_noise_floor
     chance = "" if floor is None else f"; a perfect model would show {three_places(floor)} on as many rows"
@@ -95,6 +158,7 @@ def facts(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         "Tuning": manifest.get("tuning"),
         "Head": manifest.get("head"),
         "Labels": len(manifest["labels"]) if "labels" in manifest else None,
+        "Labels a row": "any number" if manifest.get("problem_type") == "multi_label_classification" else None,
         "Rows trained on": data.get("rows", {}).get("train"),
         "Longest input": f"{manifest['max_length']:,} tokens" if "max_length" in manifest else None,
         "Longer texts": manifest.get("length_rule"),
@@ -126,6 +190,21 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def two_places(value: float) -> str:
+    """1.2345 as 1.23."""
+    return f"{value:.2f}"
+
+
+def four_places(value: float) -> str:
+    """0.01234 as 0.0123."""
+    return f"{value:.4f}"
+
+
+def narrow_span(bounds: tuple[float, float]) -> str:
+    """(0.00512, 0.00931) as 0.0051 to 0.0093."""
+    return f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+
+
 def three_places(value: float) -> str:
     """0.12345 as 0.123."""
     return f"{value:.3f}"
@@ -134,5 +213,7 @@ def three_places(value: float) -> str:
 def _calibration(manifest: Mapping[str, Any]) -> str | None:
     if "calibrated" not in manifest:
         return None
+    if manifest.get("decision") and manifest["calibrated"]:
+        return "calibrated, a threshold for each label"
     vector = ", vector scaling" if manifest.get("vector_scaling") else ""
     return f"calibrated, temperature {manifest['temperature']:.3f}{vector}" if manifest["calibrated"] else "not calibrated"

@@ -134,8 +134,8 @@ class Client:
 
 
 def _prediction(answer: dict[str, Any]) -> Prediction:
-    chosen = answer["prediction_set"]
-    return Prediction(**{**answer, "prediction_set": None if chosen is None else tuple(chosen)})
+    lists = {name: answer.get(name) for name in ("prediction_set", "labels")}
+    return Prediction(**{**answer, **{name: None if one is None else tuple(one) for name, one in lists.items()}})
 
 
 def _message(answer: httpx2.Response) -> str:

@@ -48,7 +48,8 @@ class Metrics:
         """Labels that a request brought along count as one: they are without number."""
         for answer in answers:
             prediction = answer.prediction
-            self._texts.labels(prediction.label if prediction.label in known else OTHER).inc()
+            for label in (prediction.label,) if prediction.labels is None else prediction.labels:
+                self._texts.labels(label if label in known else OTHER).inc()
             if prediction.tokens_cut:
                 self._cut.inc(prediction.tokens_cut)
             if prediction.abstained:

@@ -68,7 +68,7 @@ class Service:
         self.metrics.answered(answers, self.served.classifier.labels)
         if self._log_texts:
             for text, answer in zip(texts, answers, strict=True):
-                logger.info("%r is %r (%.4f)", text, answer.prediction.label, answer.prediction.confidence)
+                logger.info("%r is %r (%.4f)", text, answer.prediction.answer, answer.prediction.confidence)
         return answers
 
     async def prove_alive(self) -> None:

@@ -61,6 +61,17 @@ def answer_path(answer: Sequence[int], end: Sequence[int]) -> AnswerTree:
     return _grow([[*answer, *end]])
 
 
+def yes_no_tree(labels: Sequence[Sequence[int]], yes: Sequence[int], no: Sequence[int]) -> AnswerTree:
+    """Every label with a yes and with a no behind it: 2 x labels answers, first each label's yes, then each one's no.
+
+    Labels are branches that do not see each other, so each is asked as if it were alone, and the text is read once for all. What is scored
+    is where yes and no part: what comes before is the same for both.
+    """
+    same = next((at for at, (one, other) in enumerate(zip(yes, no, strict=False)) if one != other), min(len(yes), len(no)))
+    answers = [[*label, *answer] for answer in (yes, no) for label in labels]
+    return _grow(answers, [len(label) + same for _ in (yes, no) for label in labels])
+
+
 def check_distinct(names: Sequence[str], answers: Sequence[Sequence[int]]) -> None:
     """ConfigError where a label has no tokens, or two labels have the same."""
     seen: dict[tuple[int, ...], str] = {}
@@ -74,19 +85,21 @@ def check_distinct(names: Sequence[str], answers: Sequence[Sequence[int]]) -> No
             )
 
 
-def _grow(answers: Sequence[Sequence[int]]) -> AnswerTree:
+def _grow(answers: Sequence[Sequence[int]], scored_from: Sequence[int] | None = None) -> AnswerTree:
+    """`scored_from`: of each answer how many tokens are only read; None: all are scored."""
     nodes: dict[tuple[int, ...], int] = {(): ROOT}
     steps: dict[tuple[int, ...], int] = {}
     parents: list[int] = []
     paths = []
-    for answer in answers:
+    for place, answer in enumerate(answers):
         path = []
         for length in range(1, len(answer) + 1):
             before, upto = tuple(answer[: length - 1]), tuple(answer[:length])
             if before not in nodes:
                 nodes[before] = len(parents)
                 parents.append(nodes[before[:-1]])
-            path.append(steps.setdefault(upto, len(steps)))
+            if scored_from is None or length > scored_from[place]:
+                path.append(steps.setdefault(upto, len(steps)))
         paths.append(tuple(path))
     return AnswerTree(
         tokens=tuple(begun[-1] for begun in nodes if begun),

@@ -15,7 +15,7 @@ import numpy as np
 from fenlei.config import Long
 from fenlei.errors import ConfigError, RequestError
 from fenlei.labels import LabelSet
-from fenlei.text.answers import answer_path, answer_tree, check_distinct
+from fenlei.text.answers import answer_path, answer_tree, check_distinct, yes_no_tree
 from fenlei.text.instructions import Instruction
 from fenlei.text.prompts import EncodedTexts, Question, chunks, shortened
 from fenlei.text.tokens import control_ids, plain_ids
@@ -62,13 +62,18 @@ class QuestionEncoder:
             answers = [self._answers[name] for name in names]
             check_distinct(names, answers)
             before, after = self.instruction.around(self._tokenizer, names)
-            columns = tuple(self.labels.ids(names))
-            room = self.max_length - len(before) - len(after) - max(len(answer) for answer in answers) - len(self._end)
+            ends = plain_ids(self._tokenizer, list(self.instruction.yes_no)) if self.instruction.yes_no else [self._end]
+            room = self.max_length - len(before) - len(after) - max(len(answer) for answer in answers) - max(map(len, ends))
             self._check_room(room, len(names))
-            tree = answer_tree(answers, self._end)
             if len(self._asked) >= KEPT_QUESTIONS:
                 self._asked.clear()
-            self._asked[names] = Question(tuple(before), tree, columns, len(self.labels), tuple(after), room)
+            ids, width = tuple(self.labels.ids(names)), len(self.labels)
+            if self.instruction.yes_no:
+                tree, columns, width = yes_no_tree(answers, *ends), (*ids, *(one + width for one in ids)), 2 * width
+            else:
+                tree, columns = answer_tree(answers, self._end), ids
+            asks_each = self.instruction.yes_no is not None
+            self._asked[names] = Question(tuple(before), tree, columns, width, tuple(after), room, asks_each)
         return self._asked[names]
 
     def encode(self, texts: Sequence[str], candidates: Candidates | None = None) -> EncodedTexts:

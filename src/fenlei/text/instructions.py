@@ -25,6 +25,16 @@ INSTRUCTIONS = {
 }
 """By language; a user's own has {text}, and {labels} before it where the model is to be told them."""
 
+QUESTIONS = {
+    "zh": "请判断下面文本属于哪些类别，可以是多个，也可以没有。逐个写出类别，后面回答“是”或“否”。\n类别：{labels}\n\n文本：{text}",
+    "en": "Decide which of the categories the text belongs to: several, one or none. Write each category with yes or no behind it.\n"
+    "Categories: {labels}\n\nText: {text}",
+}
+"""Multi-label."""
+
+YES_NO = {"zh": ("：是", "：否"), "en": (": yes", ": no")}
+"""What stands behind a label that a text has, and behind one that it has not."""
+
 ANSWER_LINES = {"zh": "\n类别：", "en": "\nCategory: "}
 """What asks for the answer where a tokenizer has no chat template."""
 
@@ -45,16 +55,20 @@ class Instruction:
     """Texts with their labels, shown to the model before the text."""
     notes: Mapping[str, LabelNote] = field(default_factory=dict)
     """What is known of labels besides their names."""
+    yes_no: tuple[str, str] | None = None
+    """Multi-label: what stands behind a label that a text has, and behind one that it has not; None where one label is the answer."""
 
     def to_json(self) -> dict[str, Any]:
         """All but the template, which a run stores as its prompt."""
         notes = {name: {"description": note.description, "aliases": list(note.aliases)} for name, note in self.notes.items()}
-        return {"terminator": self.terminator, "examples": [list(one) for one in self.examples], "notes": notes}
+        return {"terminator": self.terminator, "examples": [list(one) for one in self.examples], "notes": notes, "yes_no": self.yes_no}
 
     @classmethod
     def from_json(cls, template: str, stored: Mapping[str, Any]) -> Instruction:
         notes = {name: LabelNote(note["description"], tuple(note["aliases"])) for name, note in stored["notes"].items()}
-        return cls(template, stored["terminator"], tuple((text, label) for text, label in stored["examples"]), notes)
+        yes_no = stored.get("yes_no")
+        examples = tuple((text, label) for text, label in stored["examples"])
+        return cls(template, stored["terminator"], examples, notes, None if yes_no is None else (yes_no[0], yes_no[1]))
 
     @property
     def leading_space(self) -> str:
@@ -101,17 +115,22 @@ def compose(
     labels: Sequence[str],
     notes: Mapping[str, LabelNote] | None = None,
     examples: Sequence[tuple[str, str]] = (),
+    *,
+    multi_label: bool = False,
 ) -> Instruction:
     """`prompt` (`zh`, `en`, a template, or None for the labels' own language) in the chat template of `tokenizer`, if it has one."""
+    if multi_label and examples:
+        raise ConfigError("examples in the prompt (shots) have one label each; leave them out for multi-label")
     language = prompt if prompt in INSTRUCTIONS else _language(prompt or "".join(labels))
-    content = INSTRUCTIONS.get(prompt or language, prompt or "")
+    content = (QUESTIONS if multi_label else INSTRUCTIONS).get(prompt or language, prompt or "")
     _check_slots(content)
     if tokenizer.chat_template:
         template, terminator = _as_chat(tokenizer, content, len(examples))
     else:
         own = prompt is not None and prompt not in INSTRUCTIONS
-        template, terminator = _as_plain(tokenizer, content, "" if own else ANSWER_LINES[language], len(examples))
-    return Instruction(template, terminator, tuple(examples), dict(notes or {}))
+        answer_line = "\n" if multi_label else ANSWER_LINES[language]
+        template, terminator = _as_plain(tokenizer, content, "" if own else answer_line, len(examples))
+    return Instruction(template, terminator, tuple(examples), dict(notes or {}), YES_NO[language] if multi_label else None)
 
 
 def label_list(labels: Sequence[str], notes: Mapping[str, LabelNote], *, chinese: bool) -> str:

@@ -48,6 +48,8 @@ class Question:
     """Token ids of the prompt after the text."""
     room: int
     """Tokens that the text may have."""
+    asks_each: bool = False
+    """Multi-label: the first half of the columns are a yes to each label, the second half a no; their difference is the label's logit."""
 
 
 @dataclass(frozen=True)

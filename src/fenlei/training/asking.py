@@ -58,7 +58,7 @@ def question_encoder(
     tokenizer: PreTrainedTokenizerBase, config: ModelConfig, dataset: Dataset, shots: Sequence[tuple[str, str]]
 ) -> QuestionEncoder:
     """The encoder that the run will be trained, measured and used with."""
-    instruction = compose(tokenizer, config.prompt, dataset.labels.names, dataset.label_notes, shots)
+    instruction = compose(tokenizer, config.prompt, dataset.labels.names, dataset.label_notes, shots, multi_label=dataset.multi_label)
     encoder = QuestionEncoder(tokenizer, instruction, dataset.labels, int(config.max_length or 0), config.long or "truncate")
     if any(row.candidates is None for row in dataset.train):
         encoder.question()  # too many labels show before the model is loaded

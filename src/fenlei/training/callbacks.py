@@ -39,7 +39,7 @@ class ProgressCallback(TrainerCallback):
         # Evaluation is no training: it must not slow down the rate that the time left is computed from.
         self._evaluating += time.monotonic() - self._last
         figures = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
-        self._tell(state, {name: figures[name] for name in ("accuracy", "macro_f1", "loss")})
+        self._tell(state, {name: figures[name] for name in ("accuracy", "micro_f1", "macro_f1", "loss") if name in figures})
 
     def _tell(self, state: TrainerState, metrics: dict[str, float] | None) -> None:
         done = state.global_step - self._first_step

@@ -69,7 +69,7 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
     lengths = setup.train.lengths
     learns = setup.config.model.tuning != "none"
     tokens_a_second = _try(setup) if learns else 1.0
-    counts = Counter(str(example.label) for example in setup.dataset.train)
+    counts = Counter(label for example in setup.dataset.train for label in example.all_labels)
     return DryRun(
         labels={name: counts[name] for name in setup.dataset.labels},
         lengths={"median": int(np.median(lengths)), "p95": int(np.percentile(lengths, 95)), "longest": int(lengths.max())},
@@ -98,7 +98,8 @@ def _try(setup: Setup) -> float:
 
 
 def _forward_backward(setup: Setup, rows: list[int]) -> None:
-    gold, loss = torch.from_numpy(setup.label_ids), choose_loss(setup.config, setup.class_counts)
+    gold = torch.from_numpy(setup.label_ids)
+    loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
     budget = setup.config.optimization.batch_tokens
     for group in by_token_budget(setup.train.lengths, rows, budget):
         with torch.autocast(setup.device.type, setup.autocast or torch.bfloat16, enabled=setup.autocast is not None):

@@ -5,7 +5,6 @@ What is measured is what was written: the figures come from the run loaded from 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import time
@@ -22,8 +21,8 @@ from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_fo
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import to_json
 from fenlei.errors import DataError
-from fenlei.evaluation.calibration import fit_temperature, probabilities
-from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.evaluation.figures import AnyMetrics, figures_of
+from fenlei.inference.baseline import baseline_answers, calibrate_baseline
 from fenlei.inference.checksums import checksums
 from fenlei.inference.loading import HEAD_FILE, POOLING_FILE, encode_examples, load_run_from
 from fenlei.inference.scoring import Scores, score
@@ -59,8 +58,8 @@ LENGTH_RULES = {
 class Finished:
     """What is known of a run once it is on disk."""
 
-    metrics: Metrics
-    baseline: Metrics | None
+    metrics: AnyMetrics
+    baseline: AnyMetrics | None
     notes: tuple[str, ...]
     unmet: DataError | None
     """Why a promise that was asked for cannot be made; the run is whole without it."""
@@ -83,17 +82,19 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
         return score(run.method, encoded, len(labels), keep_states=keep_states)
 
     dev = {
-        name: DevScores(scores(part).logits, _gold(setup, part))
+        name: DevScores(scores(part).logits, dataset.gold(part))
         for name, part in (("selecting", dataset.selecting), ("calibrating", dataset.calibrating))
     }
     save_scores(out, dev)
     known = KnownRows(dataset.calibrating, dataset.train, setup.label_ids)
-    promises = make_promises(setup.config.trust, dev["calibrating"], known, labels.names, scores, setup.config.optimization.seed)
+    promises = make_promises(
+        setup.config.trust, dev["calibrating"], known, labels.names, scores, setup.config.optimization.seed, dataset.labelling
+    )
     if promises.trust.novelty:
         save_novelty(out, promises.trust.novelty)
     manifest |= promises.trust.to_json()
     gold = dev["selecting"].label_ids
-    metrics = compute_metrics(gold, promises.trust.calibration.probabilities(dev["selecting"].logits), labels, uncertainty=True)
+    metrics = figures_of(gold, promises.trust.answers(promises.trust.probabilities(dev["selecting"].logits)), labels, uncertainty=True)
     baseline = _baseline(setup, out, gold) if setup.config.optimization.baseline else None
     if setup.config.data.test_ratio is not None:
         write_text(out / TEST_ROWS, _as_jsonl(setup.dataset.test))
@@ -136,6 +137,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
     best = max((entry for entry in history if "eval_selection" in entry), key=lambda entry: entry["eval_selection"], default={})
     return {
         "labels": list(setup.dataset.labels),
+        **setup.dataset.labelling.to_json(),
         "method": model.method,
         "tuning": model.tuning,
         "head": setup.head_kind,
@@ -186,22 +188,18 @@ def _method_facts(setup: Setup) -> dict[str, Any]:
     return {"pooling": "last real token" if is_decoder(setup.method.stock) else "the encoder's own"}
 
 
-def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> Metrics:
+def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> AnyMetrics:
     """Fitted on the same rows, calibrated on the same rows, and kept in the run so that `evaluate` can show it beside the model."""
     dataset = setup.dataset
     calibrating = dataset.calibrating
     baseline = Baseline.fit([e.text for e in dataset.train], setup.label_ids, len(dataset.labels), seed=setup.config.optimization.seed)
+    ancestors = dataset.labelling.ancestors(dataset.labels)
     if len(calibrating) >= LEAST_CALIBRATING_ROWS:
-        fitted = fit_temperature(baseline.logits([e.text for e in calibrating]), _gold(setup, calibrating))
-        baseline = dataclasses.replace(baseline, temperature=fitted)
+        baseline = calibrate_baseline(baseline, [e.text for e in calibrating], dataset.gold(calibrating), ancestors)
     with whole_folder(out / "baseline") as folder:
         baseline.save(folder)
-    logits = baseline.logits([e.text for e in dataset.selecting])
-    return compute_metrics(gold, probabilities(logits, baseline.temperature), dataset.labels, uncertainty=True)
-
-
-def _gold(setup: Setup, examples: tuple[Example, ...]) -> np.ndarray:
-    return np.array(setup.dataset.labels.ids([str(example.label) for example in examples]), dtype=np.int64)
+    answers = baseline_answers(baseline, [e.text for e in dataset.selecting], dataset.labelling, dataset.labels)
+    return figures_of(gold, answers, dataset.labels, uncertainty=True)
 
 
 def _as_jsonl(examples: tuple[Example, ...]) -> str:

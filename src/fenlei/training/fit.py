@@ -20,9 +20,13 @@ from transformers.trainer_callback import PrinterCallback
 from fenlei.artifact import CHECKPOINTS, LOGS, check_free, saving
 from fenlei.config import RunConfig
 from fenlei.errors import ConfigError, DataError, FenleiError
-from fenlei.evaluation.calibration import probabilities
+from fenlei.evaluation.answers import answers_of
+from fenlei.evaluation.calibration import label_probabilities, probabilities
+from fenlei.evaluation.decision import Decision, best_threshold
 from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.evaluation.multi_label import MultiLabelMetrics, compute_multi_label_metrics
 from fenlei.inference.scoring import score
+from fenlei.labels import LabelSet
 from fenlei.models.allocator import keep_freed_memory
 from fenlei.models.backbone import is_decoder, quiet_transformers
 from fenlei.models.generate import GenerateMethod
@@ -54,9 +58,9 @@ class TrainResult:
 
     out: Path
     labels: tuple[str, ...]
-    metrics: Metrics
+    metrics: Metrics | MultiLabelMetrics
     """Of the saved model, calibrated, on the selecting rows of dev."""
-    baseline: Metrics | None
+    baseline: Metrics | MultiLabelMetrics | None
     """Of TF-IDF with a linear classifier, trained on the same rows, on the same selecting rows."""
     notes: tuple[str, ...]
     trainable: int
@@ -178,7 +182,8 @@ def _optimise(
         if ranks.is_first:
             remove_newer(start.checkpoint)
     vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup, ranks)
-    lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), choose_loss(setup.config, setup.class_counts))
+    loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
+    lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), loss)
     with _tracked(options.report_to):
         trainer = RowTrainer(
             setup.method,
@@ -269,7 +274,7 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
 def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMethod], dict[str, float]]:
     """Figures on the selecting rows, uncalibrated, of the weights as they are."""
     labels = setup.dataset.labels
-    gold = np.array(labels.ids([str(example.label) for example in setup.dataset.selecting]))
+    gold = setup.dataset.gold(setup.dataset.selecting)
     autocast = setup.autocast if setup.precision.weights != torch.float32 else None
     vectors = _vectors(setup, setup.selecting)
     own = ranks.share(range(len(setup.selecting)), setup.selecting.lengths)
@@ -280,12 +285,23 @@ def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMe
                 logits = method(frozen_states(vectors, setup.selecting, range(len(gold)))).logits.cpu().numpy()
         else:
             logits = ranks.summed(score(method, setup.selecting, len(labels), autocast=autocast, only=own).logits)
+        if setup.dataset.multi_label:
+            return _multi_label_figures(gold, logits, labels)
         metrics = compute_metrics(gold, probabilities(logits), labels)
         # Macro F1 moves in steps, and stands still where few rows or one answer decide it: the loss breaks ties.
         selection = metrics.macro_f1 - 1e-6 * min(metrics.log_loss, 1e3)
         return {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1, "loss": metrics.log_loss, "selection": selection}
 
     return evaluate
+
+
+def _multi_label_figures(gold: np.ndarray, logits: np.ndarray, labels: LabelSet) -> dict[str, float]:
+    """At the one threshold that is best for these rows: one half would say nothing of a network that is yet too modest."""
+    shares = label_probabilities(logits)
+    decision = Decision((best_threshold(shares.ravel(), gold.ravel()),) * len(labels))
+    metrics = compute_multi_label_metrics(gold, answers_of(decision, shares), labels)
+    selection = metrics.micro_f1 - 1e-6 * min(metrics.log_loss, 1e3)
+    return {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1, "loss": metrics.log_loss, "selection": selection}
 
 
 def _vectors(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:

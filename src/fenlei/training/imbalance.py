@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from fenlei.config import Imbalance, RunConfig
+from fenlei.errors import ConfigError
 
 UNEVEN = 10
 """Times the rows of the smallest class that the largest has, from which a cure is proposed."""
@@ -30,6 +31,19 @@ class Cure:
     """float32 (labels,): added to the logits in training alone."""
     focus: float = 0.0
     """The exponent with which rows that are sure already count less."""
+
+
+def class_counts(gold: np.ndarray, labels: int) -> np.ndarray:
+    """Rows of each label, int64 (labels,), of label ids (rows,); multi-label: rows that carry it, of bool (rows, labels)."""
+    counts: np.ndarray = np.bincount(gold, minlength=labels) if gold.ndim == 1 else gold.sum(axis=0, dtype=np.int64)
+    return counts
+
+
+def check_imbalance(config: RunConfig, *, multi_label: bool) -> None:
+    """ConfigError where rows have several labels: a row counts for all of them, so that no class can be evened out by itself."""
+    kind = config.optimization.imbalance
+    if multi_label and kind != "none":
+        raise ConfigError(f"imbalance {kind!r} is for one label a row; with several, each label has a threshold of its own, fitted on dev")
 
 
 def cure_of(kind: Imbalance, counts: np.ndarray) -> Cure:
@@ -58,10 +72,10 @@ def row_shares(kind: Imbalance, label_ids: np.ndarray) -> np.ndarray | None:
     return shares
 
 
-def proposal(config: RunConfig, counts: np.ndarray) -> str | None:
+def proposal(config: RunConfig, counts: np.ndarray, *, multi_label: bool = False) -> str | None:
     """A line that proposes a cure, where the classes are uneven and none was asked for."""
     present = counts[counts > 0]
-    if config.optimization.imbalance != "none" or config.model.tuning == "none" or present.max() < UNEVEN * present.min():
+    if multi_label or config.optimization.imbalance != "none" or config.model.tuning == "none" or present.max() < UNEVEN * present.min():
         return None
     cure = "balanced-sampling" if config.model.objective == "tokens" else "logit-adjustment"
     return (

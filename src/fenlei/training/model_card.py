@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from fenlei.evaluation.metrics import Metrics
+from fenlei.evaluation.figures import AnyMetrics
+from fenlei.evaluation.multi_label import MultiLabelMetrics
 
 
-def model_card(manifest: dict[str, Any], metrics: Metrics, baseline: Metrics | None) -> str:
+def model_card(manifest: dict[str, Any], metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
     """Markdown with the front matter that the hubs read."""
     rows, base = manifest["data"]["rows"], manifest["base_model"]
     revision = f" at revision {base['revision']}" if base["revision"] else ""
     per_class = "\n".join(f"| {c.name} | {c.precision:.3f} | {c.recall:.3f} | {c.f1:.3f} | {c.support} |" for c in metrics.classes)
-    low, high = metrics.accuracy_interval
-    beside = f"| TF-IDF baseline | {baseline.accuracy:.3f} | {baseline.macro_f1:.3f} |\n" if baseline else ""
     libraries = ", ".join(f"{name} {version}" for name, version in manifest["libraries"].items())
     return f"""---
 library_name: fenlei
@@ -25,10 +24,7 @@ pipeline_tag: text-classification
 {base["name"]}{revision}, {_tuning(manifest)} ({manifest["parameters"]["trainable"]:,} of
 {manifest["parameters"]["all"]:,} parameters trained), on {rows["train"]:,} rows. Trained with fenlei on {manifest["created"]}.
 
-| on {metrics.rows:,} dev rows that selected the checkpoint | accuracy | macro F1 |
-|---|---|---|
-| this model | {metrics.accuracy:.3f} ({low:.3f} to {high:.3f}) | {metrics.macro_f1:.3f} |
-{beside}
+{_headline(metrics, baseline)}
 | class | precision | recall | F1 | rows |
 |---|---|---|---|---|
 {per_class}
@@ -46,6 +42,28 @@ classifier.predict(["..."])
 
 Made with {libraries}.
 """
+
+
+def _headline(metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
+    """A row for the model and one for its baseline."""
+    shown = {"micro F1": "micro_f1", "macro F1": "macro_f1", "all labels right": "accuracy"}
+    shown = shown if isinstance(metrics, MultiLabelMetrics) else {"accuracy": "accuracy", "macro F1": "macro_f1"}
+    lines = [
+        f"| on {metrics.rows:,} dev rows that selected the checkpoint | {' | '.join(shown)} |",
+        "|---" * (len(shown) + 1) + "|",
+    ]
+    for name, one in (("this model", metrics), ("TF-IDF baseline", baseline)):
+        if one is not None:
+            cells = [f"{getattr(one, key):.3f}" + (_spread(one, key) if one is metrics else "") for key in shown.values()]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(metrics: AnyMetrics, key: str) -> str:
+    """The 95 % interval of the first figure that a card shows; other figures stand alone."""
+    first = "micro_f1" if isinstance(metrics, MultiLabelMetrics) else "accuracy"
+    bounds = metrics.accuracy_interval if key == "accuracy" else metrics.intervals.get(key)
+    return f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if key == first and bounds else ""
 
 
 def _tuning(manifest: dict[str, Any]) -> str:

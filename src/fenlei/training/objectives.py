@@ -1,4 +1,4 @@
-"""What training makes small: sums over rows, of logits (rows, labels) and the label ids (rows,)."""
+"""What training makes small: sums over rows, of logits (rows, labels) and the label ids (rows,), or multi-label bool (rows, labels)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ Loss = Callable[[torch.Tensor, Any], torch.Tensor]
 """Of logits and what is known of their rows: label ids, or what a teacher says too (training/lessons.py)."""
 
 
-def choose_loss(config: RunConfig, counts: np.ndarray) -> Loss:
+def choose_loss(config: RunConfig, counts: np.ndarray, *, multi_label: bool = False) -> Loss:
     """The loss that a configuration asks for, given the training rows of each label, int64 (labels,)."""
+    if multi_label:
+        return partial(labels_loss, smoothing=config.optimization.label_smoothing)
     cure = cure_of(config.optimization.imbalance, counts)
     if config.model.objective == "tokens":
         return partial(answer_loss, cure=cure)
@@ -43,6 +45,13 @@ def label_loss(logits: torch.Tensor, gold: torch.Tensor, smoothing: float = 0.0,
     if cure.focus:
         losses = losses * (1 - of_gold.exp()).clamp(min=0) ** cure.focus
     return _weighed(losses, gold, cure).sum()
+
+
+def labels_loss(logits: torch.Tensor, gold: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
+    """Multi-label: binary cross-entropy of each label, summed over labels; gold is bool (rows, labels), -inf marks what is no candidate."""
+    target = gold.to(logits.dtype) * (1 - smoothing) + smoothing / 2
+    possible = ~logits.isneginf()
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits[possible], target[possible], reduction="sum")
 
 
 def answer_loss(logits: torch.Tensor, gold: torch.Tensor, cure: Cure = NO_CURE) -> torch.Tensor:

@@ -11,13 +11,17 @@ import numpy as np
 
 from fenlei.config import TrustConfig
 from fenlei.data.examples import Example
+from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import read_examples
 from fenlei.errors import DataError
 from fenlei.evaluation import novelty
 from fenlei.evaluation.calibration import Calibration, fit_calibration
+from fenlei.evaluation.decision import Decision, fit_decision, plain_decision
 from fenlei.evaluation.novelty import ClassGaussians, NoveltyScore, auroc
+from fenlei.evaluation.platt import fit_label_calibration
 from fenlei.inference.scoring import Scores
 from fenlei.inference.trust import DevScores, NoveltyRule, Trust, fit_promises
+from fenlei.labels import LabelSet
 
 LEAST_CALIBRATING_ROWS = 30
 """Fewer rows cannot fit even one number to better than chance."""
@@ -45,23 +49,33 @@ class KnownRows:
     calibrating: Sequence[Example]
     train: Sequence[Example]
     train_ids: np.ndarray
-    """int64 (rows,)"""
+    """int64 (rows,); multi-label: bool (rows, labels)"""
 
 
-def make_promises(asked: TrustConfig, dev: DevScores, rows: KnownRows, labels: Sequence[str], score: ScoreRows, seed: int) -> Promises:
+def make_promises(
+    asked: TrustConfig,
+    dev: DevScores,
+    rows: KnownRows,
+    labels: Sequence[str],
+    score: ScoreRows,
+    seed: int,
+    labelling: Labelling = ONE_LABEL,
+) -> Promises:
     """Fitted on `dev`, the scores of the calibrating rows; `score` is asked for states only where novelty needs them."""
-    calibration, notes = _calibrated(dev, labels)
+    calibration, notes = _calibrated(dev, labels, labelling.multi_label)
     trust = Trust(calibration, len(dev.label_ids) >= LEAST_CALIBRATING_ROWS)
+    if labelling.multi_label:
+        trust = dataclasses.replace(trust, decision=_decision(dev, trust, labels, labelling))
     unmet = None
     try:
-        silence, sets = fit_promises(asked, calibration, dev)
+        silence, sets = fit_promises(asked, trust, dev)
     except DataError as error:
         unmet = error
     else:
         trust = dataclasses.replace(trust, abstention=silence, sets=sets)
         notes += _told(trust, labels)
     if len(dev.label_ids):
-        rule, told = _novelty(asked.out_of_scope, dev, rows, score, seed)
+        rule, told = _novelty(asked.out_of_scope, dev, rows, score, seed, labelling.multi_label)
         trust = dataclasses.replace(trust, novelty=rule)
         notes += told
     return Promises(trust, tuple(notes), unmet)
@@ -75,18 +89,34 @@ def read_out_of_scope(path: str | Path) -> list[Example]:
     return rows
 
 
-def _calibrated(dev: DevScores, labels: Sequence[str]) -> tuple[Calibration, list[str]]:
+def _calibrated(dev: DevScores, labels: Sequence[str], multi_label: bool) -> tuple[Calibration, list[str]]:
     rows = len(dev.label_ids)
     if rows < LEAST_CALIBRATING_ROWS:
-        return Calibration(), [f"not calibrated: {rows} calibrating rows, at least {LEAST_CALIBRATING_ROWS} are needed"]
-    calibration = fit_calibration(dev.logits, dev.label_ids)
-    kind = "" if calibration.scale is None else ", and vector scaling, which explains held-out rows better"
-    notes = [f"temperature {calibration.temperature:.3f}{kind}: fitted on {rows:,} calibrating rows"]
-    absent = [name for at, name in enumerate(labels) if not (dev.label_ids == at).any()]
+        unfitted = Calibration(multi_label=multi_label)
+        return unfitted, [f"not calibrated: {rows} calibrating rows, at least {LEAST_CALIBRATING_ROWS} are needed"]
+    if multi_label:
+        calibration = fit_label_calibration(dev.logits, dev.label_ids)
+        (scale, bias) = ((calibration.scale or (1.0,))[0], (calibration.bias or (0.0,))[0])
+        notes = [f"logits times {scale:.3f}, plus {bias:.3f}, and a threshold for each label: fitted on {rows:,} calibrating rows"]
+        absent = [name for at, name in enumerate(labels) if not dev.label_ids[:, at].any()]
+    else:
+        calibration = fit_calibration(dev.logits, dev.label_ids)
+        kind = "" if calibration.scale is None else ", and vector scaling, which explains held-out rows better"
+        notes = [f"temperature {calibration.temperature:.3f}{kind}: fitted on {rows:,} calibrating rows"]
+        absent = [name for at, name in enumerate(labels) if not (dev.label_ids == at).any()]
     if absent:
         shown = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
         notes.append(f"{len(absent)} of {len(labels)} classes have no calibrating row, so nothing is promised for them: {shown}")
     return calibration, notes
+
+
+def _decision(dev: DevScores, trust: Trust, labels: Sequence[str], labelling: Labelling) -> Decision:
+    """The threshold of each label; one half where there are too few rows to fit any."""
+    ancestors = labelling.ancestors(LabelSet(tuple(labels)))
+    plain = plain_decision(len(labels), ancestors)
+    if not trust.calibrated:
+        return plain
+    return fit_decision(plain.coherent(trust.calibration.probabilities(dev.logits)), dev.label_ids, ancestors)
 
 
 def _told(trust: Trust, labels: Sequence[str]) -> list[str]:
@@ -102,13 +132,17 @@ def _told(trust: Trust, labels: Sequence[str]) -> list[str]:
     return notes
 
 
-def _novelty(out_of_scope: str | None, dev: DevScores, rows: KnownRows, score: ScoreRows, seed: int) -> tuple[NoveltyRule, list[str]]:
+def _novelty(
+    out_of_scope: str | None, dev: DevScores, rows: KnownRows, score: ScoreRows, seed: int, multi_label: bool
+) -> tuple[NoveltyRule, list[str]]:
     """The default score, or with out-of-scope texts the one that tells them best from the calibrating rows."""
+    by_energy: NoveltyScore = "joint energy" if multi_label else "energy"
     if out_of_scope is None and novelty.DEFAULT == "energy":
-        return _rule("energy", Scores(dev.logits, np.zeros(0)), None), []
+        return _rule(by_energy, Scores(dev.logits, np.zeros(0)), None), []
     known = score(rows.calibrating, True)
-    candidates = [_rule("energy", known, None)]
-    gaussians = _gaussians(rows, score, seed) if known.pooled is not None else None
+    candidates = [_rule(by_energy, known, None)]
+    # A Gaussian a class takes rows of one class each.
+    gaussians = _gaussians(rows, score, seed) if known.pooled is not None and not multi_label else None
     if gaussians is not None:
         candidates.append(_rule("mahalanobis", known, gaussians))
     if out_of_scope is None:

@@ -51,7 +51,7 @@ from fenlei.training.defaults import (
     choose_max_length,
     choose_tuning,
 )
-from fenlei.training.imbalance import proposal
+from fenlei.training.imbalance import check_imbalance, class_counts, proposal
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import plan_memory
 from fenlei.training.promises import read_out_of_scope
@@ -78,7 +78,7 @@ class Setup:
     precision: Precision
     train: EncodedTexts
     label_ids: np.ndarray
-    """int64 (rows,)"""
+    """int64 (rows,); multi-label: bool (rows, labels)"""
     selecting: EncodedTexts
     trainable: int
     parameters: int
@@ -105,7 +105,7 @@ class Setup:
     @property
     def class_counts(self) -> np.ndarray:
         """Training rows of each label, int64 (labels,)."""
-        return np.bincount(self.label_ids, minlength=len(self.dataset.labels))
+        return class_counts(self.label_ids, len(self.dataset.labels))
 
     @property
     def batch_size(self) -> int:
@@ -138,7 +138,8 @@ def prepare(
         raise ConfigError("no model: give --model a local folder, `nano`, or a Hugging Face or ModelScope id")
     seed = config.optimization.seed
     dataset = dataset or load_dataset(config.data, seed=seed)
-    check_promises(config.trust, len(dataset.calibrating))
+    check_promises(config.trust, len(dataset.calibrating), multi_label=dataset.multi_label)
+    check_imbalance(config, multi_label=dataset.multi_label)
     if config.trust.out_of_scope is not None:
         read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
@@ -168,8 +169,8 @@ def prepare(
     if config.optimization.memory is not None:
         config, choice = _within_memory(config, method, train, precision)
         choices.append(choice)
-    label_ids = np.array(dataset.labels.ids([str(example.label) for example in dataset.train]), dtype=np.int64)
-    proposed = proposal(config, np.bincount(label_ids, minlength=len(dataset.labels)))
+    label_ids = dataset.gold(dataset.train)
+    proposed = proposal(config, class_counts(label_ids, len(dataset.labels)), multi_label=dataset.multi_label)
     notes = (
         *dataset.notes,
         *data_warnings(dataset),
@@ -234,6 +235,10 @@ def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) ->
 
 def _encoder(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, TextEncoder | QuestionEncoder]:
     """How texts become ids, and the dataset as the method needs it."""
+    if dataset.multi_label and (config.model.objective == "tokens" or config.model.shots):
+        raise ConfigError(
+            "multi-label: objective 'tokens' and shots are for one answer a row; leave them out, each label is asked yes or no"
+        )
     if config.model.method == "head":
         return dataset, TextEncoder(tokenizer, config.model.prompt, int(config.model.max_length or 0), config.model.long or "truncate")
     dataset, shots = take_shots(with_candidates(dataset), config.model.shots, config.optimization.seed)
@@ -249,7 +254,8 @@ def _build(
         return _build_generate(config, base, pad_id, precision), None
     tuning = config.model.tuning
     dtype = torch.float32 if tuning == "full" else precision.weights
-    network: Any = load_network(base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype)
+    problem_type = dataset.labelling.problem_type
+    network: Any = load_network(base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype, problem_type=problem_type)
     kind: str = config.model.head
     hidden = network.config.get_text_config().hidden_size
     if head is not None:

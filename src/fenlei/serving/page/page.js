@@ -63,9 +63,13 @@ function verdictOf(answer) {
   return answer.confidence >= SURE ? ["sure", words().whySureShare(percent(answer.confidence))] : ["review", words().whyLow];
 }
 
+function labelOf(answer) {
+  return answer.labels ? answer.labels.join(" + ") || words().noLabel : answer.label;
+}
+
 function showAnswer(answer) {
   const [verdict, why] = verdictOf(answer);
-  $("label").textContent = answer.label;
+  $("label").textContent = labelOf(answer);
   $("verdict").textContent = words()[verdict];
   $("verdict").className = `tag ${verdict}`;
   $("why").textContent = why;
@@ -174,7 +178,7 @@ function showBulk() {
     const verdict = make("td", "");
     verdict.append(make("span", words()[verdicts[at]], `tag ${verdicts[at]}`));
     const text = String(state.rows[at][$("which").value] ?? "");
-    line.append(make("td", text.length > 80 ? text.slice(0, 80) + "…" : text), make("td", one.label), make("td", percent(one.confidence), "number"), verdict);
+    line.append(make("td", text.length > 80 ? text.slice(0, 80) + "…" : text), make("td", labelOf(one)), make("td", percent(one.confidence), "number"), verdict);
     return line;
   });
   $("rows").replaceChildren(...(done ? [head, ...rows] : []));
@@ -182,7 +186,7 @@ function showBulk() {
 
 function save() {
   const rows = state.answered.map((one, at) => ({
-    ...state.rows[at], prediction: one.label, confidence: one.confidence, verdict: verdictOf(one)[0],
+    ...state.rows[at], prediction: one.labels || one.label, confidence: one.confidence, verdict: verdictOf(one)[0],
     ...(one.prediction_set ? { prediction_set: one.prediction_set } : {}), ...(one.abstained === null ? {} : { abstained: one.abstained }),
     ...(one.novelty === null ? {} : { novelty: one.novelty }), calibrated: one.calibrated, tokens_cut: one.tokens_cut,
   }));

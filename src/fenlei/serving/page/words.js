@@ -20,7 +20,7 @@ const WORDS = {
     noRows: "No row with a text was found in the file.", badJson: (line) => `Line ${line} is no JSON object.`,
     done: (n, review) => `${n} rows done; ${review} of them for review. The first ${Math.min(n, 20)}:`, working: (n, all) => `${n} of ${all}`,
     busy: "The service is busy; trying again.", away: "The service is not reached.", wrongKey: "A key is needed, or this one is wrong.",
-    row: "Text", label: "Label", confidence: "Confidence", verdict: "Verdict",
+    noLabel: "(none)", row: "Text", label: "Label", confidence: "Confidence", verdict: "Verdict",
   },
   zh: {
     other: "English", docs: "接口", key: "API 密钥", unlock: "使用", text: "文本", classify: "分类", file: "或选择、拖入文件",
@@ -41,6 +41,6 @@ const WORDS = {
     noRows: "文件中没有找到含文本的行。", badJson: (line) => `第 ${line} 行不是 JSON 对象。`,
     done: (n, review) => `共 ${n} 行，其中 ${review} 行需复核。前 ${Math.min(n, 20)} 行：`, working: (n, all) => `${n} / ${all}`,
     busy: "服务繁忙，正在重试。", away: "无法连接服务。", wrongKey: "需要密钥，或密钥有误。",
-    row: "文本", label: "标签", confidence: "置信度", verdict: "判定",
+    noLabel: "（无）", row: "文本", label: "标签", confidence: "置信度", verdict: "判定",
   },
 };

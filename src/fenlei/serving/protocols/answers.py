@@ -1,4 +1,4 @@
-"""What all protocols share: the answer as JSON, labels sorted by score, and scores without the softmax."""
+"""What all protocols share: the answer as JSON, labels sorted by score, and scores without the softmax or sigmoid."""
 
 from __future__ import annotations
 
@@ -55,12 +55,13 @@ TheService = Annotated[Service, Depends(_service)]
 def by_score(prediction: Prediction, *, raw: bool) -> list[dict[str, Any]]:
     """Every label with its probability, or with `raw` its logit; the likeliest first."""
     found = sorted(prediction.probabilities.items(), key=lambda item: -item[1])
-    return [{"score": logit(p) if raw else p, "label": name} for name, p in found]
+    return [{"score": logit(prediction, p) if raw else p, "label": name} for name, p in found]
 
 
-def logit(probability: float) -> float:
-    """Its logarithm: the calibrated logits, of which softmax gives the probabilities, up to a constant that it does not see."""
-    return math.log(max(probability, LEAST_PROBABILITY))
+def logit(prediction: Prediction, probability: float) -> float:
+    """The calibrated logit of a label: softmax gives its probability, up to a constant that it does not see; multi-label, sigmoid does."""
+    against = 0.0 if prediction.labels is None else math.log(max(1.0 - probability, LEAST_PROBABILITY))
+    return math.log(max(probability, LEAST_PROBABILITY)) - against
 
 
 def tokens_read(predictions: Iterable[Prediction]) -> int:

@@ -101,7 +101,7 @@ class InfinityResponse(BaseModel):
 
 
 class CandidatesResponse(BaseModel):
-    """The label."""
+    """The label; multi-label, all that are given, joined by commas."""
 
     predicted_category: str
     status: Literal["success"]
@@ -157,7 +157,7 @@ async def _vllm(texts: list[str], service: Service, *, raw: bool) -> Response:
 
 
 def _vllm_item(index: int, prediction: Prediction, raw: bool) -> dict[str, Any]:
-    scores = [logit(p) if raw else p for p in prediction.probabilities.values()]
+    scores = [logit(prediction, p) if raw else p for p in prediction.probabilities.values()]
     return {"index": index, "label": prediction.label, "probs": scores, "num_classes": len(scores)}
 
 
@@ -179,4 +179,5 @@ async def _infinity(texts: list[str], service: Service, *, raw: bool) -> Respons
 async def _candidates(body: CandidatesRequest, service: Service) -> Response:
     named = [name for part in (body.category or "").replace("，", ",").split(",") if (name := part.strip())]
     (answer,) = await service.classify([body.text], named or None)
-    return Json({"predicted_category": answer.prediction.label, "status": "success"})
+    prediction = answer.prediction
+    return Json({"predicted_category": prediction.label if prediction.labels is None else ",".join(prediction.labels), "status": "success"})

@@ -39,9 +39,11 @@ class HuggingFaceRequest(BaseModel):
 async def infer(body: HuggingFaceRequest, service: TheService) -> Response:
     """In the shape of Hugging Face inference: one text gives a list of labels, a list of texts one list each."""
     options = body.parameters or Parameters()
-    if options.function_to_apply == "sigmoid":
+    multi_label = service.served.classifier.multi_label
+    if options.function_to_apply == ("softmax" if multi_label else "sigmoid"):
+        right, other = ("any number of labels are", "sigmoid") if multi_label else ("one label of several is", "softmax")
         raise ProblemError(
-            "invalid", "function_to_apply: one label of several is right here, so sigmoid has no meaning; use softmax or none"
+            "invalid", f"function_to_apply: {right} right here, so {options.function_to_apply} has no meaning; use {other} or none"
         )
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     if not texts:

@@ -39,7 +39,10 @@ class OwnRequest(BaseModel):
 class OwnAnswer(BaseModel):
     """One text's answer."""
 
-    label: str
+    label: str = Field(description="The most probable label.")
+    labels: list[str] | None = Field(
+        description="Multi-label runs: every label given, the likeliest first, maybe none; null: one is right."
+    )
     confidence: float
     probabilities: dict[str, float]
     prediction_set: list[str] | None = Field(
@@ -70,6 +73,7 @@ def _answer(prediction: Prediction) -> dict[str, Any]:
     chosen = prediction.prediction_set
     return {
         "label": prediction.label,
+        "labels": None if prediction.labels is None else list(prediction.labels),
         "confidence": prediction.confidence,
         "probabilities": dict(prediction.probabilities),
         "prediction_set": None if chosen is None else list(chosen),

@@ -79,6 +79,7 @@ async def info(service: TheService) -> Response:
             "version": __version__,
             "method": manifest["method"],
             "takes_labels": served.classifier.takes_labels,
+            "multi_label": served.classifier.multi_label,
             "calibrated": bool(manifest.get("calibrated")),
         }
     )

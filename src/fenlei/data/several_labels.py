@@ -1,0 +1,38 @@
+"""Whether the rows of a data set have one label each or any number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fenlei.config import DataConfig
+from fenlei.data.examples import Example
+from fenlei.data.labelling import Labelling
+from fenlei.data.readers import file_layout, read_examples
+from fenlei.hierarchy import Hierarchy
+
+
+def choose_labelling(config: DataConfig, files: Sequence[Path], notes: list[str]) -> Labelling:
+    """What the options say; where they do not, rows may have any number of labels if one of them lists several."""
+    hierarchy = None if config.level_separator is None else Hierarchy(config.level_separator)
+    several = None
+    if config.multi_label is None and config.label_separator is None:
+        several = next((row for file in files if (row := _first_with_several(file, config)) is not None), None)
+        if several is not None:
+            notes.append(f"multi-label: rows list several labels, the first of them {several.where}")
+    multi_label = bool(config.multi_label) or config.label_separator is not None or several is not None
+    return Labelling(multi_label, config.label_separator, hierarchy)
+
+
+def _first_with_several(file: Path, config: DataConfig) -> Example | None:
+    """The first row that lists several labels. Where the first row of all has no list, none is looked for."""
+    layout = file_layout(file, text_column=config.text_column, label_column=config.label_column)
+    rows = read_examples(file, text_column=config.text_column, labelled=False, on_bad_row=lambda line, error: None)
+    lists = ((row, row.columns.get(str(layout.columns.label))) for row in rows)
+    for place, (row, value) in enumerate(lists):
+        if isinstance(value, (list, tuple)):
+            if len(value) > 1:
+                return row
+        elif place == 0:
+            return None
+    return None

@@ -1,0 +1,46 @@
+"""What a run's baseline says of texts: its margins, calibrated as the run's own scores are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from fenlei.data.labelling import Labelling
+from fenlei.evaluation.answers import Answers, answers_of
+from fenlei.evaluation.calibration import fit_temperature, label_probabilities, probabilities
+from fenlei.evaluation.decision import Ancestors, Decision, fit_decision, plain_decision
+from fenlei.evaluation.platt import fit_label_calibration
+from fenlei.labels import LabelSet
+from fenlei.models.baseline import Baseline
+
+
+def calibrate_baseline(baseline: Baseline, texts: Sequence[str], gold: np.ndarray, ancestors: Ancestors | None = None) -> Baseline:
+    """The baseline with what makes its margins comparable, fitted on calibrating rows.
+
+    gold: label ids (rows,); multi-label: bool (rows, labels).
+    """
+    margins = baseline.logits(texts)
+    if gold.ndim == 1:
+        return dataclasses.replace(baseline, temperature=fit_temperature(margins, gold))
+    fitted = fit_label_calibration(margins, gold)
+    scale, shift = (fitted.scale or (1.0,))[0], (fitted.bias or (0.0,))[0]
+    baseline = dataclasses.replace(baseline, temperature=1 / scale, shift=shift)
+    shares = plain_decision(baseline.n_labels, ancestors).coherent(_label_shares(baseline, margins))
+    return dataclasses.replace(baseline, thresholds=fit_decision(shares, gold).thresholds)
+
+
+def baseline_answers(baseline: Baseline, texts: Sequence[str], labelling: Labelling, labels: LabelSet) -> Answers:
+    """What it says of each text."""
+    margins = baseline.logits(texts)
+    if not labelling.multi_label:
+        return probabilities(margins, baseline.temperature)
+    ancestors = labelling.ancestors(labels)
+    plain = plain_decision(baseline.n_labels, ancestors)
+    decision = plain if baseline.thresholds is None else Decision(baseline.thresholds, ancestors)
+    return answers_of(decision, decision.coherent(_label_shares(baseline, margins)))
+
+
+def _label_shares(baseline: Baseline, margins: np.ndarray) -> np.ndarray:
+    return label_probabilities(margins / baseline.temperature + baseline.shift)
