@@ -30,6 +30,9 @@ LEAST_ROW = 1e-30
 ROWS_AT_ONCE = 1024
 """Rows quantised, multiplied and scaled before the next ones: what lies between the three stays in the processor's cache."""
 
+WHOLE = {torch.bfloat16: (torch.int16, 0x7FFF), torch.float16: (torch.int16, 0x7FFF), torch.float32: (torch.int32, 0x7FFFFFFF)}
+"""The whole numbers of the same width, and all their bits but the sign."""
+
 
 @dataclass(frozen=True)
 class Int8Rows:
@@ -45,11 +48,21 @@ class Int8Rows:
         """X (rows, in) of any float format."""
         parts = []
         for rows in x.split(ROWS_AT_ONCE):
-            least, largest = rows.aminmax(dim=1, keepdim=True)
-            height = torch.maximum(largest, -least).clamp_min_(LEAST_ROW)
-            steps = LEVELS / height
-            parts.append(((rows * steps).round_().add_(ZERO).to(torch.uint8), steps))
+            steps = LEVELS / _largest(rows).clamp_min(LEAST_ROW)
+            signed = (rows * steps).round_().to(torch.int8)
+            parts.append((signed.view(torch.uint8).bitwise_xor_(ZERO), steps))  # turning the sign's bit over adds ZERO
         return cls(tuple(parts), x.dtype)
+
+
+def _largest(rows: torch.Tensor) -> torch.Tensor:
+    """The largest absolute value of each row, (rows, 1).
+
+    Without its sign's bit a float orders like the whole number of the same bits, and whole numbers are compared several times faster.
+    """
+    if rows.dtype not in WHOLE:
+        return rows.abs().amax(dim=1, keepdim=True)
+    kind, without_sign = WHOLE[rows.dtype]
+    return (rows.contiguous().view(kind) & without_sign).amax(dim=1, keepdim=True).view(rows.dtype)
 
 
 class InputOnce:
