@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from fenlei.errors import ConfigError, first_line
 from fenlei.models.backbone import head_modules, is_decoder
+from fenlei.models.last_block import only_read_at, spare_last_block
 from fenlei.models.method import Output
 from fenlei.models.passages import Pooling, WindowStates, read_windows
 from fenlei.text.batches import Batch, DocumentBatch
@@ -49,6 +50,8 @@ class HeadMethod(nn.Module):
         if not is_decoder(self.stock):
             for module in head_modules(self.stock).values():
                 module.forward = _in_float32(module.forward)
+        else:
+            spare_last_block(self.stock)
 
     @property
     def stock(self) -> PreTrainedModel:
@@ -75,8 +78,9 @@ class HeadMethod(nn.Module):
         batch = batch.to(self.device)
         # A decoder that was made bidirectional (EmbeddingGemma) does see the padding.
         mask = batch.attention_mask if getattr(self.stock.config, "use_bidirectional_attention", False) else None
-        states = self.stock.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
         last = batch.attention_mask.sum(dim=1) - 1
+        with only_read_at(last):
+            states = self.stock.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
         return cast(torch.Tensor, states[torch.arange(len(last), device=states.device), last].float())
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
