@@ -16,21 +16,21 @@ from rich.console import Console
 
 from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError, DataError
+from fenlei.evaluation import plots
 from fenlei.evaluation.abstention import AbstentionRule
 from fenlei.evaluation.calibration import Calibration, fit_temperature
 from fenlei.evaluation.conformal import ConformalRule
 from fenlei.evaluation.metrics import compute_metrics
+from fenlei.evaluation.plots import confusion_plot, font_for
 from fenlei.inference.classifier import Classifier, _Asked
 from fenlei.inference.scoring import Scores
 from fenlei.inference.trust import Trust
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report import evaluation as module
-from fenlei.report import plots
 from fenlei.report.evaluation import evaluate_run
 from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.mistakes import find_mistakes, most_confused
-from fenlei.report.plots import confusion_plot, font_for
 from fenlei.report.tables import metrics_tables
 from fenlei.report.wording import facts, verdict
 

@@ -48,19 +48,22 @@ def train(
     from fenlei.cli.display import TrainingDisplay
     from fenlei.training.fit import train as fit
     from fenlei.training.ranks import is_first
+    from fenlei.training.tracking import Trackers
 
-    with TrainingDisplay() as display:
-        result = fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce)
-    if not is_first():
-        return
-    test, failure = None, None
-    if result.test_data is not None:
-        from fenlei.report.evaluation import evaluate_run
+    with Trackers() as trackers:
+        with TrainingDisplay() as display:
+            result = fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce, trackers=trackers)
+        if not is_first():
+            return
+        test, failure = None, None
+        if result.test_data is not None:
+            from fenlei.report.evaluation import evaluate_run
 
-        try:
-            test = evaluate_run(result.out, result.test_data, device=run_config.optimization.device)
-        except FenleiError as error:
-            failure = error  # the run is whole: what it is worth is shown first
+            try:
+                test = evaluate_run(result.out, result.test_data, device=run_config.optimization.device)
+                trackers.outcome("test", test.metrics, [test.out / "report.html"])
+            except FenleiError as error:
+                failure = error  # the run is whole: what it is worth is shown first
     _show_result(result, test, json)
     if failure is not None:
         raise failure

@@ -22,6 +22,7 @@ from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
 from fenlei.evaluation.figures import AnyMetrics, figures_of
 from fenlei.evaluation.metrics import Metrics
+from fenlei.evaluation.plots import confusion_plot
 from fenlei.inference.baseline import baseline_answers
 from fenlei.inference.bulk import ADDED as ANSWERED
 from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row, refuse_clash
@@ -35,7 +36,6 @@ from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.levels import Level, by_level
 from fenlei.report.mistakes import Mistake, find_mistakes, find_wrong_sets
 from fenlei.report.page import Page
-from fenlei.report.plots import confusion_plot
 from fenlei.report.wording import BASELINE, facts
 
 if TYPE_CHECKING:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from fenlei.artifact import CHECKPOINTS, LOGS, check_free, saving
 from fenlei.config import RunConfig
-from fenlei.errors import ConfigError, DataError, FenleiError
+from fenlei.errors import DataError, FenleiError
 from fenlei.evaluation.answers import answers_of
 from fenlei.evaluation.calibration import label_probabilities, probabilities
 from fenlei.evaluation.decision import Decision, best_threshold
@@ -44,6 +43,7 @@ from fenlei.training.ranks import Ranks, is_first, join
 from fenlei.training.resume import check_same_data, recall, remember
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
+from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer, load_weights
 from fenlei.training.vectors import cached_vectors
 
@@ -80,15 +80,16 @@ def train(
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
     announce: Callable[[str], None] | None = None,
+    trackers: Trackers | None = None,
     **options: Any,
 ) -> TrainResult:
     """Trains, calibrates, measures and saves; returns figures on the selecting rows of dev.
 
     `options` are those of fenlei.config by name and win over `config`. `head` is the option's `linear` or `mlp`, or a module of the
     user's own that maps float32 (rows, hidden) to (rows, labels). `announce` is told each choice before training starts, and each
-    setback that it lives through. ConfigError, DataError, ModelError and ArtifactError come before anything is trained; TrainingInterrupted
-    after Ctrl-C or SIGTERM, with a checkpoint that `resume` goes on from; DataError at the end, with the run whole, where its calibrating
-    rows cannot promise what `target_accuracy` asks.
+    setback that it lives through. `trackers` are those that the caller has more to tell of the run afterwards. ConfigError, DataError,
+    ModelError and ArtifactError come before anything is trained; TrainingInterrupted after Ctrl-C or SIGTERM, with a checkpoint that
+    `resume` goes on from; DataError at the end, with the run whole, where its calibrating rows cannot promise what `target_accuracy` asks.
     """
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
     own_head = head if isinstance(head, nn.Module) else None
@@ -96,8 +97,9 @@ def train(
         options["head"] = head
     config = (config or RunConfig()).replace(**named, **options)
     return run_training(
-        config, out, lambda given: prepare(given, head=own_head), head=own_head, resume=resume, progress=progress, announce=announce
-    )
+        config, out, lambda given: prepare(given, head=own_head),
+        head=own_head, resume=resume, progress=progress, announce=announce, trackers=trackers,
+    )  # fmt: skip
 
 
 def run_training(
@@ -109,6 +111,7 @@ def run_training(
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
     announce: Callable[[str], None] | None = None,
+    trackers: Trackers | None = None,
 ) -> TrainResult:
     """As `train`, of what `build` makes of the configuration (resumed: of the one that the run was begun with)."""
     began = time.monotonic()
@@ -139,8 +142,11 @@ def run_training(
         if announce:
             announce(note)
 
-    history = _optimise(setup, ranks, folder, start, progress, tell)
-    finished = ranks.from_first(lambda: finish(setup, folder, history, head=head))
+    with until_done(trackers) as trackers:
+        trackers.begin(config.optimization.report_to, folder, setup.config.to_options())
+        history = _optimise(setup, ranks, folder, start, progress, tell)
+        finished = ranks.from_first(lambda: finish(setup, folder, history, head=head))
+        trackers.outcome("dev", finished.metrics, [folder / "README.md"])
     if finished.unmet is not None:
         raise DataError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
     return TrainResult(
@@ -184,7 +190,7 @@ def _optimise(
     vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup, ranks)
     loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
     lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), loss)
-    with _tracked(options.report_to):
+    with naming_the_option(options.report_to):
         trainer = RowTrainer(
             setup.method,
             _training_arguments(setup, ranks, out),
@@ -210,19 +216,6 @@ def _optimise(
             f"stopped after step {step} of {steps}; a checkpoint is left: go on with `fenlei train --resume --out {out}`"
         )
     return list(trainer.state.log_history)
-
-
-@contextmanager
-def _tracked(report_to: str) -> Iterator[None]:
-    """Turns the trackers' complaints about a name or a missing package into one about the option."""
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        if report_to == "none":
-            raise
-        raise ConfigError(
-            f"report_to {report_to!r}: {error}; install the tracker (pip install 'fenlei[trackers]'), or leave the option out"
-        ) from error
 
 
 def _keep_logs(trainer: RowTrainer, out: Path) -> None:
@@ -262,7 +255,7 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
         logging_steps=10,
         seed=options.seed,
         data_seed=options.seed,
-        report_to=[name.strip() for name in options.report_to.split(",")],
+        report_to=names(options.report_to),
         disable_tqdm=True,
         dataloader_pin_memory=False,
         remove_unused_columns=False,
