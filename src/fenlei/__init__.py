@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fenlei.labels import LabelSet
     from fenlei.serving.client import Client
     from fenlei.training.fit import TrainResult, train
+    from fenlei.training.tune import TuneResult, tune
 
 __version__ = "0.1.0"
 
@@ -32,8 +33,10 @@ __all__ = [
     "RequestError",
     "RunConfig",
     "TrainResult",
+    "TuneResult",
     "__version__",
     "train",
+    "tune",
 ]
 
 _HOMES = {
@@ -44,7 +47,9 @@ _HOMES = {
     "Prediction": "fenlei.inference.prediction",
     "RunConfig": "fenlei.config",
     "TrainResult": "fenlei.training.fit",
+    "TuneResult": "fenlei.training.tune",
     "train": "fenlei.training.fit",
+    "tune": "fenlei.training.tune",
 }
 """The module of each name that is imported on first use."""
 

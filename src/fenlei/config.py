@@ -27,6 +27,7 @@ Imbalance = Literal["none", "balanced", "effective-number", "focal", "logit-adju
 Device = Literal["auto", "cpu", "cuda", "mps", "npu"]
 Source = Literal["auto", "huggingface", "modelscope"]
 SetScore = Literal["lac", "aps", "raps"]
+Pruner = Literal["halving", "hyperband", "median", "none"]
 
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt])(i?)b?", re.IGNORECASE)
@@ -65,6 +66,8 @@ class DataConfig:
     test: str | None = None
     test_ratio: float | None = None
     """Share of the rows set aside for test. None: none."""
+    max_train_rows: int | None = None
+    """Train on so many of the training rows, each class giving its share. None: on all."""
 
     def problems(self) -> list[str]:
         found = []
@@ -74,6 +77,8 @@ class DataConfig:
             found.append(f"label_separator {self.label_separator!r} belongs to multi_label, which is off")
         if self.label_separator is not None and self.label_separator == self.level_separator:
             found.append(f"label_separator and level_separator must differ, both were {self.label_separator!r}")
+        if self.max_train_rows is not None and self.max_train_rows < 1:
+            found.append(f"max_train_rows must be at least 1, was {self.max_train_rows}")
         for name, ratio in (("dev_ratio", self.dev_ratio), ("test_ratio", self.test_ratio)):
             if ratio is not None and not 0 < ratio < 1:
                 found.append(f"{name} must lie between 0 and 1, was {ratio}")
@@ -238,6 +243,35 @@ class TrustConfig:
         if self.min_confidence is not None and self.target_accuracy is not None:
             found.append("min_confidence and target_accuracy exclude each other: give the threshold, or the accuracy it is to keep")
         return found
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How options are searched for: those of `fenlei tune` that are none of a run."""
+
+    trials: int = 20
+    """Trials of the whole study, also when it is gone on with."""
+    storage: str | None = None
+    """`memory`, `journal:FILE`, or a database's URL. None: an SQLite file in the search's folder."""
+    workers: int = 1
+    """Processes on this machine, one trial each at a time."""
+    pruner: Pruner = "halving"
+    """Which trials end early: by asynchronous successive halving (Li et al. 2020), Hyperband (Li et al. 2018), the median, or none."""
+    first_rows: int | None = None
+    """Training rows of a trial's first stage. None: a ninth of all, at least 2,000."""
+
+    def __post_init__(self) -> None:
+        found = [
+            f"{name} must be at least 1, was {getattr(self, name)}"
+            for name in ("trials", "workers", "first_rows")
+            if getattr(self, name) is not None and getattr(self, name) < 1
+        ]
+        if self.pruner not in get_args(Pruner):
+            found.append(f"pruner must be one of {', '.join(get_args(Pruner))}, was {self.pruner!r}")
+        if self.storage == "memory" and self.workers > 1:
+            found.append("storage 'memory' is known to one process only; leave it out, or give a file or a database for several workers")
+        if found:
+            raise ConfigError("\n".join(found))
 
 
 @dataclass(frozen=True)

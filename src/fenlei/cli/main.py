@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from fenlei import __version__
-from fenlei.cli import audit, demo, distill, download, evaluate, export, predict, serve, suggest, train
+from fenlei.cli import audit, demo, distill, download, evaluate, export, predict, serve, suggest, train, tune
 from fenlei.errors import FenleiError
 
 INTERRUPTED = 130
@@ -51,6 +51,7 @@ for _command, _examples in (
     (demo.demo, demo.EXAMPLES),
     (audit.audit, audit.EXAMPLES),
     (train.train, train.EXAMPLES),
+    (tune.tune, tune.EXAMPLES),
     (evaluate.evaluate, evaluate.EXAMPLES),
     (predict.predict, predict.EXAMPLES),
     (serve.serve, serve.EXAMPLES),

@@ -32,6 +32,7 @@ HELP = {
     "dev_ratio": "Share of the training rows set aside for dev where no --dev is given (default: 0.15).",
     "test": "Labelled file kept for `fenlei evaluate`; its labels are checked.",
     "test_ratio": "Share of the training rows set aside for test.",
+    "max_train_rows": "Train on so many of the training rows, each class giving its share.",
     "model": "A local folder, `nano` (built in), or a Hugging Face or ModelScope id.",
     "revision": "Branch, tag or commit of a model on a hub.",
     "source": "The hub to look on.",

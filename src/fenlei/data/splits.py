@@ -19,7 +19,7 @@ from fenlei.data.label_file import read_label_file
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import file_layout, find_class_file, read_examples
 from fenlei.data.several_labels import choose_labelling
-from fenlei.data.stratify import fewest_rows, halves, set_aside
+from fenlei.data.stratify import fewest_rows, halves, sample, set_aside
 from fenlei.errors import ConfigError, DataError
 from fenlei.labels import LabelNote, LabelSet
 
@@ -87,6 +87,7 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     train, dev, test = _set_aside(rows, labelling.strata(rows, labels), labels, ratios, seed, notes)
     dev, test = dev_file_rows or dev, test_file_rows or test
     selecting, calibrating = _split_dev(dev, labelling.strata(dev, labels), seed)
+    train = _limited(train, labelling.strata(train, labels), config.max_train_rows, seed, notes)
     notes.append(
         f"train {len(train):,}, dev {len(dev):,} ({len(selecting):,} select, {len(calibrating):,} calibrate), test {len(test):,} rows"
     )
@@ -270,6 +271,15 @@ def _named(row: Example, known: LabelSet, labelling: Labelling) -> Example:
     """The row with the names that its labels are the ids of."""
     names = tuple(known_label(label, known, row.where) for label in row.all_labels)
     return replace(row, label=names[0]) if row.labels is None else replace(row, label=joined(names), labels=labelling.completed(names))
+
+
+def _limited(train: Rows, strata: Sequence[int], most: int | None, seed: int, notes: list[str]) -> Rows:
+    """As many of the training rows as are asked for. They are taken last, so that dev and test are the same with any number of them."""
+    if most is None or most >= len(train):
+        return train
+    taken = sample(strata, most, seed=seed)
+    notes.append(f"train: {len(taken):,} of {len(train):,} rows are taken (max_train_rows), stratified, seed {seed}")
+    return tuple(train[place] for place in taken)
 
 
 def _listed(files: Sequence[Path]) -> str:

@@ -62,6 +62,14 @@ def halves(label_ids: Sequence[int], *, seed: int) -> tuple[tuple[int, ...], tup
     return tuple(place for place in range(len(label_ids)) if place not in second), tuple(sorted(second))
 
 
+def sample(label_ids: Sequence[int], rows: int, *, seed: int) -> tuple[int, ...]:
+    """Places of `rows` rows, ascending; each class gives its share, and one at least."""
+    by_class = _shuffled(label_ids, seed)
+    sizes = [len(places) for places in by_class.values()]
+    shares = _shares(sizes, rows / len(label_ids), rows, at_least=1, most=sizes)
+    return tuple(sorted(place for places, n in zip(by_class.values(), shares, strict=True) for place in places[:n]))
+
+
 def _shuffled(label_ids: Sequence[int], seed: int) -> dict[int, list[int]]:
     """For each class, ascending, the places of its rows, shuffled."""
     by_class: dict[int, list[int]] = {label: [] for label in sorted(set(label_ids))}

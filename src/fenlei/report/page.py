@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.metrics import Metrics
@@ -73,7 +73,7 @@ class Page:
 def render_html(page: Page) -> str:
     """The whole page, self-contained, light or dark as the reader's system is."""
     calibrated = page.confidence.before != page.confidence.after
-    return _template().render(
+    return environment().get_template("report.html.j2").render(
         page=page,
         main=main_figure(page.metrics),
         verdict=verdict(page.metrics, page.baseline),
@@ -116,12 +116,11 @@ def excerpt(text: str, most: int = SHOWN_CHARACTERS) -> str:
 
 
 @lru_cache(maxsize=1)
-def _template() -> Template:
+def environment() -> Environment:
+    """The templates and what they know of figures; what they are given is escaped."""
     folder = Path(__file__).parent / "templates"
-    environment = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
+    found = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    found.filters |= {
         "percent": percent,
         "interval": interval,
         "three_places": three_places,
@@ -130,7 +129,7 @@ def _template() -> Template:
         "p_value": p_value,
         "file_name": lambda source: Path(source).name,
     }
-    return environment.get_template("report.html.j2")
+    return found
 
 
 def _spans(metrics: AnyMetrics, baseline: AnyMetrics | None) -> dict[str, Any]:

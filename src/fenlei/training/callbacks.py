@@ -39,9 +39,10 @@ class ProgressCallback(TrainerCallback):
         # Evaluation is no training: it must not slow down the rate that the time left is computed from.
         self._evaluating += time.monotonic() - self._last
         figures = {name.removeprefix("eval_"): value for name, value in kwargs["metrics"].items()}
-        self._tell(state, {name: figures[name] for name in ("accuracy", "micro_f1", "macro_f1", "loss") if name in figures})
+        shown = {name: figures[name] for name in ("accuracy", "micro_f1", "macro_f1", "loss") if name in figures}
+        self._tell(state, shown, figures["selection"])
 
-    def _tell(self, state: TrainerState, metrics: dict[str, float] | None) -> None:
+    def _tell(self, state: TrainerState, metrics: dict[str, float] | None, selection: float | None = None) -> None:
         done = state.global_step - self._first_step
         seconds = max(1e-9, time.monotonic() - self._began - self._evaluating)
         steps_a_second = done / seconds
@@ -55,6 +56,7 @@ class ProgressCallback(TrainerCallback):
                 rows_per_second=steps_a_second * self._rows_per_step,
                 seconds_left=left,
                 metrics=metrics,
+                selection=selection,
             )
         )
 

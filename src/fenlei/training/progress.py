@@ -24,3 +24,5 @@ class Progress:
     """Of training, at the present rate; None before the first step."""
     metrics: Mapping[str, float] | None = None
     """Figures on the selecting rows, if an evaluation has just ended: accuracy, macro_f1, loss."""
+    selection: float | None = None
+    """By which this evaluation is compared with others, higher is better: macro F1, ties broken by the loss."""

@@ -77,12 +77,12 @@ class Ranks:
 
 def is_first() -> bool:
     """Whether this process writes and tells; also before it has joined the others."""
-    return not _is_one_of_many() or int(os.environ["RANK"]) == 0
+    return not is_one_of_many() or int(os.environ["RANK"]) == 0
 
 
 def join(device: Device) -> Ranks:
     """This process among those that its environment tells of, connected with them. ConfigError for FSDP and DeepSpeed."""
-    if not _is_one_of_many():
+    if not is_one_of_many():
         return Ranks()
     for name in ("FSDP", "DEEPSPEED"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
@@ -96,6 +96,6 @@ def join(device: Device) -> Ranks:
     return Ranks(distributed.get_rank(), distributed.get_world_size(), place)
 
 
-def _is_one_of_many() -> bool:
+def is_one_of_many() -> bool:
     """Clusters set RANK and WORLD_SIZE for whole machines too; LOCAL_RANK comes from what starts the processes."""
     return "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1

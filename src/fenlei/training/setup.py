@@ -93,9 +93,7 @@ class Setup:
 
     def data_fingerprints(self) -> dict[str, str]:
         """SHA-256 of every file that rows came from, by its name as given."""
-        parts = (self.rows, self.dataset.selecting, self.dataset.calibrating, self.dataset.test)
-        sources = sorted({example.source for part in parts for example in part})
-        return {source: fingerprint(Path(source)) for source in sources if Path(source).is_file()}
+        return data_fingerprints((*self.rows, *self.dataset.selecting, *self.dataset.calibrating, *self.dataset.test))
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -125,6 +123,12 @@ class Setup:
         return math.ceil(len(self.train) / self.batch_size)
 
 
+def data_fingerprints(rows: Sequence[Example]) -> dict[str, str]:
+    """SHA-256 of every file that rows came from, by its name as given."""
+    sources = sorted({example.source for example in rows})
+    return {source: fingerprint(Path(source)) for source in sources if Path(source).is_file()}
+
+
 def prepare(
     config: RunConfig, *, head: nn.Module | None = None, dataset: Dataset | None = None, unlabelled: Sequence[Example] = ()
 ) -> Setup:
@@ -146,8 +150,8 @@ def prepare(
     tokenizer = load_tokenizer(base)
     parameters = backbone_parameters(base, config.model.layers)
     model_takes = longest_input(load_config(base))
-    config, reading = _with_long(config, dataset, tokenizer, model_takes)
-    config, choices = _fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes)
+    config, reading = with_long(config, dataset, tokenizer, model_takes)
+    config, choices = fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes)
     choices = [*reading, *choices]
     dataset, encoder = _encoder(config, dataset, tokenizer)
     device, why_device = pick_device(config.optimization.device)
@@ -212,7 +216,7 @@ def _within_memory(
     return config.replace(batch_tokens=plan.batch_tokens, gradient_checkpointing=plan.gradient_checkpointing), plan.choice
 
 
-def _with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int) -> tuple[RunConfig, list[Choice]]:
+def with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int) -> tuple[RunConfig, list[Choice]]:
     """The configuration with a way of reading long texts, by the lengths of training texts evenly spread."""
     sample = dataset.train[:: -(-len(dataset.train) // MEASURED_TEXTS)]
     lengths = TextEncoder(tokenizer, None, UNLIMITED).encode([example.text for example in sample]).lengths
@@ -220,7 +224,7 @@ def _with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokeniz
     return config.replace(long=long), [choice] if choice else []
 
 
-def _fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
+def fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
     """The configuration without a None that matters, and what was chosen."""
     tuning, chosen_tuning = choose_tuning(config.model, parameters)
     length, chosen_length = choose_max_length(config.model, model_takes)

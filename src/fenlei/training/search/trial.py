@@ -1,0 +1,132 @@
+"""One trial: a training on few rows and, where that is promising, on more of them, up to all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from optuna.exceptions import TrialPruned
+from optuna.trial import Trial
+
+from fenlei.artifact import write_text
+from fenlei.config import TrustConfig
+from fenlei.errors import FenleiError
+from fenlei.training.fit import TrainingInterrupted, train
+from fenlei.training.progress import Progress
+from fenlei.training.search.plan import FULL, Plan
+from fenlei.training.search.space import suggest
+from fenlei.training.search.study import DEFAULTS, ERROR, ROWS_SEEN, SECONDS, WORKER, taken
+
+RECORD = "trial.json"
+"""In the folder of a trial: its number, its options and what it reached."""
+
+
+class SuperfluousError(FenleiError):
+    """Another worker has begun the last trial that was wanted."""
+
+
+class Objective:
+    """Trains a trial; what comes back is the best selection figure of its last stage.
+
+    The selecting rows of dev are all that it sees: the calibrating ones stay untouched for comparing the best trial with the defaults,
+    and test for the end.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.latest = 0
+        """The number of the trial that was begun last."""
+
+    def __call__(self, trial: Trial) -> float:
+        trial.set_user_attr(WORKER, f"{socket.gethostname()}:{os.getpid()}")
+        self.latest = trial.number
+        if taken(trial.study, before=trial.number) >= self._plan.trials:
+            raise SuperfluousError(f"trial {trial.number}: {self._plan.trials} trials were wanted")
+        folder, watch, began = self._plan.trial_folder(trial.number), Watch(trial), time.monotonic()
+        try:
+            options = suggest(trial, self._plan.space)
+            for rows, end in zip(self._plan.stages, self._plan.stage_ends(), strict=True):
+                watch.begin(rows, end)
+                self._train(options, rows, folder, watch)
+                watch.conclude()
+            return self._record(trial, options, folder, watch.best)
+        except TrainingInterrupted:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise KeyboardInterrupt from None  # Optuna hands it on, and counts no failure of the trial's own
+        except FenleiError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            trial.set_user_attr(ERROR, str(error))
+            raise
+        except TrialPruned:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        finally:
+            trial.set_user_attr(SECONDS, round(time.monotonic() - began, 1))
+            trial.set_user_attr(ROWS_SEEN, round(watch.rows_seen))
+
+    def _train(self, options: dict[str, Any], rows: int, folder: Path, watch: Watch) -> None:
+        options = {**options, "max_train_rows": rows}
+        if rows == self._plan.stages[-1]:
+            train(out=folder, config=self._plan.config.replace(**options), progress=watch)
+            return
+        # Of an early stage only its figure is wanted: no baseline, no promises, and no folder afterwards.
+        early = folder.with_name(f"{folder.name}-{rows}")
+        config = self._plan.config.replace(**options, **dataclasses.asdict(TrustConfig()), baseline=False)
+        try:
+            train(out=early, config=config, progress=watch)
+        finally:
+            shutil.rmtree(early, ignore_errors=True)
+
+    def _record(self, trial: Trial, options: dict[str, Any], folder: Path, value: float) -> float:
+        told = {"number": trial.number, "macro_f1": value, "options": options, "defaults": DEFAULTS in trial.user_attrs}
+        write_text(folder / RECORD, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+        return value
+
+
+class Watch:
+    """Told of a trial's progress, it reports each evaluation to the study, and ends the trial where the pruner says so."""
+
+    def __init__(self, trial: Trial) -> None:
+        self._trial = trial
+        self._may_end = DEFAULTS not in trial.user_attrs  # what all others are compared with is trained to its end
+        self._start = self._end = self._reported = 0
+        self._rows, self._rows_before, self._epoch = 0, 0.0, 0.0
+        self.best = float("-inf")
+        """Of the present stage, the best selection figure so far."""
+
+    @property
+    def rows_seen(self) -> float:
+        """Rows that have gone through training, in all stages and epochs together."""
+        return self._rows_before + self._rows * self._epoch
+
+    def begin(self, rows: int, end: int) -> None:
+        """A stage of so many rows begins; at its end the step `end` is reported."""
+        self._start, self._end = self._end, end
+        self._rows_before, self._rows, self._epoch = self.rows_seen, rows, 0.0
+        self.best = float("-inf")
+
+    def __call__(self, now: Progress) -> None:
+        self._epoch = now.epoch
+        if now.selection is None:
+            return
+        self.best = max(self.best, now.selection)
+        done = self._start + (self._end - self._start) * now.step // now.steps
+        self._report(self._end if now.step >= now.steps else min(done, self._end - 1))
+
+    def conclude(self) -> None:
+        """The stage has ended, maybe before its last step."""
+        self._report(self._end)
+
+    def _report(self, step: int) -> None:
+        if step <= self._reported:
+            return
+        self._reported = step
+        self._trial.report(self.best, step)
+        if step < FULL and self._trial.should_prune() and self._may_end:
+            raise TrialPruned(f"after {step} % of a full training")

@@ -1,0 +1,349 @@
+"""A search: its space, its stages, its workers, what is kept of it, and what it must not look at."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState, create_trial
+
+from fenlei import Classifier, ConfigError, FenleiError, RunConfig, tune
+from fenlei.artifact import MANIFEST
+from fenlei.config import SearchConfig
+from fenlei.data.splits import load_dataset
+from fenlei.data.stratify import sample
+from fenlei.errors import ArtifactError
+from fenlei.report.search import held_out_line, ranked, render_search, write_search
+from fenlei.training.search import study as studies
+from fenlei.training.search import trial as trials
+from fenlei.training.search.plan import Plan, stage_rows
+from fenlei.training.search.space import TUNABLE, read_space, space_from, usual_space
+from fenlei.training.tune import TuneResult
+
+RATES = {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}
+QUICK: dict[str, Any] = {
+    "epochs": 2, "batch_size": 16, "learning_rate": 1e-3, "tuning": "full", "device": "cpu", "max_length": 16, "baseline": False,
+}  # fmt: skip
+
+
+def searched(data: Path, model: Path, out: Path, **options: Any) -> TuneResult:
+    return tune(data, model=str(model), out=out, **{"trials": 3, "first_rows": 15, "space": RATES, **QUICK, **options})
+
+
+def study_of(out: Path, storage: str | None = None) -> optuna.Study:
+    return optuna.load_study(study_name=out.name, storage=storage or f"sqlite:///{out / 'study.db'}")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
+    """Four trials over one and a half orders of rates."""
+    out = tmp_path_factory.mktemp("search") / "search"
+    toy = Path(__file__).parent / "data" / "toy_news.jsonl"
+    return searched(toy, tiny_qwen, out, trials=4, test_ratio=0.1)
+
+
+def test_the_best_run_is_kept_whole_and_the_others_are_thinned(finished: TuneResult) -> None:
+    assert Classifier.load(finished.best).predict(["央行宣布降准"])[0].label
+    assert [path.parent for path in finished.out.rglob(MANIFEST)] == [finished.best]
+    best = max((one for one in finished.trials if one.state == "complete"), key=lambda one: one.macro_f1 or 0.0)
+    assert json.loads((finished.best / trials.RECORD).read_text(encoding="utf-8"))["number"] == best.number
+    kept = RunConfig.from_yaml(finished.best / "config.yaml").to_options()
+    assert {name: kept[name] for name in finished.options} == pytest.approx(finished.options)
+
+
+def test_the_first_trial_has_the_defaults_and_comes_to_its_end(finished: TuneResult) -> None:
+    first = finished.trials[0]
+    assert (first.number, first.defaults, first.state, first.options) == (0, True, "complete", {"learning_rate": 1e-3})
+    assert not any(one.defaults for one in finished.trials[1:])
+
+
+def test_a_trial_reports_more_rows_step_by_step(finished: TuneResult) -> None:
+    assert finished.stages == (15, 45)
+    for one in study_of(finished.out).trials:
+        steps = list(one.intermediate_values)
+        assert steps == sorted(steps)
+        assert 33 in steps  # 15 of 45 rows, where the first stage ends
+        assert (100 in steps) == (one.state == TrialState.COMPLETE)
+        if one.state == TrialState.COMPLETE:
+            assert one.user_attrs[studies.ROWS_SEEN] == 2 * 15 + 2 * 45
+
+
+def test_test_rows_and_calibrating_rows_choose_nothing(
+    tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path, finished: TuneResult
+) -> None:
+    """The same search with other test and calibrating texts goes exactly the same way."""
+    data = load_dataset(
+        RunConfig.from_options({"data": str(Path(__file__).parent / "data" / "toy_news.jsonl"), "test_ratio": 0.1}).data, seed=42
+    )
+    unseen = {example.line for example in (*data.test, *data.calibrating)}
+    rows = [{**row, "text": "无关" * 4} if line in unseen else row for line, row in enumerate(toy_rows, start=1)]
+    changed = tmp_path / "toy_news.jsonl"
+    changed.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    again = searched(changed, tiny_qwen, tmp_path / "search", trials=4, test_ratio=0.1)
+    told = [(one.options, one.macro_f1, one.state) for one in finished.trials]
+    assert [(one.options, one.macro_f1, one.state) for one in again.trials] == told
+
+
+def test_a_search_is_gone_on_with_and_an_earlier_best_gives_way(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "search"
+    space = {"learning_rate": [1e-7, 5e-3]}
+    first = searched(toy_file, tiny_qwen, out, trials=1, space=space, learning_rate=1e-7, pruner="none", first_rows=60)
+    assert first.options == {"learning_rate": 1e-7}
+    more = searched(toy_file, tiny_qwen, out, trials=4, space=space, learning_rate=1e-7, pruner="none", first_rows=60)
+    assert [one.number for one in more.trials] == [0, 1, 2, 3]
+    assert more.options == {"learning_rate": 5e-3}
+    assert [path.parent for path in out.rglob(MANIFEST)] == [more.best]
+    assert more.held_out is not None
+    assert more.held_out.best.accuracy > more.held_out.defaults.accuracy
+    assert "more accurate than the defaults" in held_out_line(more)
+    again = searched(toy_file, tiny_qwen, out, trials=4, space=space, learning_rate=1e-7, pruner="none", first_rows=60)
+    assert again.trials == more.trials
+
+
+@pytest.mark.timeout(400)
+def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers on one study; one is killed at a trial: the study is complete, with that trial's options in another trial."""
+    monkeypatch.setattr(studies, "BEAT", 2)
+    out, killed, told = tmp_path / "search", [], []
+
+    def tell(note: str) -> None:
+        told.append(note)
+        if not note.startswith("trial ") or killed:
+            return
+        for one in study_of(out).get_trials(states=(TrialState.RUNNING,)):
+            if one.params and studies.WORKER in one.user_attrs:
+                os.kill(int(one.user_attrs[studies.WORKER].partition(":")[2]), signal.SIGKILL)
+                killed.append(one)
+                return
+
+    result = searched(toy_file, tiny_qwen, out, trials=3, workers=2, first_rows=60, pruner="none", announce=tell)
+    assert any("ended with -9" in note for note in told)
+    assert len(result.trials) == 3
+    assert killed[0].number not in [one.number for one in result.trials]
+    assert killed[0].params in [one.options for one in result.trials if one.state == "complete"]
+    best = json.loads((result.best / trials.RECORD).read_text(encoding="utf-8"))["number"]
+    assert {path.name for path in (out / "trials").iterdir()} == {f"{one.number:04d}" for one in result.trials if one.number != best}
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+@pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "journal:{}/study.log"])
+@pytest.mark.parametrize("beats", [True, False])
+def test_who_gives_no_sign_of_life_is_given_up(storage: str, beats: bool, tmp_path: Path) -> None:
+    """Also a worker that died before its first sign, whom Optuna would wait for."""
+    usual = RunConfig.from_options({"tuning": "full", "learning_rate": 3e-4, "batch_size": 32, "epochs": 3})
+    plan = Plan(tmp_path, usual, usual_space(usual), "halving", 7, (10, 30), {})
+    study = studies.open_study(plan, storage.format(tmp_path), seed=1, beat=1)
+    trial = study.ask(plan.space)
+    if beats:
+        trial.set_user_attr(studies.WORKER, "here:1")
+        study._storage.record_heartbeat(trial._trial_id)
+    studies.bury_the_dead(study, 1)
+    assert [one.state for one in study.trials] == [TrialState.RUNNING]
+    time.sleep(studies.MISSED_BEATS + 2)
+    studies.bury_the_dead(study, 1)
+    dead, again = study.trials
+    assert (dead.state, again.state) == (TrialState.FAIL, TrialState.WAITING)
+    assert again.params == dead.params
+    assert studies.taken(study) == 1
+    assert study.ask(plan.space).params == dead.params
+
+
+def test_a_trial_whose_options_cannot_work_is_noted_and_the_search_goes_on(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    result = searched(
+        toy_file, tiny_qwen, tmp_path / "some", space={"layers": [2, 99]}, layers=2, trials=4, pruner="none", epochs=1, first_rows=60
+    )
+    failed = [one for one in result.trials if one.state == "failed"]
+    assert failed
+    assert all("layers" in str(one.error) for one in failed)
+    assert len(result.trials) == 4
+    assert result.options["layers"] == 2
+    with pytest.raises(FenleiError, match=r"no trial came to its end; the first that failed: .*layers"):
+        searched(toy_file, tiny_qwen, tmp_path / "none", space={"layers": [98, 99]}, trials=2, epochs=1, first_rows=60)
+
+
+def test_only_as_itself_is_a_search_gone_on_with(finished: TuneResult, tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    toy = Path(__file__).parent / "data" / "toy_news.jsonl"
+    with pytest.raises(ConfigError, match=r"begun with other options \(epochs\)"):
+        searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, epochs=3)
+    with pytest.raises(ConfigError, match=r"begun with other .*data"):
+        searched(toy_file, tiny_qwen, finished.out, trials=4, test_ratio=0.1)
+    with pytest.raises(ArtifactError, match="holds trials of another study"):
+        searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, storage=f"sqlite:///{tmp_path / 'other.db'}")
+    with pytest.raises(ArtifactError, match="a study in memory begins anew"):
+        searched(toy, tiny_qwen, finished.out, storage="memory")
+
+
+def test_a_retried_trial_begins_at_the_pruners_first_rung() -> None:
+    """What the pruner wrote on the trial that was cut off would count the second try as further on than it is."""
+    study = optuna.create_study(direction="maximize")
+    space = {"learning_rate": FloatDistribution(1e-5, 1e-2, log=True)}
+    cut_off = create_trial(
+        state=TrialState.FAIL, params={"learning_rate": 1e-4}, distributions=space,
+        user_attrs={studies.WORKER: "here:1", studies.DEFAULTS: True}, system_attrs={"completed_rung_0": 0.5},
+    )  # fmt: skip
+    study.add_trial(cut_off)
+    studies.try_again(study, study.trials[0])
+    again = study.trials[1]
+    assert (again.state, again.params, again.system_attrs) == (TrialState.WAITING, {"learning_rate": 1e-4}, {})
+    assert again.user_attrs == {studies.DEFAULTS: True, studies.RETRIES: 1, studies.RETRY_OF: 0}
+    assert studies.was_given_up(study, 0)
+    assert not studies.was_given_up(study, 1)
+    for _ in range(studies.MOST_RETRIES):
+        studies.try_again(study, study.trials[-1])
+    assert len(study.trials) == 1 + studies.MOST_RETRIES
+    assert studies.taken(study) == studies.MOST_RETRIES
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learning_rat": [1, 2]}, "cannot be searched .did you mean 'learning_rate'"),
+        ({"model": ["nano", "bert"]}, "'model' cannot be searched"),
+        ({"learning_rate": ["fast", 1e-4]}, "learning_rate must be a number"),
+        ({"learning_rate": {"low": 1e-3}}, "a range {low: X, high: Y"),
+        ({"learning_rate": {"low": 1e-3, "high": 1e-5}}, "is no range"),
+        ({"learning_rate": {"low": -1.0, "high": 1e-3}}, "learning_rate must be above 0"),
+        ({"batch_size": [16]}, "at least two values"),
+        ({"head": {"low": "linear", "high": "mlp"}}, "takes no numbers"),
+        ({"layers": [None, 2]}, "null is no value"),
+        ({"lora_rank": [8, 16]}, "belong to tuning 'lora'"),
+        ({"learning_rate": [1, 2], "weight_decay": [0.1, 3.0]}, "weight_decay must be at least 0 and below 1"),
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=f"space: .*{message}" if "belong" not in message else message):
+        space_from(given, RunConfig.from_options({"tuning": "full"}))
+
+
+def test_a_space_reads_as_it_is_written(tmp_path: Path) -> None:
+    """Whole numbers for options that take them; YAML 1.1 reads 1e-5, without a dot, as a text."""
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "learning-rate: {low: 1e-5, high: 1e-3, log: true}\nlora_rank: [8, 16]\nlayers: {low: 4, high: 8, step: 2}\n", encoding="utf-8"
+    )
+    space = space_from(read_space(path), RunConfig.from_options({"tuning": "lora"}))
+    assert space == {
+        "learning_rate": FloatDistribution(1e-5, 1e-3, log=True),
+        "lora_rank": CategoricalDistribution((8, 16)),
+        "layers": IntDistribution(4, 8, step=2),
+    }
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora", "frozen"])
+def test_the_usual_space_holds_the_defaults(tuning: str) -> None:
+    usual = RunConfig.from_options({"tuning": tuning, "learning_rate": 3e-4, "batch_size": 32, "epochs": 3, "lora_rank": 12})
+    space = usual_space(usual)
+    options = usual.to_options()
+    assert {"learning_rate", "batch_size", "epochs"} <= space.keys()
+    assert ("lora_rank" in space) == (tuning == "lora")
+    for name, one in space.items():
+        assert one._contains(one.to_internal_repr(options[name])), name
+
+
+def test_a_plan_comes_back_from_json(tmp_path: Path) -> None:
+    usual = RunConfig.from_options({"tuning": "lora", "learning_rate": 3e-4, "batch_size": 32, "epochs": 3, "prompt": "新闻：{text}"})
+    plan = Plan(tmp_path, usual, usual_space(usual), "median", 7, (10, 30), {"a": "b"})
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_stages_are_thirds_and_none_is_too_small() -> None:
+    assert stage_rows(90_000, None) == (10_000, 30_000, 90_000)
+    assert stage_rows(9_000, None) == (3_000, 9_000)
+    assert stage_rows(5_000, None) == (5_000,)
+    assert stage_rows(90_000, 1_000) == (1_111, 3_333, 10_000, 30_000, 90_000)
+    assert stage_rows(90, 90) == (90,)
+
+
+def test_a_sample_gives_each_class_its_share_and_grows() -> None:
+    ids = [0] * 60 + [1] * 30 + [2] * 10
+    few, more = sample(ids, 10, seed=1), sample(ids, 50, seed=1)
+    assert [sum(ids[place] == label for place in few) for label in range(3)] == [6, 3, 1]
+    assert len(more) == 50
+    assert set(few) <= set(more)
+    assert len(sample([0] * 98 + [1, 2], 10, seed=1)) >= 10
+    assert {ids[place] for place in sample(ids, 3, seed=1)} == {0, 1, 2}
+
+
+def test_max_train_rows_leaves_dev_and_test_as_they_are(toy_file: Path) -> None:
+    options = {"data": str(toy_file), "test_ratio": 0.2}
+    every = load_dataset(RunConfig.from_options(options).data, seed=1)
+    some = load_dataset(RunConfig.from_options({**options, "max_train_rows": 12}).data, seed=1)
+    assert len(some.train) == 12
+    assert [example for example in every.train if example in some.train] == list(some.train)
+    assert (some.selecting, some.calibrating, some.test, some.labels) == (every.selecting, every.calibrating, every.test, every.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 2, "storage": "memory"}, "known to one process only"),
+        ({"trials": 0}, "trials must be at least 1"),
+        ({"pruner": "hyberband"}, "pruner must be one of halving"),
+        ({"storage": "nowhere://x"}, "storage: cannot be opened"),
+        ({"tuning": "none", "method": "generate"}, "learns nothing"),
+        ({"max_steps": 3, "space": {"epochs": [1, 2]}}, "epochs has no effect"),
+        ({"trails": 3}, "unknown option 'trails'"),
+    ],
+)
+def test_what_cannot_be_searched_ends_at_once(
+    options: dict[str, Any], message: str, tiny_qwen: Path, toy_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        searched(toy_file, tiny_qwen, tmp_path / "search", **options)
+
+
+def test_the_report_shows_every_trial_and_escapes_what_it_shows(finished: TuneResult) -> None:
+    write_search(finished)
+    page = (finished.out / "report.html").read_text(encoding="utf-8")
+    assert page.count("<circle") == sum(one.macro_f1 is not None for one in finished.trials)
+    assert all(f"trial {one.number}: macro F1" in page for one in finished.trials)
+    assert held_out_line(finished).split(",")[0] in page.replace("&#39;", "'")
+    assert ranked(finished)[0].state == "complete"
+    lines = (finished.out / "trials.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["number"] for line in lines] == [one.number for one in finished.trials]
+    odd = dataclasses.replace(finished, notes=("<script>",))
+    assert "<script>" not in render_search(odd)
+
+
+def test_what_each_option_decided_is_told_where_trials_are_enough() -> None:
+    from fenlei.training.search.outcome import importances
+
+    study = optuna.create_study(direction="maximize")
+    space = {"learning_rate": FloatDistribution(0.0, 1.0), "batch_size": CategoricalDistribution((16, 32))}
+    for at in range(12):
+        study.add_trial(
+            create_trial(
+                state=TrialState.PRUNED if at % 2 else TrialState.COMPLETE,
+                value=None if at % 2 else 0.1,
+                params={"learning_rate": at / 12, "batch_size": (16, 32)[at // 2 % 2]},
+                distributions=space,
+                intermediate_values={11: at / 12, 100: 0.1},
+            )
+        )
+        if at == 4:
+            assert importances(study, 11) == {}
+    found = importances(study, 11)
+    assert found["learning_rate"] > 0.8
+    assert sum(found.values()) == pytest.approx(1.0)
+
+
+def test_search_options_have_one_home() -> None:
+    assert SearchConfig() == SearchConfig(trials=20, storage=None, workers=1, pruner="halving", first_rows=None)
+
+
+def test_the_space_in_the_docs_can_be_searched() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "tune.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r'^```yaml title="space.yaml"\n(.*?)^```', page, re.MULTILINE | re.DOTALL)
+    space = space_from(yaml.safe_load(shown), RunConfig.from_options({"tuning": "lora"}))
+    assert len(space) == shown.count(":") - shown.count("low:") - shown.count("high:") - shown.count("log:") - shown.count("step:")
+    assert all(f"`{name}`" in page for name in TUNABLE)
