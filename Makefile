@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint fmt bench
+.PHONY: help install demo test lint fmt bench docs
 
 help:
 	@echo "make install   the environment in $(VENV)              (PYTHON=python3.12 chooses the Python of a new one)"
@@ -19,6 +19,7 @@ help:
 	@echo "make lint      ruff and mypy, nothing is changed"
 	@echo "make fmt       ruff's fixes and format"
 	@echo "make bench     what is measured in bench/"
+	@echo "make docs      the site, in English and Chinese, into site/; a warning is an error"
 
 install: $(INSTALLED)
 
@@ -46,3 +47,7 @@ fmt: $(INSTALLED)
 
 bench: $(INSTALLED)
 	@for name in $(BENCHES); do echo "== bench.$$name"; HF_HUB_OFFLINE=1 $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
+
+docs: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --constraint $(CONSTRAINTS) --editable '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict $(ARGS)
