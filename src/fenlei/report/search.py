@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
@@ -121,34 +122,32 @@ def option(value: Any) -> str:
 
 def history_chart(result: TuneResult) -> Chart | None:
     """Every trial's figure by its number, and the best complete one so far; None where no trial has one."""
-    shown = [one for one in result.trials if one.macro_f1 is not None]
+    shown = [(one, one.macro_f1) for one in result.trials if one.macro_f1 is not None]
     if not shown:
         return None
-    values = [one.macro_f1 or 0.0 for one in shown]
+    values = [value for _, value in shown]
     low, high = math.floor(20 * min(values)) / 20, math.ceil(20 * max(values) + 0.01) / 20
-    last = max(1, max(one.number for one in shown))
+    last = max(1, max(one.number for one, _ in shown))
 
-    def place(number: int, value: float) -> tuple[float, float]:
+    def place(number: float, value: float) -> tuple[float, float]:
         return round(LEFT + number / last * (RIGHT - LEFT), 1), round(BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP), 1)
 
-    def dots(wanted: str) -> tuple[tuple[float, float, str], ...]:
-        told = ((one, f"trial {one.number}: macro F1 {one.macro_f1:.4f} after {one.step} %") for one in shown if one.state == wanted)
-        return tuple((*place(one.number, one.macro_f1 or 0.0), words) for one, words in told)
+    def dots(state: str) -> tuple[tuple[float, float, str], ...]:
+        told = "trial {}: macro F1 {:.4f} after {} %"
+        return tuple((*place(one.number, value), told.format(one.number, value, one.step)) for one, value in shown if one.state == state)
 
-    best = 0.0
-    steps: list[tuple[float, float]] = []
-    for one in shown:
-        if one.state == "complete" and (one.macro_f1 or 0.0) > best:
-            if steps:
-                steps.append(place(one.number, best))
-            best = one.macro_f1 or 0.0
-            steps.append(place(one.number, best))
-    if steps:
-        steps.append(place(last, best))
-    lines = (
-        Line("best so far", "model", " ".join(f"{x},{y}" for x, y in steps), dots=dots("complete")),
-        Line("ended early", "other", "", dots=dots("pruned")),
-    )
+    best = " ".join(f"{x},{y}" for x, y in (place(*corner) for corner in _best_so_far(shown, last)))
+    lines = (Line("best so far", "model", best, dots=dots("complete")), Line("ended early", "other", "", dots=dots("pruned")))
     x_ticks = tuple(Tick(place(number, low)[0], str(number)) for number in sorted({round(last * share / 4) for share in range(5)}))
     y_ticks = tuple(Tick(place(0, at)[1], f"{at:.3f}") for at in (low + (high - low) * share / 4 for share in range(5)))
     return Chart("Course of the search", "trial", "macro F1", x_ticks, y_ticks, lines)
+
+
+def _best_so_far(shown: Sequence[tuple[TrialRecord, float]], last: int) -> list[tuple[float, float]]:
+    """Corners of the stairs that the best complete figure climbs, up to the trial `last`."""
+    corners: list[tuple[float, float]] = []
+    for one, value in shown:
+        best = corners[-1][1] if corners else -math.inf
+        if one.state == "complete" and value > best:
+            corners += [(one.number, best)] * bool(corners) + [(one.number, value)]
+    return [*corners, (last, corners[-1][1])] if corners else []

@@ -148,14 +148,13 @@ def _begin(plan: Plan, search: SearchConfig) -> tuple[Study, list[str]]:
     from fenlei.training.search import study as studies
     from fenlei.training.search.space import within
 
-    fresh = search.storage == studies.MEMORY or not is_taken(plan.out)
     if search.storage == studies.MEMORY and is_taken(plan.out):
         raise ArtifactError(f"{plan.out}: is not empty, and a study in memory begins anew; choose a new folder for --out")
     with saving(plan.out):
         (plan.out / "trials").mkdir(parents=True, exist_ok=True)
     study = studies.open_study(plan, search.storage, seed=plan.config.optimization.seed, beat=studies.BEAT)
     known = study.get_trials(deepcopy=False)
-    if not known and not fresh and any((plan.out / "trials").iterdir()):
+    if not known and any((plan.out / "trials").iterdir()):
         raise ArtifactError(f"{plan.out}: holds trials of another study; give its --storage, or choose a new folder for --out")
     notes = [f"going on with a study of {studies.taken(study)} trials"] if known else []
     options = within(plan.space, plan.config)

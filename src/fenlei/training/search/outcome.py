@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from fenlei.artifact import MANIFEST, read_manifest, saving
+from fenlei.artifact import MANIFEST, read_json, read_manifest, saving
 from fenlei.errors import FenleiError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.comparison import PairedTest, mcnemar
@@ -168,4 +167,4 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _number(run: Path) -> int:
-    return int(json.loads((run / RECORD).read_text(encoding="utf-8"))["number"])
+    return int(read_json(run / RECORD)["number"])

@@ -120,6 +120,13 @@ def try_again(study: Study, trial: FrozenTrial) -> None:
         queue(study, trial.params, trial.distributions, **kept, **{RETRIES: retries, RETRY_OF: trial.number})
 
 
+def try_again_if_cut_off(study: Study, number: int) -> None:
+    """As `try_again`, where the trial neither came to its end nor failed by itself, and nobody else has queued it."""
+    trial = study.get_trials(deepcopy=False)[number]
+    if trial.state == TrialState.FAIL and ERROR not in trial.user_attrs and not was_given_up(study, number):
+        try_again(study, trial)
+
+
 def was_given_up(study: Study, number: int) -> bool:
     """Whether another worker took this one for dead, as when a laptop slept, and tries the trial again."""
     return any(trial.user_attrs.get(RETRY_OF) == number for trial in study.get_trials(deepcopy=False))

@@ -40,7 +40,7 @@ class Objective:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self.latest = 0
+        self.latest: int | None = None
         """The number of the trial that was begun last."""
 
     def __call__(self, trial: Trial) -> float:
@@ -71,13 +71,12 @@ class Objective:
             trial.set_user_attr(ROWS_SEEN, round(watch.rows_seen))
 
     def _train(self, options: dict[str, Any], rows: int, folder: Path, watch: Watch) -> None:
-        options = {**options, "max_train_rows": rows}
         if rows == self._plan.stages[-1]:
             train(out=folder, config=self._plan.config.replace(**options), progress=watch)
             return
         # Of an early stage only its figure is wanted: no baseline, no promises, and no folder afterwards.
         early = folder.with_name(f"{folder.name}-{rows}")
-        config = self._plan.config.replace(**options, **dataclasses.asdict(TrustConfig()), baseline=False)
+        config = self._plan.config.replace(**options, **dataclasses.asdict(TrustConfig()), max_train_rows=rows, baseline=False)
         try:
             train(out=early, config=config, progress=watch)
         finally:

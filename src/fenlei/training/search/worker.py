@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from fenlei.errors import FenleiError
 from fenlei.training.search.outcome import thin
 from fenlei.training.search.plan import Plan
-from fenlei.training.search.study import bury_the_dead, open_study, running, taken, try_again, waiting, was_given_up
+from fenlei.training.search.study import bury_the_dead, open_study, running, taken, try_again_if_cut_off, waiting, was_given_up
 from fenlei.training.search.trial import Objective
 
 INTERRUPTED = 130
@@ -43,10 +43,11 @@ def work(study: Study, plan: Plan, beat: int, after_trial: Callable[[], None] | 
             try:
                 study.optimize(objective, n_trials=1, catch=(FenleiError,), callbacks=[tidy])
             except KeyboardInterrupt:
-                try_again(study, study.trials[objective.latest])
+                if objective.latest is not None:
+                    try_again_if_cut_off(study, objective.latest)
                 raise
             except (OptunaError, ValueError, AssertionError):  # as Optuna says that it takes no answer any more
-                if not was_given_up(study, objective.latest):
+                if objective.latest is None or not was_given_up(study, objective.latest):
                     raise
         elif running(study):
             time.sleep(min(LONGEST_WAIT, beat))
