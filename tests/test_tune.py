@@ -24,6 +24,8 @@ from fenlei.data.splits import load_dataset
 from fenlei.data.stratify import sample
 from fenlei.errors import ArtifactError
 from fenlei.report.search import held_out_line, ranked, render_search, write_search
+from fenlei.training.fit import TrainingInterrupted
+from fenlei.training.progress import Progress
 from fenlei.training.search import study as studies
 from fenlei.training.search import trial as trials
 from fenlei.training.search.plan import Plan, stage_rows
@@ -133,6 +135,27 @@ def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, 
     assert killed[0].params in [one.options for one in result.trials if one.state == "complete"]
     best = json.loads((result.best / trials.RECORD).read_text(encoding="utf-8"))["number"]
     assert {path.name for path in (out / "trials").iterdir()} == {f"{one.number:04d}" for one in result.trials if one.number != best}
+
+
+def test_ctrl_c_leaves_a_search_to_go_on_with(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """The trial that was cut off is queued again, and counts once."""
+    told = trials.Watch.__call__
+
+    def interrupted(self: trials.Watch, now: Progress) -> None:
+        told(self, now)
+        if self._trial.number == 1 and now.step == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    options: dict[str, Any] = {"trials": 2, "first_rows": 60, "pruner": "none"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trials.Watch, "__call__", interrupted)
+        with pytest.raises(TrainingInterrupted, match="the same command goes on with it"):
+            searched(toy_file, tiny_qwen, tmp_path / "search", **options)
+    cut_off = study_of(tmp_path / "search").trials[1]
+    assert cut_off.state == TrialState.FAIL
+    result = searched(toy_file, tiny_qwen, tmp_path / "search", **options)
+    assert [(one.number, one.state) for one in result.trials] == [(0, "complete"), (2, "complete")]
+    assert result.trials[1].options == cut_off.params
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
