@@ -13,6 +13,8 @@ import pytest
 from fenlei import ConfigError, train
 from fenlei.training.tracking import names
 
+pytestmark = pytest.mark.timeout(300)
+
 TRACKERS = ("tensorboard", "swanlab", "wandb", "mlflow")
 
 SCRIPT = """
