@@ -73,33 +73,37 @@ class Page:
 def render_html(page: Page) -> str:
     """The whole page, self-contained, light or dark as the reader's system is."""
     calibrated = page.confidence.before != page.confidence.after
-    return environment().get_template("report.html.j2").render(
-        page=page,
-        main=main_figure(page.metrics),
-        verdict=verdict(page.metrics, page.baseline),
-        headline=headline(page.metrics, page.baseline),
-        spans=_spans(page.metrics, page.baseline),
-        classes=_class_rows(page.metrics, page.baseline),
-        averages=_averages(page.metrics),
-        matrix=_matrix(page.metrics) if isinstance(page.metrics, Metrics) else None,
-        compared=[compared(one.metrics) for one in page.comparison],
-        best=max((main_figure(one.metrics).value for one in page.comparison), default=None),
-        main_of=main_figure,
-        level_headings=LEVEL_HEADINGS,
-        levels=[level_cells(one) for one in page.levels],
-        small=len(page.metrics.classes) <= MATRIX_CLASSES,
-        confused=confused_pairs(page),
-        mistakes=page.mistakes[:SHOWN_MISTAKES],
-        suspected=[one for one in page.mistakes if one.label_suspected],
-        reliability=reliability_chart(page.confidence, calibrated=calibrated),
-        calibrated=calibrated,
-        coverage=coverage_chart(page.confidence),
-        lengths=length_chart(page.lengths) if len(page.lengths) > 1 else None,
-        training=training_charts(page.history),
-        pair_headings=PAIR_HEADINGS[page.confusion_png is None],
-        baseline_name=BASELINE,
-        shown_suspected=SHOWN_SUSPECTED,
-        plane=PLANE,
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            page=page,
+            main=main_figure(page.metrics),
+            verdict=verdict(page.metrics, page.baseline),
+            headline=headline(page.metrics, page.baseline),
+            spans=_spans(page.metrics, page.baseline),
+            classes=_class_rows(page.metrics, page.baseline),
+            averages=_averages(page.metrics),
+            matrix=_matrix(page.metrics) if isinstance(page.metrics, Metrics) else None,
+            compared=[compared(one.metrics) for one in page.comparison],
+            best=max((main_figure(one.metrics).value for one in page.comparison), default=None),
+            main_of=main_figure,
+            level_headings=LEVEL_HEADINGS,
+            levels=[level_cells(one) for one in page.levels],
+            small=len(page.metrics.classes) <= MATRIX_CLASSES,
+            confused=confused_pairs(page),
+            mistakes=page.mistakes[:SHOWN_MISTAKES],
+            suspected=[one for one in page.mistakes if one.label_suspected],
+            reliability=reliability_chart(page.confidence, calibrated=calibrated),
+            calibrated=calibrated,
+            coverage=coverage_chart(page.confidence),
+            lengths=length_chart(page.lengths) if len(page.lengths) > 1 else None,
+            training=training_charts(page.history),
+            pair_headings=PAIR_HEADINGS[page.confusion_png is None],
+            baseline_name=BASELINE,
+            shown_suspected=SHOWN_SUSPECTED,
+            plane=PLANE,
+        )
     )
 
 

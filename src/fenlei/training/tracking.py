@@ -17,12 +17,15 @@ from typing import Any, Protocol
 
 from fenlei.artifact import LOGS, write_bytes
 from fenlei.errors import ConfigError, FenleiError, first_line
+from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.plots import confusion_plot
 from fenlei.training.ranks import is_first
 
 PROJECT = "fenlei"
 """Where the trackers' own variables (WANDB_PROJECT, SWANLAB_PROJECT, MLFLOW_EXPERIMENT_NAME) name no other."""
+FIGURES = ("accuracy", "micro_f1", "macro_f1", "weighted_f1", "log_loss", "expected_calibration_error")
+"""What is told of a measurement."""
 
 
 class Tracker(Protocol):
@@ -182,17 +185,17 @@ class Trackers:
                     self._open.append(ADAPTERS[name](run, options))
         self._run = run
 
-    def outcome(self, part: str, metrics: Metrics, documents: Sequence[Path]) -> None:
-        """Tells what was measured on `part` of the data: figures, the confusion matrix as a picture, and documents on it."""
+    def outcome(self, part: str, metrics: AnyMetrics, documents: Sequence[Path]) -> None:
+        """Tells what was measured on `part` of the data: figures, the confusion matrix (where rows have one label), documents."""
         if not self._open or self._run is None:
             return
         picture = self._run / LOGS / f"{part}_confusion.png"
-        write_bytes(picture, confusion_plot(metrics).png)
-        figures = {f"{part}/{name}": float(getattr(metrics, name)) for name in ("accuracy", "macro_f1", "weighted_f1", "log_loss")}
-        figures[f"{part}/expected_calibration_error"] = float(metrics.expected_calibration_error)
+        if isinstance(metrics, Metrics):
+            write_bytes(picture, confusion_plot(metrics).png)
         for tracker in self._open:
-            tracker.figures(figures)
-            tracker.picture(f"{part}/confusion", picture)
+            tracker.figures({f"{part}/{name}": float(getattr(metrics, name)) for name in FIGURES})
+            if isinstance(metrics, Metrics):
+                tracker.picture(f"{part}/confusion", picture)
             for path in documents:
                 tracker.document(f"{part}/{path.stem}", path)
 

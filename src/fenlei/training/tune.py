@@ -122,6 +122,8 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     if config.model.tuning == "none":
         raise ConfigError("tuning 'none' learns nothing, so there is nothing to search")
     dataset = load_dataset(config.data, seed=config.optimization.seed)
+    if dataset.multi_label:
+        raise ConfigError("a search of multi-label data is not there yet: its figures are those of one label a row; use `fenlei train`")
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     rows = len(dataset.train)
     model_takes = longest_input(load_config(base))
