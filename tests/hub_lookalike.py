@@ -10,8 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import modelscope_hub
+import pytest
+from huggingface_hub import constants as hf_constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 IN_LFS = (".safetensors", ".parquet", ".bin")
@@ -72,6 +77,28 @@ def serving() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join(10)
+
+
+@contextmanager
+def reached(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Hub]:
+    """A hub that the client libraries of this process ask as Hugging Face and as ModelScope, with their caches below `folder`."""
+    with serving() as hub:
+        monkeypatch.setattr(hf_constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(hf_constants, "HF_HUB_CACHE", str(folder / "hf"))
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setenv("MODELSCOPE_CACHE", str(folder / "ms"))
+        monkeypatch.setenv("MODELSCOPE_HOME", str(folder / "home"))
+        turn_to(hub.endpoint, monkeypatch)
+        yield hub
+    modelscope_hub.set_default_config(None)
+
+
+def turn_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the libraries had been imported with this address in the environment."""
+    monkeypatch.setattr(hf_constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(hf_constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", endpoint)
+    modelscope_hub.set_default_config(None)
 
 
 def sha256(content: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import modelscope_hub
 import pytest
-from hub_lookalike import COMMIT, Hub, Repository, serving
+from hub_lookalike import COMMIT, Hub, Repository, reached, turn_to
 from huggingface_hub import constants as hf_constants
 
 from fenlei.cli.main import main
@@ -38,23 +38,10 @@ Get = Callable[..., Path]
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """Both hubs, with the model acme/tiny, and the client libraries turned to them."""
-    with serving() as server:
+    with reached(monkeypatch, tmp_path) as server:
         for branch in ("main", "master"):
             server.repositories[f"models/acme/{branch}"] = Repository(dict(MODEL), branch=branch)
-        monkeypatch.setattr(hf_constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.delenv("HF_HUB_OFFLINE")
-        monkeypatch.setenv("MODELSCOPE_HOME", str(tmp_path / "home"))
-        turn_to(server.endpoint, monkeypatch)
         yield server
-    modelscope_hub.set_default_config(None)
-
-
-def turn_to(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the libraries had been imported with this address in the environment."""
-    monkeypatch.setattr(hf_constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(hf_constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setenv("MODELSCOPE_ENDPOINT", endpoint)
 
 
 @pytest.fixture

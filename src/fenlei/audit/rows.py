@@ -12,11 +12,11 @@ from fenlei.audit.same_text import groups, plain
 from fenlei.config import DataConfig
 from fenlei.data.columns import known_label
 from fenlei.data.examples import Example, joined
-from fenlei.data.folders import SplitFiles, find_split_files
 from fenlei.data.label_file import read_class_file
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import file_layout, find_class_file, read_examples
 from fenlei.data.several_labels import choose_labelling
+from fenlei.data.sources import part_files, split_files
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 
@@ -79,8 +79,8 @@ def read_rows(
     label_separator: str | None = None,
 ) -> AuditedRows:
     """Every row of a file, or of a folder's train, dev and test files; blank texts and labels pass, broken files are a DataError."""
-    found = find_split_files(data) if Path(data).is_dir() else SplitFiles((Path(data),), (), ())
-    files = (found.train, (Path(dev),) if dev else found.dev, (Path(test),) if test else found.test)
+    found = split_files(data)
+    files = (found.train, part_files(dev, "dev") if dev else found.dev, part_files(test, "test") if test else found.test)
     notes: list[str] = []
     columns = DataConfig(text_column=text_column, label_column=label_column, multi_label=multi_label, label_separator=label_separator)
     labelling = choose_labelling(columns, files[0], notes)

@@ -23,7 +23,7 @@ EXAMPLES = (
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled file, or a folder with a test file.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled file, a folder with a test file, or a data set on a hub.")],
     more_runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Further runs after --compare.")] = None,
     *,
     compare: Annotated[

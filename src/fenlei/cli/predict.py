@@ -35,7 +35,9 @@ def predict(
         str | None,
         typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot); none with --url."),
     ] = None,
-    source: Annotated[str | None, typer.Argument(metavar="INPUT", help="File of rows; `-` reads JSON lines from stdin.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(metavar="INPUT", help="File of rows, or a split on a hub; `-` reads JSON lines from stdin.")
+    ] = None,
     *,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to classify instead of a file; may be given again.")] = None,
     out: Annotated[str, typer.Option("--out", "--output", help="File to write, .jsonl or .csv; `-` is stdout.")] = "-",
@@ -90,10 +92,14 @@ def predict(
 
     from fenlei.cli.display import counting_rows, notes, print_json
     from fenlei.data.readers import file_layout
+    from fenlei.data.remote import is_remote
+    from fenlei.data.sources import one_file
     from fenlei.inference.bulk import checked_target, predict_file
 
     # What can be wrong with the files shows before the model is loaded, which may take minutes.
     checked_target(out)
+    if is_remote(source):
+        source = str(one_file(source)[0])
     columns = text_column or (_trained_column(run) if run is not None else None)
     if source != "-" and not follow:
         layout = file_layout(source, text_column=columns, labelled=False, on_bad_row=lambda line, error: None)

@@ -18,13 +18,20 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "fenlei train news.jsonl --model nano --out runs/news",
     "fenlei train news.csv --model Qwen/Qwen3-0.6B --text-column title,body --out runs/qwen",
+    "fenlei train modelscope:swift/zh_cls_fudan-news --model nano --out runs/fudan",
     "fenlei train --config run.yaml --lr 1e-4 --out runs/again",
 )
 
 
 @with_run_options
 def train(
-    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Labelled file, or a folder of train, dev and test.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Labelled file, a folder of train, dev and test, or a data set on a hub: hf:OWNER/NAME, modelscope:OWNER/NAME.",
+        ),
+    ] = None,
     *,
     out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder for the run; it must not hold one already.")] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of options; the command line wins.")] = None,

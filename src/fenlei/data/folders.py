@@ -9,7 +9,8 @@ from pathlib import Path
 from fenlei.data.formats import SUFFIXES, suffix_of
 from fenlei.errors import DataError
 
-_ROLES = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
+ROLES = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
+"""What data sets call their splits."""
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
 
 
@@ -43,9 +44,9 @@ def _files_of(folder: Path, role: str) -> tuple[Path, ...]:
         if file.name.startswith(".") or not file.is_file() or suffix_of(file) not in SUFFIXES:
             continue
         stem = file.name.lower().removesuffix(".gz").rsplit(".", 1)[0]
-        if _ROLES.get(stem) == role:
+        if ROLES.get(stem) == role:
             exact.append(file)
-        elif {_ROLES[word] for word in re.split(r"[._-]", stem) if word in _ROLES} == {role}:
+        elif {ROLES[word] for word in re.split(r"[._-]", stem) if word in ROLES} == {role}:
             loose.append(file)
     files = exact or loose
     if len(files) > 1 and not _are_shards(files):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -14,11 +15,12 @@ from fenlei.config import DataConfig
 from fenlei.data.columns import known_label
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, joined
-from fenlei.data.folders import SplitFiles, find_split_files
+from fenlei.data.folders import SplitFiles
 from fenlei.data.label_file import read_label_file
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import file_layout, find_class_file, read_examples
 from fenlei.data.several_labels import choose_labelling
+from fenlei.data.sources import part_files, split_files
 from fenlei.data.stratify import fewest_rows, halves, sample, set_aside
 from fenlei.errors import ConfigError, DataError
 from fenlei.labels import LabelNote, LabelSet
@@ -101,8 +103,7 @@ def _choose_files(config: DataConfig, notes: list[str]) -> SplitFiles:
         raise ConfigError("data: no labelled file or folder given to train on")
     if config.data == STDIN:
         raise ConfigError("data: training needs a file or a folder, found '-'; rows from stdin cannot be read again for a resumed run")
-    data = Path(config.data)
-    found = find_split_files(data) if data.is_dir() else SplitFiles((data,), (), ())
+    found = split_files(config.data)
     dev = _choose("dev", config.dev, config.dev_ratio, found.dev, notes)
     test = _choose("test", config.test, config.test_ratio, found.test, notes)
     if config.test is None:
@@ -112,11 +113,13 @@ def _choose_files(config: DataConfig, notes: list[str]) -> SplitFiles:
     return SplitFiles(found.train, dev, test)
 
 
-def _choose(role: str, named: str | None, ratio: float | None, found: tuple[Path, ...], notes: list[str]) -> tuple[Path, ...]:
+def _choose(
+    role: Literal["dev", "test"], named: str | None, ratio: float | None, found: tuple[Path, ...], notes: list[str]
+) -> tuple[Path, ...]:
     if found and ratio is not None:
         notes.append(f"{_listed(found)} is not used, since {role}_ratio is given")
     if named is not None:
-        return (Path(named),)
+        return part_files(named, role)
     return found if ratio is None else ()
 
 

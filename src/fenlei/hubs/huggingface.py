@@ -32,7 +32,7 @@ def fetch(repository: Repository, offline: bool) -> Path:
                 ignore_patterns=list(repository.unwanted),
             )
         )
-        if not offline:
+        if not offline and folder.is_dir():  # no file matched where it is not
             _compare(repository, folder)
     except _errors_of(errors) as error:
         raise NotThereError("not there" if offline else _reason(error, repository)) from error

@@ -14,10 +14,10 @@ import numpy as np
 from fenlei.artifact import MANIFEST, read_manifest
 from fenlei.config import DataConfig, Device, RunConfig, TrustConfig
 from fenlei.data.examples import Example, check_gold
-from fenlei.data.folders import find_split_files
 from fenlei.data.label_file import read_class_file
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import find_class_file, read_examples
+from fenlei.data.sources import one_file
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
 from fenlei.evaluation.figures import AnyMetrics, figures_of
@@ -136,16 +136,11 @@ class _Answered:
 
 
 def _labelled_file(data: str | Path, notes: list[str]) -> str | Path:
-    """`data` itself, or the test (else dev) file of the folder that it is."""
-    if not Path(data).is_dir():
-        return data
-    files = find_split_files(data)
-    chosen = files.test or files.dev
-    if len(chosen) != 1:
-        raise DataError(f"{data}: expected one test or dev file in the folder, found {len(chosen)}; name the file to evaluate on")
-    if not files.test:
-        notes.append(f"{chosen[0]}: dev rows, since the folder has no test file; if they chose the checkpoint, the figures flatter it")
-    return chosen[0]
+    """`data` itself, or the test (else dev) file of the folder or the data set on a hub that it is."""
+    file, is_dev = one_file(data)
+    if is_dev:
+        notes.append(f"{file}: dev rows, since there is no test file beside it; if they chose the checkpoint, the figures flatter it")
+    return file
 
 
 def _read(

@@ -66,8 +66,8 @@ class TrainResult:
     trainable: int
     parameters: int
     seconds: float
-    test_data: Path | None
-    """What to give `evaluate`: the test file, or the rows set aside for test; None where there are none."""
+    test_data: str | Path | None
+    """What to give `evaluate`: what holds the test rows, or those set aside for test; None where there are none."""
 
 
 def train(
@@ -155,11 +155,11 @@ def run_training(
     )  # fmt: skip
 
 
-def _test_data(setup: Setup, out: Path) -> Path | None:
+def _test_data(setup: Setup, out: Path) -> str | Path | None:
     options = setup.config.data
     if not setup.dataset.test or options.data is None:
         return None
-    return out / TEST_ROWS if options.test_ratio is not None else Path(options.test or options.data)
+    return out / TEST_ROWS if options.test_ratio is not None else options.test or options.data
 
 
 def _optimise(
