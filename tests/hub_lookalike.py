@@ -187,6 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.state.repositories[f"models/{name}"] = Repository({}, token=self._token() if asked.get("private") else None)
         self._json(200, {"url": f"{self.state.endpoint}/{name}", "name": name})
 
+    def hf_validate(self, _query: dict[str, str], _body: bytes) -> None:
+        self._json(200, {"errors": [], "warnings": []})
+
     def hf_preupload(self, _query: dict[str, str], body: bytes, _name: str, _revision: str) -> None:
         files = [
             {"path": one["path"], "uploadMode": "lfs" if one["path"].endswith(IN_LFS) else "regular", "shouldIgnore": False, "oid": None}
@@ -319,6 +322,7 @@ _ROUTES = [
     (r"/cdn/(.+)", _Handler.cdn),
     (r"/upload/(\w+)", _Handler.upload),
     (r"/api/repos/create", _Handler.hf_create),
+    (r"/api/validate-yaml", _Handler.hf_validate),
     (rf"/api/models/{_NAME}/preupload/([^/]+)", _Handler.hf_preupload),
     (rf"/api/models/{_NAME}/commit/([^/]+)", _Handler.hf_commit),
     (rf"/{_NAME}\.git/info/lfs/objects/batch", _Handler.hf_lfs),

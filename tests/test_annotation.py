@@ -212,3 +212,81 @@ def test_a_run_judges_labels_in_an_audit(run: Path, tmp_path: Path, toy_rows: li
     assert "1 rows were not judged" in strange.note
     with pytest.raises(FenleiError, match="no such folder"):
         audit_data(data, run=tmp_path / "nowhere")
+
+
+def record(*answers: Any, question: str = "label", **more: Any) -> Row:
+    """As Argilla's `records.to_json` writes one."""
+    responses = {question: [{"value": value, "user_id": str(place)} for place, value in enumerate(answers)]} if answers else {}
+    suggestions = {"label": {"value": "体育", "score": 0.5, "agent": "run"}}
+    own = {"id": "7", "fields": {"text": "央行降准"}, "metadata": {"source": "rss"}, "suggestions": suggestions, "responses": responses}
+    return {**own, "vectors": {}, "status": "completed", "_server_id": "f3", **more}
+
+
+def flat(*answers: Any, states: Sequence[str] = ()) -> Row:
+    """As `records.to_list(flatten=True)` gives one."""
+    return {
+        "id": "7",
+        "status": "completed",
+        "_server_id": "f3",
+        "text": "央行降准",
+        "source": "rss",
+        "label.responses": list(answers),
+        "label.responses.users": [str(place) for place, _ in enumerate(answers)],
+        "label.responses.status": list(states) or ["submitted"] * len(answers),
+        "label.suggestion": "体育",
+        "label.suggestion.score": 0.5,
+        "label.suggestion.agent": "run",
+    }
+
+
+def test_argilla_records_are_read_back_once_they_are_answered(classifier: Classifier, pool: Path, tmp_path: Path) -> None:
+    picked = suggest(classifier, pool, 4)
+    out = tmp_path / "records.json"
+    assert write_suggestions(picked, out, "argilla", classifier.labels, "run") == (out,)
+    records = json.loads(out.read_text(encoding="utf-8"))
+    assert records[0]["fields"] == {"text": picked[0].example.text}
+    assert records[0]["id"] == str(picked[0].example.columns["id"])
+    assert records[0]["suggestions"]["label"]["value"] == picked[0].label
+    assert list(records[0]["metadata"]) == ["confidence", "uncertainty", "novelty", "reason"]
+    with pytest.raises(DataError, match="none of its 4 Argilla records is answered"):
+        list(read_examples(out))
+    for one in records[:3]:
+        one["responses"] = {"label": [{"value": one["suggestions"]["label"]["value"], "user_id": "1"}]}
+    out.write_text(json.dumps(records, ensure_ascii=False), encoding="utf-8")
+    assert file_layout(out).format == "Argilla records"
+    back = list(read_examples(out))
+    assert [(row.text, row.label) for row in back] == [(one.example.text, one.label) for one in picked[:3]]
+    assert [row.text for row in read_examples(out, labelled=False)] == [one.example.text for one in picked]
+
+
+@pytest.mark.parametrize(
+    ("rows", "labels"),
+    [
+        ([record("财经", "财经", "体育"), record(), record("体育", question="topic")], ["财经", "体育"]),
+        ([record(["财经"])], ["财经"]),
+        ([record("财经", None)], ["财经"]),
+        ([flat("财经"), flat(), flat("体育", "财经", states=["submitted", "discarded"])], ["财经", "体育"]),
+    ],
+)
+def test_argilla_both_forms_and_the_vote_of_its_annotators(tmp_path: Path, rows: list[Row], labels: list[str]) -> None:
+    read = list(read_examples(write(tmp_path / "a.jsonl", rows)))
+    assert [row.label for row in read] == labels
+    assert read[0].text == "央行降准"
+    assert {"id": "7", "text": "央行降准", "source": "rss"}.items() <= read[0].columns.items()
+    assert not [name for name in read[0].columns if "." in name or name in ("responses", "_server_id")]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (record("财经", "体育"), "annotators disagree"),
+        (
+            record("财经", responses={"a": [{"value": "x"}], "b": [{"value": "y"}]}),
+            "found answers to a, b; call the one that is meant 'label'",
+        ),
+        (record(responses={"label": [3]}), "is not what Argilla writes"),
+    ],
+)
+def test_argilla_what_is_no_answer_is_said(tmp_path: Path, row: Row, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        list(read_examples(write(tmp_path / "a.jsonl", [row])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from hub_lookalike import COMMIT, Hub, Repository, reached, turn_to
 from huggingface_hub import constants as hf_constants
 
+from fenlei import train
 from fenlei.cli.main import main
 from fenlei.errors import ModelError
 from fenlei.models.hub import missing_parts, resolve_model, resolved_revision
@@ -246,3 +248,31 @@ def test_the_command_reads_the_variables_of_the_hubs(hub: Hub, source: Source, t
 def test_the_command_ends_with_the_reason(hub: Hub, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["download", "hf:acme/nothing", "--cache-dir", str(tmp_path)]) == 1
     assert "no such model on" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub 2.4 uploads in httpx2's older words
+def test_a_run_is_exported_pushed_and_fetched_again(
+    hub: Hub, tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "exported"
+    train(toy_file, model=str(tiny_qwen), out=run, max_steps=1, batch_size=8, device="cpu", baseline=False, max_length=48)
+    monkeypatch.setattr(hf_constants, "HF_HUB_DISABLE_XET", True)
+    export = ["export", str(run), "--push-to-hub", "acme/news", "--private", "--json"]
+    assert main([*export, "--out", str(out)]) == 1
+    assert "no token was given" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "right")
+    assert main([*export, "--out", str(tmp_path / "again")]) == 0
+    assert json.loads(capsys.readouterr().out)["pushed_to"] == f"{hub.endpoint}/acme/news"
+    pushed = {path.removeprefix("models/acme/news/"): content for path, content in hub.committed.items()}
+    assert pushed == {path.name: path.read_bytes() for path in out.iterdir()}, "each file as it is, and none besides"
+    assert "library_name: transformers" in pushed["README.md"].decode()
+    hub.repositories["models/acme/news"].files = pushed
+    fetched = resolve_model("hf:acme/news", cache_dir=tmp_path / "cache")
+    assert (fetched / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["news", "a/b/c", "modelscope:acme/news"])
+def test_where_nothing_can_be_pushed_nothing_is_computed(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(tmp_path), "--out", str(tmp_path / "out"), "--push-to-hub", name]) == 1
+    assert name in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

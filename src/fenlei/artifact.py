@@ -4,6 +4,7 @@ DIR/fenlei.json    written last; its presence says that the run is complete
     config.yaml    every option of the run
     model/         weights, config and tokenizer
     logs/          what TensorBoard shows
+    rows/          rows that came as frames
     checkpoints/   of an unfinished training
 """
 
@@ -31,6 +32,8 @@ OLDEST_FORMAT = 1
 MANIFEST = "fenlei.json"
 CHECKPOINTS = "checkpoints"
 LOGS = "logs"
+ROWS = "rows"
+"""Rows that came as frames."""
 COMPLETE = "complete"
 """The file that a checkpoint gets last: the checksums of the others."""
 
@@ -203,7 +206,7 @@ def check_free(out: Path, *, resume: bool) -> None:
     if resume and not unfinished and not (out / MANIFEST).exists():
         raise ArtifactError(f"{out}: holds no checkpoint to resume from; start without --resume")
     if not unfinished:
-        check_new(out, but=(CHECKPOINTS, LOGS))
+        check_new(out, but=(CHECKPOINTS, LOGS, ROWS))
 
 
 def fingerprint(path: Path) -> str:

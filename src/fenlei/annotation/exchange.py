@@ -1,4 +1,4 @@
-"""Suggestions to the files that annotators work on: doccano, Label Studio, or plain JSON lines. `train` reads all three back."""
+"""Suggestions to the files that annotators work on: doccano, Label Studio, Argilla, or plain JSON lines. `train` reads all of them back."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from fenlei.artifact import write_text
 from fenlei.data.jsonvalues import to_json
 from fenlei.errors import ConfigError, DataError
 
-Format = Literal["jsonl", "doccano", "label-studio"]
+Format = Literal["jsonl", "doccano", "label-studio", "argilla"]
 ADDED = ("confidence", "uncertainty", "novelty", "reason")
 """Columns that a plain or doccano row has beside its own and its label."""
-SUFFIX = {"jsonl": ".jsonl", "doccano": ".jsonl", "label-studio": ".json"}
+SUFFIX = {"jsonl": ".jsonl", "doccano": ".jsonl", "label-studio": ".json", "argilla": ".json"}
 
 
 def render(suggestions: Sequence[Suggestion], format: Format, model: str) -> str:
-    """The text of the file. `model` is what Label Studio calls the source of the pre-annotations. DataError for columns that clash."""
-    if format == "label-studio":
-        return "[\n" + ",\n".join(to_json(_task(one, model)) for one in suggestions) + "\n]\n"
+    """The text of the file. `model` is called the source of the pre-annotations. DataError for columns that clash."""
+    if format in ("label-studio", "argilla"):
+        to_object = _task if format == "label-studio" else _record
+        return "[\n" + ",\n".join(to_json(to_object(one, model)) for one in suggestions) + "\n]\n"
     to_row: Callable[[Suggestion], dict[str, Any]] = _doccano_row if format == "doccano" else _plain_row
     return "".join(to_json(to_row(one)) + "\n" for one in suggestions)
 
@@ -72,6 +73,20 @@ def _task(one: Suggestion, model: str) -> dict[str, Any]:
 
 def _list(answer: str | list[str]) -> list[str]:
     return [answer] if isinstance(answer, str) else answer
+
+
+def _record(one: Suggestion, model: str) -> dict[str, Any]:
+    """As Argilla's `records.from_json` reads it: the text is a field, the other columns are metadata."""
+    others = {name: value for name, value in _columns(one).items() if name != "id" and value != one.example.text}
+    suggestion = {"value": one.answer, "score": round(one.confidence, 6), "agent": model}
+    return {
+        "id": str(one.example.columns.get("id", one.example.line)),
+        "fields": {"text": one.example.text},
+        "metadata": {**others, **_figures(one)},
+        "suggestions": {"label": suggestion},
+        "responses": {},
+        "vectors": {},
+    }
 
 
 def _columns(one: Suggestion) -> dict[str, Any]:

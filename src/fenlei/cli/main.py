@@ -17,6 +17,7 @@ from typer.main import get_command
 
 from fenlei import __version__
 from fenlei.cli import audit, demo, distill, download, evaluate, export, predict, serve, suggest, train, tune
+from fenlei.cli.older import told
 from fenlei.errors import FenleiError
 
 INTERRUPTED = 130
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Labels and texts are Chinese as often as not; a console of another encoding must not end the run.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
-        get_command(app).main(args=None if argv is None else list(argv), prog_name="fenlei")
+        get_command(app).main(args=told(sys.argv[1:] if argv is None else argv), prog_name="fenlei")
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else 0
     except FenleiError as error:

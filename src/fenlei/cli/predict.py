@@ -144,12 +144,15 @@ def _load(
     if labels is None:
         return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
+    from fenlei.inference.adapters import is_adapter
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
     named = _split(labels)
     if (Path(run) / MANIFEST).exists():
         classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify)
         return classifier, named if file is None else list(read_class_file(file))
+    if is_adapter(run):
+        return Classifier.load(run, device=device, labels=named if file is None else list(read_class_file(file))), None
     if int8:
         raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
     if trust.promises:

@@ -26,7 +26,9 @@ def suggest(
     *,
     n: Annotated[int, typer.Option("-n", "--number", help="How many texts to pick.")] = 100,
     out: Annotated[str, typer.Option("--out", "--output", help="File to write; `-` is stdout.")] = "-",
-    format: Annotated[Literal["jsonl", "doccano", "label-studio"], typer.Option(help="For which tool; `train` reads all.")] = "jsonl",
+    format: Annotated[
+        Literal["jsonl", "doccano", "label-studio", "argilla"], typer.Option(help="For which tool; `train` reads all.")
+    ] = "jsonl",
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="With --out: print what was picked as JSON.")] = False,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.data.annotated import without_tasks
+from fenlei.data.argilla import without_records
 from fenlei.data.delimited import Row, looks_tabbed, read_csv, read_tabbed, read_tsv
 from fenlei.data.encodings import STDIN, Lines, open_bytes, read_lines, source_name
 from fenlei.data.growing import open_growing
@@ -69,7 +70,8 @@ def open_table(
         rows = reader(lines, named)
         if reader in (_json_array, _json_lines):
             rows, are_tasks = without_tasks(rows, source, labelled)
-            name = "Label Studio tasks" if are_tasks else name
+            rows, are_records = without_records(rows, source, labelled)
+            name = "Label Studio tasks" if are_tasks else "Argilla records" if are_records else name
         yield Table(source, name, lines.encoding, rows)
 
 

@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreT
 from fenlei.artifact import check_new, whole_folder
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration
+from fenlei.export.card import write_card
 from fenlei.export.language_model import parity as language_model_parity
 from fenlei.export.language_model import refuse_prior, write_prompt
 from fenlei.export.sample_texts import sample_texts
@@ -97,6 +98,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     with whole_folder(target) as folder, quiet_transformers():
         stock.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        write_card(Path(run), folder, loaded.manifest)
         most = PARITY_TEXTS_WRITTEN if writes else PARITY_TEXTS
         asked = (list(texts) if texts is not None else sample_texts(tokenizer, most))[:most]
         if isinstance(loaded.encoder, QuestionEncoder):

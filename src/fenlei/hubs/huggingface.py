@@ -34,7 +34,7 @@ def fetch(repository: Repository, offline: bool) -> Path:
         )
         if not offline and folder.is_dir():  # no file matched where it is not
             _compare(repository, folder)
-    except _errors_of(errors) as error:
+    except errors_of(errors) as error:
         raise NotThereError("not there" if offline else _reason(error, repository)) from error
     return folder
 
@@ -85,7 +85,7 @@ def _reason(error: Exception, repository: Repository) -> str:
     return first_line(error)
 
 
-def _errors_of(module: ModuleType) -> tuple[type[Exception], ...]:
+def errors_of(module: ModuleType) -> tuple[type[Exception], ...]:
     """All that huggingface_hub raises on purpose: the classes share no root, and differ between versions."""
     own = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Exception)]
     return (OSError, ValueError, RuntimeError, *own)

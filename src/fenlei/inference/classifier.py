@@ -13,9 +13,10 @@ from torch import nn
 
 from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
-from fenlei.errors import RequestError
+from fenlei.errors import ConfigError, RequestError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.decision import Decision, plain_decision
+from fenlei.inference.adapters import check_adapter_labels, is_adapter, load_adapter
 from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.inference.prediction import Labels, Passage, Prediction
@@ -63,13 +64,22 @@ class Classifier:
         trust: TrustConfig | None = None,
         int8: bool = False,
         verify: bool = False,
+        labels: Sequence[str] | None = None,
+        **adapter: Any,
     ) -> Classifier:
         """From a folder that `train` wrote; what `trust` names takes the place of the run's own threshold and sets.
+
+        A sequence-classification adapter of PEFT or ms-swift opens with its `labels`, in the order of their ids; base, prompt and
+        max_length may say what its folder does not (see inference/adapters.py). Such answers are not calibrated.
 
         `int8`: faster on CPUs with VNNI, and slightly less exact (see models/quantized.py). `verify` compares every file with its checksum
         first. ArtifactError where the folder is incomplete or damaged, ModelError where its base model is not to be found, DataError where
         its calibrating rows cannot promise what is asked, ConfigError for `int8` on a machine that has no fast 8-bit products.
         """
+        if is_adapter(run):
+            return cls(load_adapter(Path(run), check_adapter_labels(run, labels), device=device, **adapter))
+        if labels is not None or adapter:
+            raise ConfigError(f"{run}: labels, base, prompt and max_length belong to adapters of others; a run knows its own")
         manifest = read_manifest(run)
         with explained(Path(run), manifest):
             asked = load_trust(Path(run), manifest, trust)  # first: it takes no time, and loading a network may take minutes
@@ -133,6 +143,12 @@ class Classifier:
     def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, among the run's labels or those given; see `logits`."""
         return self.answer(self.logits(texts, labels=labels), labels=labels)
+
+    def predict_frame(self, frame: Any, *, text_column: str | None = None, probabilities: bool = False, prefix: str = "") -> Any:
+        """A pandas or polars frame, a Hugging Face dataset or an Arrow table with the answer's columns added; see inference/frames.py."""
+        from fenlei.inference.frames import predict_frame
+
+        return predict_frame(self, frame, text_column=text_column, probabilities=probabilities, prefix=prefix)
 
     def columns(self, labels: Labels | None, rows: int) -> tuple[str, ...]:
         """The names of the columns that `logits` gives for such labels."""

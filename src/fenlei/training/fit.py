@@ -35,6 +35,7 @@ from fenlei.text.prompts import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import TEST_ROWS, finish
+from fenlei.training.frames import keep_frames
 from fenlei.training.imbalance import row_shares
 from fenlei.training.lessons import Lessons
 from fenlei.training.objectives import choose_loss
@@ -71,7 +72,7 @@ class TrainResult:
 
 
 def train(
-    data: str | Path | None = None,
+    data: Any = None,
     *,
     out: str | Path,
     model: str | None = None,
@@ -85,12 +86,16 @@ def train(
 ) -> TrainResult:
     """Trains, calibrates, measures and saves; returns figures on the selecting rows of dev.
 
+    `data`, and the options `dev` and `test`, are what the command line takes, or frames: pandas, polars, a Hugging Face dataset (for `data`
+    also a DatasetDict with its splits), anything that speaks Arrow. Rows of frames are kept in the run's folder.
+
     `options` are those of fenlei.config by name and win over `config`. `head` is the option's `linear` or `mlp`, or a module of the
     user's own that maps float32 (rows, hidden) to (rows, labels). `announce` is told each choice before training starts, and each
     setback that it lives through. `trackers` are those that the caller has more to tell of the run afterwards. ConfigError, DataError,
     ModelError and ArtifactError come before anything is trained; TrainingInterrupted after Ctrl-C or SIGTERM, with a checkpoint that
     `resume` goes on from; DataError at the end, with the run whole, where its calibrating rows cannot promise what `target_accuracy` asks.
     """
+    data, options = keep_frames(Path(out), data, options, resume=resume)
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
     own_head = head if isinstance(head, nn.Module) else None
     if head is not None and own_head is None:

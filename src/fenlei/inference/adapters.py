@@ -1,0 +1,88 @@
+"""A sequence-classification adapter that PEFT or ms-swift wrote, as a run. Its folder names no classes: they come from the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from fenlei.artifact import MANIFEST, read_json
+from fenlei.config import Device
+from fenlei.errors import ArtifactError, ConfigError
+from fenlei.inference.loading import LoadedRun
+from fenlei.labels import LabelSet
+from fenlei.models.backbone import DEFAULT_MAX_LENGTH, backbone_parameters, load_config, load_network, load_tokenizer, longest_input
+from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.head import HeadMethod
+from fenlei.models.hub import is_local, resolve_model
+from fenlei.models.lora import load_lora
+from fenlei.text.prompts import TextEncoder
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def is_adapter(folder: str | Path) -> bool:
+    """Whether a folder is an adapter, and no run of ours around one."""
+    return (Path(folder) / CONFIG).is_file() and not (Path(folder) / MANIFEST).exists()
+
+
+def load_adapter(
+    folder: Path,
+    labels: Sequence[str],
+    *,
+    base: str | None = None,
+    prompt: str | None = None,
+    max_length: int | None = None,
+    device: Device = "auto",
+) -> LoadedRun:
+    """The adapter on its base model (`base`: where that is now), its classes called `labels`, in the order of their ids.
+
+    `prompt` is what it was trained to read the text in, None: the bare text. ArtifactError where it is an adapter of another task or has
+    another number of classes, ModelError where its base model is not to be found.
+    """
+    names = LabelSet(tuple(labels))
+    config = read_json(folder / CONFIG)
+    if config.get("task_type") != "SEQ_CLS":
+        raise ArtifactError(f"{folder}: is an adapter for {config.get('task_type')}, expected SEQ_CLS; a classifier is needed")
+    classes = _classes(folder)
+    if classes not in (None, len(names)):
+        raise ArtifactError(
+            f"{folder}: tells {classes} classes apart, but {len(names)} labels are given; name them all, in the order of ids"
+        )
+    model = base or str(config["base_model_name_or_path"])
+    weights = resolve_model(model, revision=None if base else config.get("revision"))
+    tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else weights)
+    pad_id = int(tokenizer.pad_token_id)
+    place, _ = pick_device(device)
+    precision = pick_precision(place, backbone_parameters(weights, None))
+    network: Any = load_network(weights, names, pad_id, layers=None, dtype=precision.weights)
+    method = HeadMethod(load_lora(network, folder), pad_id).to(place).eval()
+    length = min(max_length or DEFAULT_MAX_LENGTH, longest_input(load_config(weights)))
+    encoder = TextEncoder(tokenizer, prompt, length)
+    manifest = {
+        "labels": list(names), "method": "head", "tuning": "lora", "head": "linear", "prompt": encoder.template, "max_length": length,
+        "layers": None, "temperature": 1.0, "calibrated": False,
+        "base_model": {"name": model, "local": is_local(model), "folder": str(weights)},
+    }  # fmt: skip
+    return LoadedRun(method, encoder, names, manifest)
+
+
+def _classes(folder: Path) -> int | None:
+    """The number of rows of the head that is stored with the adapter; None where there is none."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as stored:
+            heads = [key for key in stored.keys() if key.endswith(("score.weight", "classifier.weight", "out_proj.weight"))]
+            return int(stored.get_slice(heads[0]).get_shape()[0]) if heads else None
+    except FileNotFoundError:
+        raise ArtifactError(f"{folder}: {WEIGHTS} is missing; pickled adapters (.bin) are not read, save it as safetensors") from None
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{folder}: {WEIGHTS} is damaged ({error}); copy it again") from error
+
+
+def check_adapter_labels(folder: str | Path, labels: Sequence[str] | None) -> Sequence[str]:
+    """The labels; ConfigError where none are given."""
+    if not labels:
+        raise ConfigError(f"{folder}: is an adapter, which names no classes; give them, in the order of their ids (labels=[...], --labels)")
+    return labels

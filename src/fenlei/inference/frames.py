@@ -1,0 +1,42 @@
+"""A frame of rows to the same frame with the answer's columns: what bulk.py does with files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fenlei.data.columns import choose_columns
+from fenlei.data.examples import Example
+from fenlei.data.frames import is_frame, to_table, with_columns
+from fenlei.errors import DataError
+from fenlei.inference.bulk import WINDOW_ROWS, predict_examples, predicted_row
+from fenlei.inference.prediction import Predictor
+
+
+def predict_frame(
+    classifier: Predictor, frame: Any, *, text_column: str | None = None, probabilities: bool = False, prefix: str = ""
+) -> Any:
+    """A frame of the same library, with the columns that a predicted file has.
+
+    DataError names the row (from 1) without a text, and a column that the frame has already; RequestError as for `predict`.
+    """
+    if not is_frame(frame):
+        raise DataError(f"expected a pandas or polars frame, a dataset or an Arrow table, found {type(frame).__name__}")
+    source = type(frame).__name__
+    rows = to_table(frame).to_pylist()
+    if not rows:
+        return frame
+    columns = choose_columns(rows[0], text_column=text_column, label_column=None, labelled=False, where=f"{source}:1")
+    examples = []
+    for number, row in enumerate(rows, start=1):
+        text = columns.text_of(row, f"{source}:{number}")
+        examples.append(Example(text, None, source, number, row, columns.candidates_of(row)))
+    answers: list[dict[str, Any]] = []
+    for first in range(0, len(examples), WINDOW_ROWS):
+        window = examples[first : first + WINDOW_ROWS]
+        predictions = predict_examples(classifier, window)
+        answers += [predicted_row({}, one, probabilities=probabilities, prefix=prefix) for one in predictions]
+    added = {name: [answer.get(name) for answer in answers] for name in dict.fromkeys(name for answer in answers for name in answer)}
+    clash = next((name for name in added if name in rows[0]), None)
+    if clash is not None:
+        raise DataError(f"{source}: already has a column {clash!r}; name the new ones apart, for example prefix='{prefix}fenlei_'")
+    return with_columns(frame, added)

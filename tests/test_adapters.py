@@ -1,0 +1,84 @@
+"""Adapters that PEFT wrote, without fenlei: opened with labels, and answering as transformers and PEFT do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import AutoPeftModelForSequenceClassification, LoraConfig, TaskType, get_peft_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from fenlei import Classifier
+from fenlei.cli.main import main
+from fenlei.errors import ArtifactError, ConfigError, ModelError
+
+LABELS = ["财经", "体育", "科技"]
+TEXTS = ["央行宣布下调存款准备金率", "国足客场两球取胜", "短"]
+
+
+def save_adapter(base: Path, folder: Path, task: TaskType = TaskType.SEQ_CLS) -> Path:
+    torch.manual_seed(0)
+    network = AutoModelForSequenceClassification.from_pretrained(base, num_labels=3, pad_token_id=1)
+    adapted: Any = get_peft_model(network, LoraConfig(task_type=task, r=4, target_modules=["q_proj", "v_proj"]))
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    adapted.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_adapter(tiny_qwen, tmp_path_factory.mktemp("adapter"))
+
+
+@torch.inference_mode()
+def test_it_answers_as_peft_does(adapter: Path, tiny_qwen: Path) -> None:
+    classifier = Classifier.load(adapter, labels=LABELS, device="cpu")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_qwen)
+    network = AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_labels=3, pad_token_id=tokenizer.pad_token_id).eval()
+    batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
+    theirs = network(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.numpy()
+    np.testing.assert_allclose(classifier.logits(TEXTS).logits, theirs, atol=1e-4)
+    assert classifier.labels == tuple(LABELS)
+    assert not any(answer.calibrated for answer in classifier.predict(TEXTS))
+
+
+def test_the_command_takes_labels_and_a_folder_of_an_adapter(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", str(adapter), "--text", TEXTS[0], "--labels", ",".join(LABELS), "--json", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["prediction"] in LABELS
+    assert main(["predict", str(adapter), "--text", TEXTS[0]]) == 1
+    assert "names no classes; give them, in the order of their ids" in capsys.readouterr().err
+
+
+def test_what_does_not_fit_is_said(adapter: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="tells 3 classes apart, but 2 labels are given"):
+        Classifier.load(adapter, labels=LABELS[:2])
+    with pytest.raises(ConfigError, match="names no classes"):
+        Classifier.load(adapter)
+    with pytest.raises(ModelError, match="no such folder"):
+        Classifier.load(adapter, labels=LABELS, base="/no/such/model")
+    other = save_adapter(tiny_qwen, tmp_path / "tokens", TaskType.FEATURE_EXTRACTION)
+    with pytest.raises(ArtifactError, match="is an adapter for FEATURE_EXTRACTION, expected SEQ_CLS"):
+        Classifier.load(other, labels=LABELS)
+    pickled = save_adapter(tiny_qwen, tmp_path / "pickled")
+    (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
+    with pytest.raises(ArtifactError, match=r"pickled adapters \(\.bin\) are not read"):
+        Classifier.load(pickled, labels=LABELS)
+
+
+def test_its_place_and_its_prompt_can_be_given(adapter: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
+    (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/gone"}), encoding="utf-8")
+    (moved / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes())
+    here = Classifier.load(moved, labels=LABELS, base=str(tiny_qwen), device="cpu")
+    prompted = Classifier.load(moved, labels=LABELS, base=str(tiny_qwen), prompt="新闻：{text}", device="cpu")
+    bare = Classifier.load(adapter, labels=LABELS, device="cpu")
+    np.testing.assert_allclose(here.logits(TEXTS).logits, bare.logits(TEXTS).logits, atol=1e-5)
+    np.testing.assert_allclose(prompted.logits(TEXTS).logits, bare.logits([f"新闻：{text}" for text in TEXTS]).logits, atol=1e-4)

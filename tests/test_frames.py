@@ -1,0 +1,163 @@
+"""Frames of pandas, polars and Hugging Face datasets, and Arrow tables: trained on as files are, and predicted in their own kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from fenlei import Classifier, train
+from fenlei.data.frames import is_frame, parts_of, write_frame
+from fenlei.data.readers import read_examples
+from fenlei.errors import ArtifactError, ConfigError, DataError
+from fenlei.inference.prediction import Prediction
+
+pandas = pytest.importorskip("pandas")
+polars = pytest.importorskip("polars")
+datasets = pytest.importorskip("datasets")
+
+Rows = list[dict[str, Any]]
+
+
+def pandas_frame(rows: Rows) -> Any:
+    """With an index that is not 0, 1, 2, ..."""
+    return pandas.DataFrame(rows, index=[f"r{place}" for place in range(len(rows))][::-1])
+
+
+MAKERS: dict[str, Callable[[Rows], Any]] = {
+    "pandas": pandas_frame,
+    "polars": lambda rows: polars.DataFrame(rows),
+    "datasets": lambda rows: datasets.Dataset.from_list(rows),
+    "arrow": pa.Table.from_pylist,
+}
+
+
+def rows_of(frame: Any) -> Rows:
+    """The rows of any of them."""
+    if isinstance(frame, pandas.DataFrame):
+        return [dict(row) for row in frame.to_dict("records")]
+    return [
+        dict(row)
+        for row in (
+            frame.to_dicts() if isinstance(frame, polars.DataFrame) else frame.to_pylist() if isinstance(frame, pa.Table) else frame
+        )
+    ]
+
+
+class Echo:
+    """Says the first two characters of a text."""
+
+    takes_labels = False
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def predict(self, texts: Any, *, labels: Any = None) -> list[Prediction]:
+        return [
+            Prediction(label=text[:2], confidence=0.75, probabilities={text[:2]: 0.75, "其他": 0.25}, calibrated=True, tokens_cut=0)
+            for text in texts
+        ]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run trained on a frame."""
+    folder = tmp_path_factory.mktemp("frames")
+    lines = (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()
+    frame = pandas_frame([json.loads(line) for line in lines])
+    result = train(frame, model=str(tiny_qwen), out=folder / "run", **OPTIONS, test_ratio=0.1)
+    assert result.test_data == folder / "run" / "test.jsonl"
+    return folder / "run"
+
+
+OPTIONS: dict[str, Any] = {"max_steps": 3, "batch_size": 8, "device": "cpu", "baseline": False, "max_length": 48}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_frame_is_read_as_the_same_rows_in_a_file(kind: str, toy_rows: Rows, toy_file: Path, tmp_path: Path) -> None:
+    frame = MAKERS[kind](toy_rows)
+    assert is_frame(frame)
+    write_frame(frame, tmp_path / "rows" / "train.parquet")
+    ours = [(one.text, one.label) for one in read_examples(tmp_path / "rows" / "train.parquet")]
+    assert ours == [(one.text, one.label) for one in read_examples(toy_file)]
+
+
+def test_classes_of_a_dataset_have_names_and_its_order_counts(tmp_path: Path) -> None:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["财经", "体育"])})
+    data = datasets.Dataset.from_dict({"text": ["甲", "乙", "丙"], "label": [1, 0, 1]}, features=features).select([2, 1])
+    write_frame(data, tmp_path / "a.parquet")
+    assert [(one.text, one.label) for one in read_examples(tmp_path / "a.parquet")] == [("丙", "体育"), ("乙", "财经")]
+
+
+def test_a_run_of_a_frame_is_that_of_the_file(run: Path, tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS, test_ratio=0.1)
+    figures = [json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (run, tmp_path / "run")]
+    assert figures[0]["selecting"] == figures[1]["selecting"]
+    assert (run / "rows" / "train.parquet").is_file()
+    with pytest.raises(ArtifactError, match="already holds a complete run"):
+        train(polars.DataFrame({"text": [], "label": []}), model=str(tiny_qwen), out=run)
+
+
+def test_a_dataset_dict_and_frames_as_options(tiny_qwen: Path, toy_rows: Rows, tmp_path: Path) -> None:
+    parts = {"train": toy_rows[:36], "validation": toy_rows[36:48], "test": toy_rows[48:]}
+    dataset = datasets.DatasetDict({name: datasets.Dataset.from_list(rows) for name, rows in parts.items()})
+    result = train(dataset, model=str(tiny_qwen), out=tmp_path / "a", **OPTIONS)
+    assert result.test_data == str(tmp_path / "a" / "rows" / "test.parquet")
+    assert any("train 36, dev 12 (6 select, 6 calibrate), test 12 rows" in note for note in result.notes)
+    with pytest.raises(ConfigError, match="dev: the DatasetDict has such a split"):
+        train(dataset, model=str(tiny_qwen), out=tmp_path / "b", dev_ratio=0.2, **OPTIONS)
+    with pytest.raises(DataError, match="no split called train, but test"):
+        parts_of(datasets.DatasetDict({"test": dataset["test"]}))
+    result = train(
+        polars.DataFrame(parts["train"]), dev=pandas_frame(parts["validation"]), model=str(tiny_qwen), out=tmp_path / "c", **OPTIONS
+    )
+    assert any("train 36, dev 12" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_predicted_frame_is_of_its_own_kind_with_the_columns_of_a_predicted_file(kind: str) -> None:
+    from fenlei.inference.frames import predict_frame
+
+    rows = [{"id": 3, "text": "央行降准"}, {"id": 1, "text": "球队夺冠"}]
+    frame = MAKERS[kind](rows)
+    predicted = predict_frame(Echo(), frame, probabilities=True)
+    assert type(predicted) is type(frame)
+    assert [list(row) for row in rows_of(predicted)] == [
+        ["id", "text", "prediction", "confidence", "probabilities", "calibrated", "tokens_cut"]
+    ] * 2
+    assert [(row["id"], row["prediction"], row["confidence"]) for row in rows_of(predicted)] == [(3, "央行", 0.75), (1, "球队", 0.75)]
+    assert rows_of(predicted)[0]["probabilities"]["央行"] == 0.75
+    assert rows_of(frame) == rows, "the user's own frame is as it was"
+    if kind == "pandas":
+        assert list(predicted.index) == ["r1", "r0"]
+    with pytest.raises(DataError, match=r"already has a column 'prediction'.*prefix='fenlei_'"):
+        predict_frame(Echo(), predicted)
+    assert "again_prediction" in rows_of(predict_frame(Echo(), predicted, prefix="again_"))[0]
+
+
+def test_a_frame_without_a_text_is_said(run: Path) -> None:
+    from fenlei.inference.frames import predict_frame
+
+    with pytest.raises(DataError, match=r"DataFrame:2: expected a text in column 'text', found none"):
+        predict_frame(Echo(), pandas.DataFrame({"text": ["甲", None]}))
+    with pytest.raises(DataError, match="expected a pandas or polars frame, a dataset or an Arrow table, found list"):
+        predict_frame(Echo(), [{"text": "甲"}])
+    assert not is_frame([{"text": "甲"}])
+    assert not is_frame("news.jsonl")
+    with pytest.raises(DataError, match="has a column that is no column of a table"):
+        predict_frame(Echo(), pandas.DataFrame({"text": ["甲"], "odd": [object()]}))
+
+
+def test_a_classifier_answers_a_frame_and_its_columns_as_it_does_texts(run: Path, toy_rows: Rows) -> None:
+    classifier = Classifier.load(run, device="cpu")
+    texts = [row["text"] for row in toy_rows[:8]]
+    expected = [answer.label for answer in classifier.predict(texts)]
+    for make in MAKERS.values():
+        frame = make(toy_rows[:8])
+        assert [row["prediction"] for row in rows_of(classifier.predict_frame(frame))] == expected
+    assert [answer.label for answer in classifier.predict(pandas_frame(toy_rows[:8])["text"])] == expected
+    assert [answer.label for answer in classifier.predict(polars.DataFrame(toy_rows[:8])["text"])] == expected
