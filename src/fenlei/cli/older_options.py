@@ -27,6 +27,8 @@ RENAMED = {
     "val_size": "--dev-ratio",
     "split_dataset_ratio": "--dev-ratio",
     "lora_r": "--lora-rank",
+    "max_train_samples": "--max-train-rows",
+    "max_samples": "--max-train-rows",
 }
 
 PER_STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")
@@ -91,7 +93,7 @@ IGNORED = {
     ),
     "num_labels": "the labels are those of the rows",
     "dataset_dir": "the data is named whole: a file, a folder, or hf:OWNER/NAME",
-    **dict.fromkeys(("max_train_samples", "max_eval_samples", "max_predict_samples", "max_samples"), _SAMPLE),
+    **dict.fromkeys(("max_eval_samples", "max_predict_samples"), _SAMPLE),
     **dict.fromkeys(
         (
             "lazy_preprocess",
