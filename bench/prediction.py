@@ -19,7 +19,9 @@ def titles_run(*, quick: bool) -> Path:
     data, model = shared() / "data" / "thucnews10", model_folder()
     rows, dev = (QUICK_ROWS, QUICK_ROWS) if quick else (TRAINED_ON, DEV_ROWS)
     name = f"quick_{Path(model).parent.name}_{Path(model).name}" if quick else f"qwen_titles_{rows}"
-    trained(name, head_of(data / "train.jsonl", rows), head_of(data / "dev.jsonl", dev), model=model, tuning="lora", epochs=1)
+    trained(
+        name, head_of(data / "train.jsonl", rows), head_of(data / "dev.jsonl", dev), model=model, tuning="lora", epochs=1, long="truncate"
+    )
     return WORK / name
 
 

@@ -60,8 +60,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         train(
             given.data, dev=str(given.dev), out=Path(folder) / "run", model=given.model, tuning=given.tuning, epochs=1,
-            batch_size=given.batch_size, max_length=given.max_length, int8=given.int8, seed=SEED, device="cpu",
-            baseline=False, progress=clock,
+            batch_size=given.batch_size, max_length=given.max_length, long="truncate", int8=given.int8, seed=SEED,
+            device="cpu", baseline=False, progress=clock,
         )  # fmt: skip
     seconds = clock.ends[-1] - clock.ends[0]
     say(rows, seconds, loss=clock.loss, tokens=tokens, steps=len(clock.ends) - 1)
