@@ -85,20 +85,10 @@ def test_tensorboard(told: Path) -> None:
 
 @pytest.mark.parametrize("told", ["wandb"], indirect=True)
 def test_wandb(told: Path) -> None:
-    from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
-
     (folder,) = (told / "logs" / "wandb").glob("offline-run-*")
-    store = DataStore()
-    store.open_for_scan(str(next(folder.glob("*.wandb"))))
-    records = []
-    while (data := store.scan_data()) is not None:
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        records.append(str(record))
-    said = "\n".join(records)
+    said = b"".join(path.read_bytes() for path in folder.glob("*.wandb"))
     for name in ("eval/macro_f1", "dev/accuracy", "test/accuracy", "dev/confusion", "test/report", "learning_rate"):
-        assert name in said, name
+        assert name.encode() in said, name
     media = [path.name for path in (folder / "files" / "media").rglob("*") if path.is_file()]
     assert sum(name.endswith(".png") for name in media) == 2
     assert any(name.endswith(".html") for name in media)
@@ -114,6 +104,7 @@ def test_swanlab(told: Path) -> None:
     assert any(path.suffix == ".html" for path in files)
 
 
+@pytest.mark.filterwarnings("ignore")  # MLflow's own client warns of SQLAlchemy and of pydantic
 @pytest.mark.parametrize("told", ["mlflow"], indirect=True)
 def test_mlflow(told: Path) -> None:
     from mlflow.tracking import MlflowClient
