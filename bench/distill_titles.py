@@ -11,8 +11,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from bench.runs import WORK, conclude, head_of, real_model, run, shared, told
-from fenlei.artifact import MANIFEST, checkpoints
+from bench.runs import WORK, announced, conclude, head_of, once, real_model, run, shared, told
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.distill import REPORT, distill
 
@@ -47,13 +46,14 @@ def main() -> None:
     plain, seconds["nano"] = run(f"{name}_plain_{given.epochs}", labelled, dev, selecting=selecting, model="nano", epochs=given.epochs)
     accuracy["nano"] = plain.metrics.accuracy
     student = WORK / f"{name}_student_{given.pool}_{given.epochs}"
-    if not (student / MANIFEST).exists():
-        pool = _unlabelled(data / "train.jsonl", given.rows, given.pool)
-        result = distill(
-            WORK / f"{name}_teacher", "nano", out=student, unlabeled=pool, resume=bool(checkpoints(student)), epochs=given.epochs,
-            progress=told, announce=lambda note: print(f"  {note}", flush=True),
-        )  # fmt: skip
-        seconds["student"] = result.training.seconds
+    pool = _unlabelled(data / "train.jsonl", given.rows, given.pool)
+
+    def teach(out: Path, resume: bool) -> None:
+        distill(
+            WORK / f"{name}_teacher", "nano", out=out, unlabeled=pool, resume=resume, epochs=given.epochs, progress=told, announce=announced
+        )
+
+    seconds["student"] = once(student.name, teach)
     accuracy["student"] = evaluate_run(student, dev).metrics.accuracy
     report = json.loads((student / REPORT).read_text(encoding="utf-8"))
     speed = {role: round(report[role]["rows_per_second"], 1) for role in ("teacher", "student")}

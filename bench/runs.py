@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -97,19 +97,33 @@ def trained(name: str, data: Path, dev: Path | None, **options: Any) -> float:
 
     Without `dev`, rows of `data` are set aside.
     """
+
+    def begin(out: Path, resume: bool) -> None:
+        if dev is not None:
+            options["dev"] = str(dev)
+        train(data, out=out, resume=resume, progress=told, announce=announced, **options)
+
+    return once(name, begin)
+
+
+def once(name: str, begin: Callable[[Path, bool], object]) -> float:
+    """Calls `begin` with the folder of the run `name`, and whether it has a checkpoint to go on from, unless it is there; its seconds."""
     out = WORK / name
     took = out / "seconds.json"
     if not (out / MANIFEST).exists():
         began = time.perf_counter()
         resume = bool(checkpoints(out))
-        if dev is not None:
-            options["dev"] = str(dev)
-        train(data, out=out, resume=resume, progress=told, announce=lambda note: print(f"  {note}", flush=True), **options)
+        begin(out, resume)
         took.write_text(json.dumps({"seconds": time.perf_counter() - began, "resumed": resume}))
     seconds = json.loads(took.read_text())
     if seconds["resumed"]:
         print(f"  {name} was taken up again: its seconds are those of the last part", flush=True)
     return float(seconds["seconds"])
+
+
+def announced(note: str) -> None:
+    """A line for every choice of a training."""
+    print(f"  {note}", flush=True)
 
 
 def run(name: str, data: Path, dev: Path, *, selecting: Path | Literal["dev"] | None = "dev", **options: Any) -> tuple[Evaluation, float]:

@@ -69,14 +69,11 @@ class DataConfig:
     max_train_rows: int | None = None
     """Train on so many of the training rows, each class giving its share. None: on all."""
 
+    store_exemplars: int | None = None
+    """Training rows of each class that the run keeps, so that `extend` needs no replay. None: none, and no text of theirs."""
+
     def problems(self) -> list[str]:
-        found = []
-        if "" in (self.label_separator, self.level_separator):
-            found.append("label_separator and level_separator must be one character or more, was ''")
-        if self.multi_label is False and self.label_separator is not None:
-            found.append(f"label_separator {self.label_separator!r} belongs to multi_label, which is off")
-        if self.label_separator is not None and self.label_separator == self.level_separator:
-            found.append(f"label_separator and level_separator must differ, both were {self.label_separator!r}")
+        found = self._label_problems()
         if self.max_train_rows is not None and self.max_train_rows < 1:
             found.append(f"max_train_rows must be at least 1, was {self.max_train_rows}")
         for name, ratio in (("dev_ratio", self.dev_ratio), ("test_ratio", self.test_ratio)):
@@ -88,6 +85,20 @@ class DataConfig:
             found.append("test and test_ratio exclude each other: give a test file or a share of the training rows")
         if not found and (self.dev_ratio or 0) + (self.test_ratio or 0) >= 1:
             found.append("dev_ratio and test_ratio together leave no rows to train on")
+        return found
+
+    def _label_problems(self) -> list[str]:
+        found = []
+        if "" in (self.label_separator, self.level_separator):
+            found.append("label_separator and level_separator must be one character or more, was ''")
+        if self.multi_label is False and self.label_separator is not None:
+            found.append(f"label_separator {self.label_separator!r} belongs to multi_label, which is off")
+        if self.label_separator is not None and self.label_separator == self.level_separator:
+            found.append(f"label_separator and level_separator must differ, both were {self.label_separator!r}")
+        if self.store_exemplars is not None and self.store_exemplars < 1:
+            found.append(f"store_exemplars must be at least 1, was {self.store_exemplars}")
+        if self.store_exemplars is not None and self.multi_label:
+            found.append("store_exemplars keeps rows of each class, and with multi_label a row has any number of them")
         return found
 
 

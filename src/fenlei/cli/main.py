@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 from typer.main import get_command
 
 from fenlei import __version__
-from fenlei.cli import audit, demo, distill, download, evaluate, export, predict, serve, suggest, train, tune
+from fenlei.cli import audit, demo, distill, download, evaluate, export, extend, labels, predict, serve, suggest, train, tune
 from fenlei.cli.older import told
 from fenlei.errors import FenleiError
 
@@ -57,6 +57,8 @@ for _command, _examples in (
     (predict.predict, predict.EXAMPLES),
     (serve.serve, serve.EXAMPLES),
     (suggest.suggest, suggest.EXAMPLES),
+    (extend.extend, extend.EXAMPLES),
+    (labels.labels, labels.EXAMPLES),
     (distill.distill, distill.EXAMPLES),
     (export.export, export.EXAMPLES),
     (download.download, download.EXAMPLES),

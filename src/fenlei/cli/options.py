@@ -33,6 +33,7 @@ HELP = {
     "test": "Labelled file kept for `fenlei evaluate`; its labels are checked.",
     "test_ratio": "Share of the training rows set aside for test.",
     "max_train_rows": "Train on so many of the training rows, each class giving its share.",
+    "store_exemplars": "Keep N training rows of each class in the run, texts and all, so that `fenlei extend` needs no --replay.",
     "model": "A local folder, `nano` (built in), or a Hugging Face or ModelScope id.",
     "revision": "Branch, tag or commit of a model on a hub.",
     "source": "The hub to look on.",

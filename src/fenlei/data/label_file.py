@@ -11,16 +11,23 @@ from fenlei.errors import DataError
 from fenlei.labels import LabelNote
 
 YAML_SUFFIXES = (".yaml", ".yml")
+LABEL_FILES = ("class.txt", "classes.txt", "label.txt", "labels.txt")
+_COUNTS = {1: "one", 2: "two"}
 _EXPECTED = "expected a list of names, or of entries with name, description and aliases"
 
 
-def read_label_file(path: str | Path) -> dict[str, LabelNote]:
+def read_label_file(path: str | Path, *, least: int = 2) -> dict[str, LabelNote]:
     """The classes of a file in order, and what it says of each; the first is id 0. DataError for names that are blank, come twice, or are
-    too few.
+    fewer than `least`.
     """
     if Path(path).suffix.lower() in YAML_SUFFIXES:
-        return _from_yaml(path)
-    return dict.fromkeys(_from_lines(path), LabelNote())
+        return _from_yaml(path, least)
+    return dict.fromkeys(_from_lines(path, least), LabelNote())
+
+
+def is_label_file(path: str | Path) -> bool:
+    """Whether a file is one of class names, by its name: YAML, or a name that class files usually have."""
+    return Path(path).suffix.lower() in YAML_SUFFIXES or Path(path).name in LABEL_FILES
 
 
 def read_class_file(path: str | Path) -> tuple[str, ...]:
@@ -28,14 +35,14 @@ def read_class_file(path: str | Path) -> tuple[str, ...]:
     return tuple(read_label_file(path))
 
 
-def _from_lines(path: str | Path) -> tuple[str, ...]:
+def _from_lines(path: str | Path, least: int) -> tuple[str, ...]:
     source = source_name(path)
     with open_bytes(path) as stream:
         lines = [line.strip() for _, line in read_lines(stream, source)]
     while lines and not lines[-1]:
         lines.pop()
-    if len(lines) < 2:
-        raise DataError(f"{source}: expected at least two class names, one a line, found {len(lines)}")
+    if len(lines) < least:
+        raise DataError(f"{source}: expected at least {_COUNTS[least]} class names, one a line, found {len(lines)}")
     first_line: dict[str, int] = {}
     for number, name in enumerate(lines, start=1):
         if not name:
@@ -46,7 +53,7 @@ def _from_lines(path: str | Path) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _from_yaml(path: str | Path) -> dict[str, LabelNote]:
+def _from_yaml(path: str | Path, least: int) -> dict[str, LabelNote]:
     import yaml
 
     source = source_name(path)
@@ -59,8 +66,8 @@ def _from_yaml(path: str | Path) -> dict[str, LabelNote]:
     if isinstance(loaded, dict) and set(loaded) == {"labels"}:
         loaded = loaded["labels"]
     entries = [{"name": name, **_entry(note)} for name, note in loaded.items()] if isinstance(loaded, dict) else loaded
-    if not isinstance(entries, list) or len(entries) < 2:
-        raise DataError(f"{source}: {_EXPECTED}, at least two of them; found {_short(loaded)}")
+    if not isinstance(entries, list) or len(entries) < least:
+        raise DataError(f"{source}: {_EXPECTED}, at least {_COUNTS[least]} of them; found {_short(loaded)}")
     found: dict[str, LabelNote] = {}
     for place, entry in enumerate(entries, start=1):
         name, note = _label(entry, f"{source}, entry {place}")

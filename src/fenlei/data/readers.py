@@ -17,6 +17,7 @@ from fenlei.data.delimited import Row
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, joined
 from fenlei.data.formats import open_table
+from fenlei.data.label_file import LABEL_FILES
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
@@ -24,7 +25,7 @@ from fenlei.labels import LabelSet
 OnBadRow = Callable[[int, DataError], None]
 """Told the line of a row that does not fit, and what is wrong with it."""
 
-CLASS_FILES = ("labels.yaml", "labels.yml", "class.txt", "classes.txt", "label.txt", "labels.txt")
+CLASS_FILES = ("labels.yaml", "labels.yml", *LABEL_FILES)
 """Names of class files that are taken without being asked for, from the folder of the data."""
 
 

@@ -130,6 +130,8 @@ def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, confi
         raise ConfigError(
             f"a {manifest['head']} head has no place in the stock layout (one linear named score); train with --head linear to export"
         )
+    if manifest.get("merged"):
+        raise ConfigError("labels that were merged are sums of several outputs, and a stock layout has one for each; train again to export")
     if template != "{text}" and not force:
         raise ConfigError(
             f"the run reads texts inside a prompt ({template!r}) which a stock pipeline does not add; with --force the folder is written, "

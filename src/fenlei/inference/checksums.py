@@ -11,7 +11,9 @@ from fenlei.artifact import fingerprint
 from fenlei.errors import ArtifactError
 from fenlei.inference.trust import DEV_SCORES, NOVELTY
 
-COVERED = ("model", "baseline", "config.yaml", DEV_SCORES, NOVELTY)
+EXEMPLARS = "exemplars.jsonl"
+"""Training rows that the run keeps, where it was asked to."""
+COVERED = ("model", "baseline", "config.yaml", DEV_SCORES, NOVELTY, EXEMPLARS)
 """What of a run's folder is read again; fenlei.json has a checksum of its own."""
 
 

@@ -28,6 +28,7 @@ from fenlei.models.head import HeadMethod, MlpHead, install_head
 from fenlei.models.hub import NANO, resolve_model
 from fenlei.models.lora import fold_lora, load_lora
 from fenlei.models.lora_linear import fold_adapters
+from fenlei.models.merging import Merging
 from fenlei.models.passages import Pooling, choose_pooling
 from fenlei.models.quantized import quantize_linears
 from fenlei.text.asking import QuestionEncoder
@@ -95,9 +96,11 @@ def load_run_from(
     dtype = torch.float32 if fold else pick_precision(place, manifest["parameters"]["all"]).weights
     if manifest["method"] == "generate":
         return _load_generate(manifest, model_folder, labels, tokenizer, place, dtype, fold)
+    merging = Merging.from_json(manifest["merged"]) if manifest.get("merged") else None
+    outputs = labels if merging is None else LabelSet(merging.names)
     network: nn.Module = load_network(
         _weights_folder(manifest, model_folder),
-        labels,
+        outputs,
         int(tokenizer.pad_token_id),
         layers=manifest["layers"],
         dtype=dtype,
@@ -106,12 +109,12 @@ def load_run_from(
     )
     pooling = _load_pooling(manifest, network, model_folder / POOLING_FILE)
     if manifest["head"] != "linear":
-        install_head(network, _empty_head(manifest, network, len(labels), head))  # type: ignore[arg-type]
+        install_head(network, _empty_head(manifest, network, len(outputs), head))  # type: ignore[arg-type]
     if manifest["tuning"] == "lora":
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
     elif manifest["tuning"] == "frozen" or manifest["head"] != "linear":
         _load_head(network, model_folder / HEAD_FILE)
-    method = HeadMethod(network, int(tokenizer.pad_token_id), pooling).to(place).eval()
+    method = HeadMethod(network, int(tokenizer.pad_token_id), pooling, merging=merging).to(place).eval()
     if manifest["tuning"] == "lora" and not fold:
         fold_adapters(method.network)
     encoder = TextEncoder(tokenizer, manifest["prompt"], manifest["max_length"], manifest.get("long", "truncate"))
@@ -152,7 +155,8 @@ def _in_int8(loaded: LoadedRun) -> LoadedRun:
     for weight in network.base_model.parameters():
         if id(weight) not in in_heads:
             weight.data = weight.data.to(usual)
-    return replace(loaded, method=HeadMethod(network, pad_id, loaded.method.pooling).eval(), manifest={**loaded.manifest, "int8": True})
+    method = HeadMethod(network, pad_id, loaded.method.pooling, merging=loaded.method.merging).eval()
+    return replace(loaded, method=method, manifest={**loaded.manifest, "int8": True})
 
 
 def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:

@@ -22,7 +22,7 @@ from transformers import (
 
 from fenlei.errors import ConfigError, ModelError, first_line
 from fenlei.labels import LabelSet
-from fenlei.models.architectures import classifier_class
+from fenlei.models.architectures import classifier_class, has_stock_classifier
 from fenlei.models.attention import speed_up_short_rows
 from fenlei.models.shared_prefix import ATTENTION
 
@@ -185,6 +185,19 @@ def head_modules(network: PreTrainedModel) -> dict[str, torch.nn.Module]:
 def in_head(network: PreTrainedModel, key: str) -> bool:
     """Whether the weight `key` of `network` belongs to its head."""
     return any(key.startswith(f"{name}.") for name in head_modules(network))
+
+
+def output_weights(folder: Path) -> frozenset[str]:
+    """Names of the weights in a classifier of `folder`'s architecture that have a row for each label. Nothing is loaded."""
+    shapes = []
+    for labels in (2, 3):
+        config = load_config(folder)
+        config.num_labels = labels
+        kind = classifier_class(config)
+        with torch.device("meta"):
+            network = kind.from_config(config) if has_stock_classifier(config) else kind(config)
+        shapes.append({name: weight.shape for name, weight in network.state_dict().items()})
+    return frozenset(name for name, shape in shapes[0].items() if shapes[1][name] != shape)
 
 
 def is_decoder(network: PreTrainedModel) -> bool:

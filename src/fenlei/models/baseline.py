@@ -27,7 +27,7 @@ WORDS: Recipe = (("word", (1, 2)), ("char_wb", (2, 4)))
 """For scripts with spaces: words, and pieces of words for inflections and typing errors (clinc150_en: 0.913, words alone 0.888)."""
 
 MOSTLY = 0.3
-"""Share of letters from which a data set counts as Chinese, Japanese or Korean: names and numbers in it are often Latin."""
+"""Share of letters from which a data set counts as written without spaces: names and numbers in it are often Latin."""
 LONGEST_TEXT, ALL_TEXTS = 2_000, 10_000_000
 """Characters read of one text, and of all training texts together: keeps the fit below a minute and 1 GB."""
 MOST_FEATURES, MOST_WEIGHTS = 200_000, 20_000_000
@@ -39,7 +39,10 @@ FORMAT_VERSION = 1
 SETTINGS, ARRAYS = "baseline.json", "baseline.safetensors"
 
 _LETTER = re.compile(r"[^\W\d_]")
-_CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]")
+_UNSPACED = re.compile(
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Burmese, Khmer
+    "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff]"  # Japanese, Chinese, Korean
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,12 +154,12 @@ def _characters_read(texts: Sequence[str]) -> int:
 
 
 def _recipe(texts: Sequence[str]) -> Recipe:
-    return CHARACTERS if _is_mostly_cjk(texts) else WORDS
+    return CHARACTERS if _is_mostly_unspaced(texts) else WORDS
 
 
-def _is_mostly_cjk(texts: Sequence[str]) -> bool:
+def _is_mostly_unspaced(texts: Sequence[str]) -> bool:
     sample = "".join(text[:200] for text in texts[:: max(1, len(texts) // 1_000)])
-    return len(_CJK.findall(sample)) > MOSTLY * len(_LETTER.findall(sample))
+    return len(_UNSPACED.findall(sample)) > MOSTLY * len(_LETTER.findall(sample))
 
 
 def _vectorizer(analyzer: str, ngrams: tuple[int, int], **options: Any) -> TfidfVectorizer:

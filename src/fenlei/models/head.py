@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,7 @@ from transformers import PreTrainedModel
 from fenlei.errors import ConfigError, first_line
 from fenlei.models.backbone import head_modules, is_decoder
 from fenlei.models.last_block import only_read_at, spare_last_block
+from fenlei.models.merging import Merging
 from fenlei.models.method import Output
 from fenlei.models.passages import Pooling, WindowStates, read_windows
 from fenlei.text.batches import Batch, DocumentBatch
@@ -40,13 +42,17 @@ class MlpHead(nn.Module):
 
 
 class HeadMethod(nn.Module):
-    """A stock classification network, bare or inside a PeftModel, called on padded batches; `pooling` joins the windows of documents."""
+    """A stock classification network, bare or inside a PeftModel, called on padded batches.
 
-    def __init__(self, network: nn.Module, pad_id: int, pooling: Pooling | None = None) -> None:
+    `pooling` joins the windows of documents; `merging` makes labels of several outputs.
+    """
+
+    def __init__(self, network: nn.Module, pad_id: int, pooling: Pooling | None = None, *, merging: Merging | None = None) -> None:
         super().__init__()
         self.network = network
         self.pad_id = pad_id
         self.pooling = pooling
+        self.merging = merging
         if not is_decoder(self.stock):
             for module in head_modules(self.stock).values():
                 module.forward = _in_float32(module.forward)
@@ -65,6 +71,10 @@ class HeadMethod(nn.Module):
 
     def forward(self, batch: Batch | DocumentBatch | WindowStates | torch.Tensor) -> Output:
         """What the network says of a batch, or of states that a frozen backbone has pooled before, float32 (rows, hidden)."""
+        said = self._read(batch)
+        return said if self.merging is None else replace(said, logits=self.merging(said.logits))
+
+    def _read(self, batch: Batch | DocumentBatch | WindowStates | torch.Tensor) -> Output:
         if isinstance(batch, torch.Tensor):
             return Output(self.classify(batch), batch)
         if isinstance(batch, WindowStates):

@@ -40,6 +40,8 @@ ANSWER_LINES = {"zh": "\n类别：", "en": "\nCategory: "}
 
 _SLOT = re.compile(r"\{(labels|text|example_\d+|answer_\d+)\}")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
+_NO_CHINESE = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
+"""Kana and hangul: where they stand among them, Chinese characters are Japanese or Korean."""
 _ANSWER = "{answer_0}"
 
 
@@ -98,7 +100,7 @@ class Instruction:
             markup = template[at : found.start()]
             yield "", markup.removesuffix(self.leading_space) if kind == "answer" else markup
             if kind == "labels":
-                yield kind, label_list(labels, self.notes, chinese=bool(_CHINESE.search(template)))
+                yield kind, label_list(labels, self.notes, chinese=_language(template) == "zh")
             elif kind == "text":
                 yield kind, ""
             elif kind == "example":
@@ -148,7 +150,8 @@ def label_list(labels: Sequence[str], notes: Mapping[str, LabelNote], *, chinese
 
 
 def _language(text: str) -> str:
-    return "zh" if _CHINESE.search(text) else "en"
+    """`zh`, or `en` for every language that there is no instruction in."""
+    return "zh" if _CHINESE.search(text) and not _NO_CHINESE.search(text) else "en"
 
 
 def _check_slots(content: str) -> None:

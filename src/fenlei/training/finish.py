@@ -35,8 +35,9 @@ from fenlei.models.head import HeadMethod
 from fenlei.models.hub import is_local, resolved_revision
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.windows import WINDOWED
+from fenlei.training.exemplars import choose_exemplars, save_exemplars
 from fenlei.training.model_card import model_card
-from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, make_promises
+from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, ScoreRows, make_promises
 from fenlei.training.setup import Setup
 from fenlei.training.vectors import score_frozen
 
@@ -93,6 +94,8 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     if promises.trust.novelty:
         save_novelty(out, promises.trust.novelty)
     manifest |= promises.trust.to_json()
+    if setup.config.data.store_exemplars is not None and not dataset.multi_label:
+        save_exemplars(out, _exemplars(setup, setup.config.data.store_exemplars, scores))
     gold = dev["selecting"].label_ids
     metrics = figures_of(gold, promises.trust.answers(promises.trust.probabilities(dev["selecting"].logits)), labels, uncertainty=True)
     baseline = _baseline(setup, out, gold) if setup.config.optimization.baseline else None
@@ -200,6 +203,14 @@ def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> AnyMetrics:
         baseline.save(folder)
     answers = baseline_answers(baseline, [e.text for e in dataset.selecting], dataset.labelling, dataset.labels)
     return figures_of(gold, answers, dataset.labels, uncertainty=True)
+
+
+def _exemplars(setup: Setup, count: int, score: ScoreRows) -> tuple[Example, ...]:
+    """Those that an older run chose, and as many of every other class."""
+    carried = setup.lessons.exemplars if setup.lessons else ()
+    known = {row.label for row in carried}
+    others = [row for row in setup.dataset.train if row.label not in known]
+    return (*carried, *choose_exemplars(others, count, score, setup.config.optimization.seed))
 
 
 def _as_jsonl(examples: tuple[Example, ...]) -> str:

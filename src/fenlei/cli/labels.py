@@ -1,0 +1,75 @@
+"""`fenlei labels`: other labels for a finished run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXAMPLES = (
+    "fenlei labels runs/news",
+    "fenlei labels runs/news --rename 体育=sports --out runs/renamed",
+    "fenlei labels runs/news --merge 财经,股票=经济 --drop 其他 --out runs/fewer",
+)
+
+
+def labels(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run; it stays as it is.")],
+    *,
+    rename: Annotated[list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Give a label another name.")] = None,
+    merge: Annotated[
+        list[str] | None, typer.Option("--merge", metavar="A,B=C", help="Make one label of several: probabilities add.")
+    ] = None,
+    drop: Annotated[
+        list[str] | None, typer.Option("--drop", metavar="LABEL", help="Leave a label out; the others share what it had.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder for the changed run; it must be new or empty.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the labels as JSON.")] = False,
+) -> None:
+    """List a run's labels, or rename, merge and drop some without training.
+
+    Each option may come several times.
+    """
+    from fenlei.artifact import read_manifest
+    from fenlei.cli.display import notes, print_json
+
+    names: tuple[str, ...] = tuple(read_manifest(run)["labels"])
+    told: tuple[str, ...] = ()
+    if rename or merge or drop:
+        if out is None:
+            raise typer.BadParameter("name the folder that the changed run goes to", param_hint="'--out'")
+        from fenlei.training.relabel import relabel
+
+        renamed = _pairs(rename or (), "--rename")
+        made_of = {new: old.split(",") for new, old in _pairs([_turned(one) for one in merge or ()], "--merge").items()}
+        result = relabel(run, out=out, rename=renamed, merge=made_of, drop=[name for one in drop or () for name in one.split(",")])
+        names, told = result.labels, result.notes
+    elif out is not None:
+        raise typer.BadParameter("nothing to change: give --rename, --merge or --drop", param_hint="'--out'")
+    if json:
+        print_json(list(names))
+    else:
+        for name in names:
+            typer.echo(name)
+    for note in told:
+        notes().print(note, markup=False)
+
+
+def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
+    """What stands before and after the equals sign of each word."""
+    found: dict[str, str] = {}
+    for word in words:
+        first, equals, second = word.partition("=")
+        if not equals or first in found:
+            what = f"{first!r} comes twice" if equals else f"expected two sides of an equals sign, found {word!r}"
+            raise typer.BadParameter(what, param_hint=f"'{option}'")
+        found[first] = second
+    return found
+
+
+def _turned(word: str) -> str:
+    """`a,b=c` as `c=a,b`."""
+    old, equals, new = word.partition("=")
+    return f"{new}{equals}{old}"

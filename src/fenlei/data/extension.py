@@ -1,0 +1,136 @@
+"""The rows that a run is extended with: those of its new classes, and replayed ones of the classes it knows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from fenlei.config import DataConfig
+from fenlei.data.examples import Example
+from fenlei.data.readers import read_examples
+from fenlei.data.splits import DEV_RATIO, Dataset, Rows
+from fenlei.data.stratify import halves, set_aside
+from fenlei.errors import DataError
+from fenlei.labels import LabelSet
+
+LEAST_REPLAYED = 20
+"""Rows of each known class that are replayed, where there are so many, however few the new rows are."""
+
+
+def load_extension(config: DataConfig, known: LabelSet, replay: Rows, held_out: Callable[[Example], bool], *, seed: int) -> Dataset:
+    """The rows of `config.data`, all of new classes, and as many of `replay`, all of known ones; the known labels come first.
+
+    held_out: whether a replayed row was kept from training when the run was trained, so that it is dev now too. Without such rows, and
+    without a dev file, dev is set aside from both. DataError where a label stands on the wrong side, or a class has one row.
+    """
+    new = _new_rows(config, known)
+    labels = LabelSet((*known, *dict.fromkeys(str(row.label) for row in new)))
+    _check_known(replay, known, labels)
+    notes = [
+        f"{len(new):,} rows of {len(labels) - len(known)} new classes: {', '.join(labels.names[len(known) :][:8])}",
+        *_alike(labels, known),
+    ]
+    kept_out = tuple(row for row in replay if held_out(row))
+    pool = tuple(row for row in replay if not held_out(row))
+    if config.dev is not None:
+        dev, taught = _dev_file(config, labels), new
+        replayed = _thinned(pool, labels, len(new), seed)
+    else:
+        ratio = DEV_RATIO if config.dev_ratio is None else config.dev_ratio
+        taught, dev_new = _set_aside(new, labels, ratio, seed)
+        replayed = _thinned(pool, labels, len(taught) + (0 if kept_out else len(dev_new)), seed)
+        if kept_out:
+            dev_old = kept_out
+            notes.append(f"{len(kept_out):,} replayed rows were dev rows of the run, and are dev rows again")
+        else:
+            replayed, dev_old = _set_aside(replayed, labels, ratio, seed)
+            notes.append("replayed rows may have trained the run: what it knew before is flattered by them; --dev takes rows that did not")
+        dev = (*dev_old, *dev_new)
+    unseen = [name for name in known if not any(row.label == name for row in replayed)]
+    if unseen:
+        notes.append(f"nothing of {len(unseen)} known classes is replayed, so they may be forgotten: {', '.join(unseen[:8])}")
+    selecting, calibrating = _halves(dev, labels, seed)
+    notes.append(
+        f"train {len(taught):,} new and {len(replayed):,} replayed rows, dev {len(dev):,} ({len(selecting):,} select, "
+        f"{len(calibrating):,} calibrate)"
+    )
+    return Dataset((*taught, *replayed), selecting, calibrating, (), labels, tuple(notes))
+
+
+def read_replay(path: str | Path, config: DataConfig) -> Rows:
+    """The labelled rows of a file; DataError where there are none."""
+    return tuple(read_examples(path, text_column=config.text_column, label_column=config.label_column))
+
+
+def _new_rows(config: DataConfig, known: LabelSet) -> Rows:
+    assert config.data is not None
+    rows = tuple(read_examples(config.data, text_column=config.text_column, label_column=config.label_column, class_names=None))
+    old = [row for row in rows if row.label in known]
+    if len(old) == len(rows):
+        names = ", ".join(repr(name) for name in list(dict.fromkeys(str(row.label) for row in rows))[:8])
+        raise DataError(
+            f"{config.data}: expected rows of a new class, found only classes that the run knows ({names}); train on them instead"
+        )
+    if old:
+        raise DataError(
+            f"{old[0].where}: {old[0].label!r} is a class of the run already, as {len(old):,} of the {len(rows):,} rows are; "
+            "give rows of known classes with --replay, and only those of new classes here"
+        )
+    counts = Counter(row.label for row in rows)
+    lonely = next((row for row in rows if counts[row.label] == 1), None)
+    if lonely is not None:
+        raise DataError(f"{lonely.where}: {lonely.label!r} has this row alone; add rows, or correct the label if it is misspelt")
+    return rows
+
+
+def _check_known(replay: Sequence[Example], known: LabelSet, labels: LabelSet) -> None:
+    strange = next((row for row in replay if row.label not in known), None)
+    if strange is None:
+        return
+    if strange.label in labels:
+        raise DataError(f"{strange.where}: {strange.label!r} is a new class; its rows belong with the new ones, not with those replayed")
+    raise DataError(f"{strange.where}: {known.unknown(str(strange.label))}; correct the row, or leave it out")
+
+
+def _alike(labels: LabelSet, known: LabelSet) -> list[str]:
+    """A note for every new name that may be an old one, misspelt."""
+    near = {name: get_close_matches(name, known.names, n=1, cutoff=0.8) for name in labels if name not in known}
+    return [f"the new class {name!r} is spelt much like {found[0]!r}, which the run knows" for name, found in near.items() if found]
+
+
+def _dev_file(config: DataConfig, labels: LabelSet) -> Rows:
+    assert config.dev is not None
+    rows = tuple(read_examples(config.dev, text_column=config.text_column, label_column=config.label_column))
+    strange = next((row for row in rows if row.label not in labels), None)
+    if strange is not None:
+        raise DataError(f"{strange.where}: {labels.unknown(str(strange.label))}; correct or remove the row")
+    return rows
+
+
+def _set_aside(rows: Rows, labels: LabelSet, ratio: float, seed: int) -> tuple[Rows, Rows]:
+    """Train and dev."""
+    parts = set_aside(labels.ids([str(row.label) for row in rows]), dev_ratio=ratio, test_ratio=0.0, seed=seed)
+    return tuple(rows[at] for at in parts.train), tuple(rows[at] for at in parts.dev)
+
+
+def _halves(dev: Rows, labels: LabelSet, seed: int) -> tuple[Rows, Rows]:
+    if len(dev) < 2:
+        raise DataError(f"expected at least two dev rows, one to select and one to calibrate, found {len(dev)}; add rows, or give --dev")
+    first, second = halves(labels.ids([str(row.label) for row in dev]), seed=seed)
+    return tuple(dev[at] for at in first), tuple(dev[at] for at in second)
+
+
+def _thinned(pool: Rows, labels: LabelSet, most: int, seed: int) -> Rows:
+    """At most `most` rows (but LEAST_REPLAYED of each class), drawn at random, the classes as evenly as they come; in the order given."""
+    places: dict[int, list[int]] = {}
+    for at in np.random.RandomState(seed).permutation(len(pool)).tolist():
+        places.setdefault(labels.id(str(pool[at].label)), []).append(at)
+    share = 0
+    while share < max(map(len, places.values()), default=0) and sum(min(len(one), share + 1) for one in places.values()) <= most:
+        share += 1
+    share = max(share, LEAST_REPLAYED)
+    return tuple(pool[at] for at in sorted(at for one in places.values() for at in one[:share]))

@@ -1,0 +1,74 @@
+"""Training rows that a run keeps, so that it can be extended without the file: chosen by herding.
+
+Rebuffi et al., iCaRL: Incremental Classifier and Representation Learning (2017).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fenlei.artifact import write_text
+from fenlei.data.examples import Example
+from fenlei.errors import ArtifactError
+from fenlei.inference.checksums import EXEMPLARS
+from fenlei.training.promises import ScoreRows
+
+LOOKED_AT = 20
+"""Rows of a class that are looked at for each that is kept: herding has to know what all of them say."""
+
+
+def choose_exemplars(rows: Sequence[Example], count: int, score: ScoreRows, seed: int) -> tuple[Example, ...]:
+    """`count` rows of each class, whose mean state follows the mean state of the class; the classes in order of appearance.
+
+    Encoders tell no state: their logits stand for it.
+    """
+    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    by_class: dict[str, list[Example]] = {str(row.label): [] for row in rows}
+    for at in order:
+        found = by_class[str(rows[at].label)]
+        if len(found) < LOOKED_AT * count:
+            found.append(rows[at])
+    chosen: list[Example] = []
+    for found in by_class.values():
+        said = score(found, True)
+        chosen += [found[at] for at in herd(said.logits if said.pooled is None else said.pooled, count)]
+    return tuple(chosen)
+
+
+def herd(states: np.ndarray, count: int) -> list[int]:
+    """Places of `count` states (rows, width), each such that the mean of those chosen so far is as near to the mean of all as can be."""
+    unit = states / np.maximum(np.linalg.norm(states, axis=1, keepdims=True), 1e-12)
+    mean, total = unit.mean(axis=0), np.zeros(states.shape[1])
+    chosen: list[int] = []
+    for number in range(1, min(count, len(states)) + 1):
+        distance = np.linalg.norm(mean - (total + unit) / number, axis=1)
+        distance[chosen] = np.inf
+        chosen.append(int(distance.argmin()))
+        total += unit[chosen[-1]]
+    return chosen
+
+
+def save_exemplars(run: Path, rows: Sequence[Example]) -> None:
+    """Writes text, label and place of each row."""
+    told = ({"text": row.text, "label": row.label, "where": row.where} for row in rows)
+    write_text(run / EXEMPLARS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told))
+
+
+def load_exemplars(run: Path) -> tuple[Example, ...]:
+    """The rows that a run keeps, from where they once came; none where it was not asked to keep any. ArtifactError for a damaged file."""
+    path = run / EXEMPLARS
+    if not path.exists():
+        return ()
+    rows = []
+    try:
+        for line in filter(None, path.read_text(encoding="utf-8").split("\n")):  # not splitlines: texts hold other line ends
+            one = json.loads(line)
+            source, _, number = one["where"].rpartition(":")
+            rows.append(Example(one["text"], one["label"], source, int(number)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{path}: cannot be read ({error}); restore the file, or give --replay") from error
+    return tuple(rows)

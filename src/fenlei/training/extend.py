@@ -1,0 +1,245 @@
+"""New classes for a finished run, without starting over.
+
+The run's weights are gone on with, its head grown by rows; what is learned are the new classes' rows, a replay of known ones, and what the
+run said of both before (Li and Hoiem 2016, Learning without Forgetting; Rebuffi et al. 2017, iCaRL).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fenlei.artifact import MANIFEST, fingerprint, read_json, read_manifest, write_text
+from fenlei.config import RunConfig
+from fenlei.data.examples import Example
+from fenlei.data.extension import load_extension, read_replay
+from fenlei.data.labelling import Labelling
+from fenlei.data.splits import Rows
+from fenlei.errors import ConfigError, DataError
+from fenlei.inference.loading import load_run
+from fenlei.inference.scoring import Scores, score
+from fenlei.inference.trust import load_trust
+from fenlei.labels import LabelSet
+from fenlei.models.head import HeadMethod
+from fenlei.text.asking import QuestionEncoder
+from fenlei.text.prompts import EncodedTexts
+from fenlei.training.exemplars import load_exemplars
+from fenlei.training.extension_report import Cost, Extension, card_section, compared
+from fenlei.training.fit import run_training
+from fenlei.training.growth import settle_new_rows, take_over
+from fenlei.training.lessons import Lessons, Taught, taught_loss
+from fenlei.training.objectives import choose_loss
+from fenlei.training.progress import Progress
+from fenlei.training.ranks import is_first
+from fenlei.training.setup import Setup, prepare
+
+REPORT = "extension.json"
+ENOUGH_STEPS, LARGEST_BATCH, LEAST_BATCH, MOST_EPOCHS = 100, 32, 8, 10
+"""One pass over the rows in this many optimiser steps or more is enough for weights that have learned the task already."""
+ANEW = ("learning_rate", "batch_size", "epochs", "max_steps", "early_stopping_patience")
+"""Options of the run that were right for learning from nothing."""
+
+
+def extend(
+    run: str | Path,
+    new_data: str | Path,
+    *,
+    out: str | Path,
+    replay: str | Path | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    announce: Callable[[str], None] | None = None,
+    **options: Any,
+) -> Extension:
+    """A run over the labels of `run` and those of `new_data`, in `out`; `run` stays as it is.
+
+    `replay`: labelled rows of known classes, of which as many are taken as there are new rows; else the exemplars that the run keeps.
+    `options` are those of fenlei.config by name, beside what the run was trained with. The report is `extension.json` in the new folder,
+    and in its README.md. DataError where new rows are of known classes or replayed ones of others, and where there is nothing to replay;
+    ConfigError for runs whose head cannot grow; else the errors of `train`.
+    """
+    folder = Path(run)
+    manifest = read_manifest(folder)
+    _refuse_what_cannot_grow(folder, manifest)
+    config = _extended_config(folder, new_data, options)
+    known = LabelSet(tuple(manifest["labels"]))
+    rows = _replayed(folder, replay, config, known)
+    started: list[_Start] = []
+
+    def build(given: RunConfig) -> Setup:
+        setup, start = _build(folder, manifest, given, rows, known)
+        started.append(start)
+        return setup
+
+    training = run_training(config, out, build, resume=resume, progress=progress, announce=announce)
+    start = started[0]
+    trust = load_trust(training.out, read_manifest(training.out))
+    result = compared(
+        training, known, start.before, trust, replace(start.cost, seconds=start.cost.seconds + _learning_seconds(training.out))
+    )
+    if is_first():
+        write_text(training.out / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
+        card = training.out / "README.md"
+        write_text(card, card.read_text(encoding="utf-8") + card_section(result))
+    return result
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What was known before the first step."""
+
+    before: dict[str, np.ndarray]
+    """By part of dev: ids that the run answered, int64 (rows,)."""
+    cost: Cost
+    """Its seconds are those in which the run was asked."""
+
+
+def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any]) -> None:
+    if manifest["head"] == "custom":
+        raise ConfigError(f"{run}: a head of your own knows its number of labels alone; train again with a larger one")
+    if manifest.get("merged"):
+        raise ConfigError(
+            f"{run}: its labels were merged, each now a sum of outputs; train again on rows that have the labels as they are now"
+        )
+    if manifest.get("problem_type") == "multi_label_classification":
+        raise ConfigError(
+            f"{run}: gives several labels a text; rows of new classes say nothing of its old ones, so train again on all rows"
+        )
+
+
+def _extended_config(run: Path, new_data: str | Path, options: dict[str, Any]) -> RunConfig:
+    before = RunConfig.from_yaml(run / "config.yaml").to_options()
+    usual = RunConfig().to_options()
+    anew = {key: usual[key] for key in ANEW}
+    files = dict.fromkeys(("class_file", "dev", "dev_ratio", "test", "test_ratio"))
+    given = {key: value for key, value in options.items() if value is not None}
+    return RunConfig.from_options({**before, **anew, **files, "data": str(new_data), **given})
+
+
+def _replayed(run: Path, replay: str | Path | None, config: RunConfig, known: LabelSet) -> Rows:
+    if replay is not None:
+        return read_replay(replay, config.data)
+    kept = load_exemplars(run)
+    if not kept:
+        raise DataError(
+            f"{run}: keeps no rows of its {len(known)} classes, which it would forget over new ones; give labelled rows of them with "
+            "--replay, such as the file it was trained on (a run trained with --store-exemplars needs none)"
+        )
+    return kept
+
+
+def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows, known: LabelSet) -> tuple[Setup, _Start]:
+    """The grown network, ready to go on learning, and what the run said before."""
+    dataset = load_extension(config.data, known, replay, _held_out(run, manifest), seed=config.optimization.seed)
+    new = sum(row.label not in known for row in dataset.train)
+    dataset = replace(dataset, labelling=Labelling.from_json(manifest))
+    setup = prepare(_with_few_steps(config, len(dataset.train)), dataset=dataset)
+    loaded = load_run(run, device="cpu", fold=True)  # in float32, the adapters apart
+    grown = take_over(setup.method, loaded.method, len(known), len(setup.dataset.labels))
+    del loaded
+    began = time.monotonic()
+    said = _ask(setup, known, setup.dataset.train, setup.train)
+    before = {
+        name: _ask(setup, known, rows).logits.argmax(axis=1)
+        for name, rows in (("selecting", setup.dataset.selecting), ("calibrating", setup.dataset.calibrating))
+    }
+    if grown and said.pooled is not None and isinstance(setup.method, HeadMethod):
+        settle_new_rows(setup.method, grown, said.pooled, setup.label_ids, len(known))
+    cost = _cost(run, manifest, setup, new, time.monotonic() - began)
+    label_ids, alone = torch.from_numpy(setup.label_ids), choose_loss(setup.config, setup.class_counts)
+    by_answer = setup.config.model.objective == "tokens"  # whose loss sees the right label alone
+    carried = load_exemplars(run) if config.data.store_exemplars is not None else ()
+    origin = {
+        "extended_from": {
+            "run": str(run),
+            "manifest": fingerprint(run / MANIFEST),
+            "known_labels": len(known),
+            "all_rows": cost.retraining_rows,
+            "all_epochs": cost.retraining_epochs,
+        }
+    }
+    lessons = Lessons(
+        label_ids if by_answer else Taught(label_ids, torch.from_numpy(said.logits)),
+        alone if by_answer else taught_loss(alone),
+        exemplars=carried,
+        origin=origin,
+    )
+    return replace(setup, lessons=lessons), _Start(before, cost)
+
+
+def _held_out(run: Path, manifest: dict[str, Any]) -> Callable[[Example], bool]:
+    """Whether a row of a file was a dev row of the run: by line, in a file with the content that the run's had."""
+    lines: dict[str, set[int]] = {}
+    for part in ("selecting", "calibrating"):
+        for source, ranges in manifest["data"][part].items():
+            content = manifest["data"]["files"].get(source)
+            if content is not None:
+                lines.setdefault(content, set()).update(_lines(ranges))
+    contents: dict[str, str] = {}
+
+    def kept_out(row: Example) -> bool:
+        if row.source not in contents:
+            contents[row.source] = fingerprint(Path(row.source)) if Path(row.source).is_file() else ""
+        return row.line in lines.get(contents[row.source], ())
+
+    return kept_out
+
+
+def _lines(ranges: str) -> set[int]:
+    """`1-3,7` as numbers."""
+    pairs = [part.partition("-") for part in ranges.split(",") if part]
+    return {line for first, _, last in pairs for line in range(int(first), int(last or first) + 1)}
+
+
+def _with_few_steps(config: RunConfig, rows: int) -> RunConfig:
+    """One pass over many rows; smaller steps, then more passes, over few."""
+    options = config.optimization
+    if config.model.tuning in ("frozen", "none") or options.max_steps is not None:
+        return config
+    size = options.batch_size or LARGEST_BATCH
+    while options.batch_size is None and size > LEAST_BATCH and rows / size < ENOUGH_STEPS:
+        size //= 2
+    epochs = options.epochs or min(MOST_EPOCHS, max(1, math.ceil(ENOUGH_STEPS * size / rows)))
+    return config.replace(batch_size=size, epochs=float(epochs))
+
+
+def _ask(setup: Setup, known: LabelSet, rows: Sequence[Example], encoded: EncodedTexts | None = None) -> Scores:
+    """What the run says of rows, over the labels it knows: the new rows of its head play no part."""
+    setup.method.eval()
+    if isinstance(setup.encoder, QuestionEncoder):
+        asked = setup.encoder.with_labels(known).encode([row.text for row in rows])
+        return score(setup.method, asked, len(known), autocast=_autocast(setup))
+    asked = setup.encoder.encode([row.text for row in rows]) if encoded is None else encoded
+    said = score(setup.method, asked, len(setup.dataset.labels), autocast=_autocast(setup), keep_states=True)
+    return replace(said, logits=np.ascontiguousarray(said.logits[:, : len(known)]))
+
+
+def _autocast(setup: Setup) -> torch.dtype | None:
+    return setup.autocast if setup.precision.weights != torch.float32 else None
+
+
+def _cost(run: Path, manifest: dict[str, Any], setup: Setup, new: int, seconds: float) -> Cost:
+    """What is learned here, and what training on all rows would be."""
+    earlier = manifest.get("extended_from")
+    rows = earlier["all_rows"] if earlier else manifest["data"]["rows"]["train"]
+    options = RunConfig.from_yaml(run / "config.yaml").optimization
+    passes = options.epochs or 1.0
+    if options.max_steps is not None and options.batch_size is not None:
+        passes = options.max_steps * options.batch_size / rows
+    epochs = earlier["all_epochs"] if earlier else passes
+    trained = 0.0 if setup.config.model.tuning == "none" else setup.steps * setup.batch_size / len(setup.train)
+    return Cost(new, len(setup.train) - new, trained, seconds, rows + new, epochs)
+
+
+def _learning_seconds(out: Path) -> float:
+    """Of the training loop, as its history has it."""
+    history = read_json(out / "metrics.json")["history"]
+    return float(next((entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry), 0.0))

@@ -1,0 +1,250 @@
+"""Other labels for a finished run, without training: renamed, merged, dropped; for a run that generates, also added.
+
+Of a run with a head, probabilities change as they must and no further: those of merged labels add, those that are left when others are
+dropped keep their proportions. A run that generates reads its labels: it is given the new list, and has to be measured again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from fenlei.artifact import MANIFEST, check_new, fingerprint, read_json, read_manifest, whole_folder, write_manifest, write_text
+from fenlei.config import RunConfig
+from fenlei.errors import ArtifactError, ConfigError, DataError
+from fenlei.evaluation.calibration import Calibration
+from fenlei.evaluation.metrics import compute_metrics
+from fenlei.evaluation.novelty import energy
+from fenlei.inference.checksums import checksums
+from fenlei.inference.trust import NOVELTY, DevScores, NoveltyRule, load_scores, load_trust, save_novelty, save_scores
+from fenlei.labels import LabelNote, LabelSet
+from fenlei.models.backbone import output_weights
+from fenlei.models.merging import Merging, added
+from fenlei.training.exemplars import load_exemplars, save_exemplars
+from fenlei.training.label_plan import LabelPlan, plan_labels
+from fenlei.training.model_card import model_card
+
+MLP_OUTPUTS = frozenset(("score.out.weight", "score.out.bias"))
+GENERATED = ("this run reads its labels, so it answers anew: measure it with `fenlei evaluate`",)
+
+
+@dataclass(frozen=True)
+class Relabelled:
+    """A run with other labels."""
+
+    out: Path
+    labels: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def relabel(
+    run: str | Path,
+    *,
+    out: str | Path,
+    rename: Mapping[str, str] | None = None,
+    merge: Mapping[str, Sequence[str]] | None = None,
+    drop: Sequence[str] = (),
+) -> Relabelled:
+    """Writes the run `out`; `run` stays as it is. `rename`: old name to new; `merge`: new name to the old ones that it is made of.
+
+    ConfigError for labels that the run does not have or that clash, for runs with several labels a text, and where a head of the user's own
+    would lose rows; ArtifactError where `out` is taken or the run incomplete.
+    """
+    folder, target = Path(run), Path(out)
+    manifest = read_manifest(folder)
+    known = LabelSet(tuple(manifest["labels"]))
+    plan = plan_labels(known, rename or {}, merge or {}, drop)
+    check_new(target)
+    _refuse_several_labels(folder, manifest)
+    asked = {"rename": dict(rename or {}), "merge": {name: list(part) for name, part in (merge or {}).items()}, "drop": list(drop)}
+    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), **asked}}
+    with whole_folder(target) as new:
+        _copy(folder, new, "model", "config.yaml", *(("baseline",) if plan.only_names else ()))
+        if manifest["method"] == "generate":
+            changed, notes = _generating(manifest, known, plan), list(GENERATED)
+        else:
+            changed, notes = _with_head(folder, new, {**manifest, **origin}, plan)
+        kept = [dataclasses.replace(row, label=plan.names[at]) for row, at in _kept_exemplars(folder, known, plan)]
+        if kept:
+            save_exemplars(new, kept)
+        write_manifest(new, {**manifest, **changed, **origin, "labels": list(plan.names), "files": checksums(new)})
+    return Relabelled(target, plan.names, tuple(notes))
+
+
+def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | Path) -> Relabelled:
+    """A generate run over its labels and further ones, with what is known of them, in `out`; nothing is trained.
+
+    ConfigError for a run with a head, which has to learn new labels, and for labels that the run has.
+    """
+    folder, target = Path(run), Path(out)
+    manifest = read_manifest(folder)
+    known = LabelSet(tuple(manifest["labels"]))
+    if manifest["method"] != "generate":
+        raise ConfigError(f"{run}: answers with a head, which learns labels from rows; give a file of labelled rows of the new classes")
+    _refuse_several_labels(folder, manifest)
+    there = next((name for name in labels if name in known), None)
+    if there is not None:
+        raise ConfigError(f"{there!r} is a label of the run already; give new ones alone")
+    check_new(target)
+    names = (*known, *labels)
+    plan = LabelPlan(names, tuple((at,) for at in range(len(names))))
+    changed = _generating({**manifest, "labels": list(names)}, LabelSet(names), plan)
+    told = {name: {"description": note.description, "aliases": list(note.aliases)} for name, note in labels.items()}
+    changed["instruction"]["notes"] |= {name: note for name, note in told.items() if note["description"] or note["aliases"]}
+    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), "added": list(labels)}}
+    with whole_folder(target) as new:
+        _copy(folder, new, "model", "config.yaml")
+        write_manifest(new, {**manifest, **changed, **origin, "labels": list(names), "files": checksums(new)})
+    return Relabelled(target, names, GENERATED)
+
+
+def _refuse_several_labels(run: Path, manifest: dict[str, Any]) -> None:
+    if manifest.get("problem_type") == "multi_label_classification":
+        raise ConfigError(f"{run}: gives several labels a text, whose thresholds belong to its labels as they are; train again with others")
+
+
+def _copy(run: Path, new: Path, *names: str) -> None:
+    for name in names:
+        if (run / name).is_dir():
+            shutil.copytree(run / name, new / name)
+        elif (run / name).exists():
+            shutil.copy2(run / name, new / name)
+
+
+def _kept_exemplars(run: Path, known: LabelSet, plan: LabelPlan) -> list[tuple[Any, int]]:
+    places = [(row, plan.new_id(known.id(str(row.label)))) for row in load_exemplars(run)]
+    return [(row, at) for row, at in places if at is not None]
+
+
+def _generating(manifest: dict[str, Any], known: LabelSet, plan: LabelPlan) -> dict[str, Any]:
+    """What changes in the manifest of a run that generates: what was fitted on its label set does not hold for another."""
+    named = {name: plan.new_id(at) for at, name in enumerate(known)}
+    instruction = dict(manifest["instruction"])
+    shown = next((label for _, label in instruction["examples"] if named[label] is None), None)
+    if shown is not None:
+        raise ConfigError(f"drop: an example of {shown!r} stands in the run's prompt; train again without it")
+    instruction["examples"] = [[text, plan.names[named[label] or 0]] for text, label in instruction["examples"]]
+    alone = {at: part[0] for at, part in enumerate(plan.parts) if len(part) == 1}
+    notes = instruction["notes"]
+    instruction["notes"] = {plan.names[at]: notes[known.name(old)] for at, old in alone.items() if known.name(old) in notes}
+    fitted = dict.fromkeys(("vector_scaling", "abstention", "prediction_sets", "novelty"))
+    return {"instruction": instruction, "calibrated": False, "temperature": 1.0, **fitted}
+
+
+def _with_head(run: Path, new: Path, manifest: dict[str, Any], plan: LabelPlan) -> tuple[dict[str, Any], list[str]]:
+    """What changes in the manifest of a run with a head; its files are changed in `new`."""
+    calibration = Calibration.from_json(manifest)
+    before = _outputs(manifest, calibration)
+    outputs = [tuple(sorted(one for label in part for one in before.outputs[label])) for part in plan.parts]
+    kept = sorted(one for label in outputs for one in label)
+    if len(kept) < len(before.names):
+        _keep_rows(new / "model", manifest, kept, len(before.names))
+    names = tuple(before.names[one] for one in kept)
+    merged = manifest.get("merged") is not None or any(len(part) > 1 for part in plan.parts)
+    changed: dict[str, Any] = {"labels": list(plan.names), "abstention": None, "prediction_sets": None, "merged": None}
+    if merged:
+        places = tuple(tuple(kept.index(one) for one in label) for label in outputs)
+        made = Merging(names, places, *(tuple(values[one] for one in kept) for values in (before.scale, before.bias)))
+        changed |= {"merged": made.to_json(), **Calibration().to_json()}
+    else:
+        names = plan.names
+        changed |= _sliced(calibration, kept).to_json()
+    _name_outputs(new / "model" / "config.json", names)
+    return _with_promises(run, new, {**manifest, **changed}, changed, plan, calibration if merged else None)
+
+
+def _outputs(manifest: dict[str, Any], calibration: Calibration) -> Merging:
+    """The run's outputs, calibrated, each a label of its own where nothing has been merged yet."""
+    if manifest.get("merged"):
+        return Merging.from_json(manifest["merged"])
+    count = len(manifest["labels"])
+    alone = tuple((at,) for at in range(count))
+    scale, bias = calibration.scale or (1 / calibration.temperature,) * count, calibration.bias or (0.0,) * count
+    return Merging(tuple(manifest["labels"]), alone, scale, bias)
+
+
+def _sliced(calibration: Calibration, kept: Sequence[int]) -> Calibration:
+    if calibration.scale is None or calibration.bias is None:
+        return calibration
+    return Calibration(calibration.temperature, tuple(calibration.scale[at] for at in kept), tuple(calibration.bias[at] for at in kept))
+
+
+def _keep_rows(model: Path, manifest: dict[str, Any], kept: Sequence[int], count: int) -> None:
+    """Removes the other rows from the last layer of the head, in the file where it lies."""
+    if manifest["head"] == "custom":
+        raise ConfigError("drop: a head of your own has rows that only its module knows; train again without the label")
+    outputs = MLP_OUTPUTS if manifest["head"] == "mlp" else output_weights(model)
+    found = 0
+    for path in sorted(model.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as stored:
+            keys = {key for key in stored.keys() if any(key == name or key.endswith(f".{name}") for name in outputs)}
+            if not keys:
+                continue
+            weights, metadata = {key: stored.get_tensor(key) for key in stored.keys()}, stored.metadata()
+        if any(len(weights[key]) != count for key in keys):
+            raise ArtifactError(f"{path}: its head has not the {count} labels of the run; restore the folder, or train again")
+        weights |= {key: weights[key][list(kept)].contiguous() for key in keys}
+        save_file(weights, path, metadata=metadata)
+        found += len(keys)
+    if not found:
+        raise ArtifactError(f"{model}: no file holds the last layer of the head; restore the folder, or train again")
+
+
+def _name_outputs(config: Path, names: Sequence[str]) -> None:
+    told = read_json(config)
+    told["id2label"] = {str(at): name for at, name in enumerate(names)}
+    told["label2id"] = {name: at for at, name in enumerate(names)}
+    write_text(config, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+
+
+def _with_promises(
+    run: Path, new: Path, manifest: dict[str, Any], changed: dict[str, Any], plan: LabelPlan, folded: Calibration | None
+) -> tuple[dict[str, Any], list[str]]:
+    """The same with threshold, sets and novelty fitted anew on the dev scores that the run keeps, and its figures."""
+    notes = []
+    dev = {part: _rescored(scores, plan, folded) for part, scores in load_scores(run).items()}
+    save_scores(new, dev)
+    if manifest["novelty"] == "energy":
+        save_novelty(new, NoveltyRule("energy", np.sort(energy(dev["calibrating"].logits))))
+    elif manifest["novelty"] is not None:
+        _copy(run, new, NOVELTY)
+    asked = RunConfig.from_yaml(new / "config.yaml").trust
+    try:
+        trust = load_trust(new, manifest, asked)
+    except DataError as error:
+        notes.append(f"the run gives every answer: {error}")
+        trust = load_trust(new, manifest)
+    changed = {**changed, **trust.to_json()}
+    selecting = dev["selecting"]
+    metrics = compute_metrics(
+        selecting.label_ids, trust.calibration.probabilities(selecting.logits), LabelSet(plan.names), uncertainty=True
+    )
+    history = read_json(run / "metrics.json").get("history", []) if (run / "metrics.json").exists() else []
+    figures = {"selecting": metrics.to_json(), "baseline": None, "history": history}
+    write_text(new / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    write_text(new / "README.md", model_card({**manifest, **changed}, metrics, None))
+    if (run / "baseline").is_dir() and not plan.only_names:
+        notes.append("the TF-IDF baseline knew the labels as they were, and is left out")
+    return changed, notes
+
+
+def _rescored(dev: DevScores, plan: LabelPlan, folded: Calibration | None) -> DevScores:
+    """Dev scores over the labels to be, without the rows of those dropped; `folded` goes before where labels are merged."""
+    places = [plan.new_id(at) for at in range(dev.logits.shape[1])]
+    kept = np.array([places[label] is not None for label in dev.label_ids.tolist()], dtype=bool)
+    label_ids = np.array([places[label] for label in dev.label_ids[kept].tolist()], dtype=np.int64)
+    logits = dev.logits[kept]
+    if folded is None:
+        return DevScores(np.ascontiguousarray(logits[:, [part[0] for part in plan.parts]]), label_ids)
+    joined = added(torch.from_numpy(folded.apply(logits)), plan.parts).numpy()
+    return DevScores(joined.astype(np.float32), label_ids)

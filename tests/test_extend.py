@@ -1,0 +1,297 @@
+"""New classes for a finished run: what is kept, what grows, what is said of the old ones, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fenlei import Classifier, train
+from fenlei.artifact import read_manifest, write_manifest
+from fenlei.cli.main import main
+from fenlei.config import DataConfig, RunConfig
+from fenlei.data.examples import Example
+from fenlei.data.extension import LEAST_REPLAYED, load_extension
+from fenlei.errors import ConfigError, DataError
+from fenlei.evaluation.change import recall_changes
+from fenlei.inference.loading import load_run
+from fenlei.inference.scoring import score
+from fenlei.labels import LabelSet
+from fenlei.training.exemplars import herd, load_exemplars
+from fenlei.training.extend import REPORT, extend
+from fenlei.training.growth import settle_new_rows, take_over
+from fenlei.training.setup import prepare
+
+NEW = "天气"
+QUICK: dict[str, Any] = {"device": "cpu", "baseline": False}
+TEXTS = ["国足热身赛两球取胜", "央行下调利率", "今天晴转多云气温回升"]
+
+
+def weather(count: int = 20) -> list[dict[str, str]]:
+    places, skies = ("北方", "华南", "山区", "沿海", "高原"), ("晴转多云", "有小雨", "气温骤降", "大风降温")
+    return [{"text": f"{place}{sky}，气象台发布预报", "label": NEW} for place in places for sky in skies][:count]
+
+
+def write(path: Path, rows: Sequence[dict[str, str]]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def old(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA run that has learned the toy rows, which keeps exemplars, its data beside it."""
+    folder = tmp_path_factory.mktemp("old")
+    data = folder / "toy_news.jsonl"
+    data.write_bytes((Path(__file__).parent / "data" / "toy_news.jsonl").read_bytes())
+    options = {"tuning": "lora", "lora_rank": 4, "learning_rate": 0.02, "batch_size": 16, "max_steps": 60, "dev_ratio": 0.3}
+    train(data, model=str(tiny_qwen), out=folder / "run", store_exemplars=5, **options, **QUICK)
+    write(folder / "new.jsonl", weather())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extended(old: Path) -> Any:
+    options = {"learning_rate": 1e-4, "max_steps": 10, "batch_size": 16}
+    return extend(old / "run", old / "new.jsonl", replay=old / "toy_news.jsonl", out=old / "extended", **options, **QUICK)
+
+
+def test_the_new_class_is_learned_and_the_old_ones_are_kept(old: Path, extended: Any) -> None:
+    manifest = read_manifest(old / "extended")
+    assert manifest["labels"] == [*read_manifest(old / "run")["labels"], NEW]
+    classifier = Classifier.load(old / "extended", device="cpu")
+    assert np.mean([one.label == NEW for one in classifier.predict([row["text"] for row in weather()])]) > 0.6
+    before, after = extended.changes[0].before, extended.changes[0].after
+    assert before > 0.5
+    assert after > before - 0.3
+
+
+def test_the_run_it_comes_from_is_left_alone(old: Path, extended: Any) -> None:
+    manifest = read_manifest(old / "run")
+    Classifier.load(old / "run", device="cpu", verify=True)
+    assert NEW not in manifest["labels"]
+
+
+def test_rows_that_were_dev_stay_dev(old: Path, extended: Any) -> None:
+    """The data file is the replay: what the run kept from training stays out of it, and the report stands on it."""
+    before, after = read_manifest(old / "run")["data"], read_manifest(old / "extended")["data"]
+    source = str(old / "toy_news.jsonl")
+
+    def lines(told: dict[str, Any]) -> set[int]:
+        ranges = [pair for part in ("selecting", "calibrating") for pair in told[part][source].split(",")]
+        return {line for pair in ranges for line in range(int(pair.split("-")[0]), int(pair.split("-")[-1]) + 1)}
+
+    assert lines(before) == lines(after)
+    assert extended.changes[0].rows == len(lines(before))
+
+
+def test_the_report_counts_what_it_says(old: Path, extended: Any) -> None:
+    """Before and after, taken anew from both folders."""
+    told = json.loads((old / "extended" / REPORT).read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (old / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
+    data = read_manifest(old / "run")["data"]
+    ranges = [pair for part in ("selecting", "calibrating") for pair in data[part][str(old / "toy_news.jsonl")].split(",")]
+    held = [rows[line - 1] for pair in ranges for line in range(int(pair.split("-")[0]), int(pair.split("-")[-1]) + 1)]
+    for folder, key in (("run", "before"), ("extended", "after")):
+        answers = Classifier.load(old / folder, device="cpu").predict([row["text"] for row in held])
+        right = np.mean([one.label == row["label"] for one, row in zip(answers, held, strict=True)])
+        assert told["known_classes"][0][key] == pytest.approx(right)
+    for one in told["known_classes"]:
+        assert one["interval"][0] <= one["change"] <= one["interval"][1]
+    assert told["new_classes"][0]["name"] == NEW
+    assert told["cost"]["new_rows"] + told["cost"]["replayed_rows"] == read_manifest(old / "extended")["data"]["rows"]["train"]
+    assert 0 < told["cost"]["share_of_retraining"]
+    assert "## Extended" in (old / "extended" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("tiny_qwen", {"tuning": "full"}),
+        ("tiny_qwen", {"tuning": "lora", "lora_rank": 2}),
+        ("tiny_qwen", {"tuning": "frozen", "head": "mlp"}),
+        ("tiny_bert", {"tuning": "lora"}),
+    ],
+)
+def test_the_network_grows_and_keeps_every_weight(
+    model: str, options: dict[str, Any], toy_file: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Before it learns, the grown network gives the old labels the logits that the run gives them."""
+    base: Path = request.getfixturevalue(model)
+    train(toy_file, model=str(base), out=tmp_path / "run", max_steps=3, learning_rate=0.01, **options, **QUICK)
+    run = load_run(tmp_path / "run", device="cpu", fold=True)
+    rows = write(tmp_path / "all.jsonl", [*(json.loads(line) for line in toy_file.read_text(encoding="utf-8").splitlines()), *weather()])
+
+    setup = prepare(RunConfig().replace(data=str(rows), model=str(base), device="cpu", **options))
+    assert setup.dataset.labels.names[:3] == run.labels.names
+    grown = take_over(setup.method, run.method, 3, 4)
+    assert all("score" in name or "classifier" in name for name in grown)
+    assert grown
+    setup.method.eval()
+    ours, theirs = (score(one, run.encoder.encode(TEXTS), n).logits for one, n in ((setup.method, 4), (run.method, 3)))  # type: ignore[arg-type]
+    np.testing.assert_allclose(ours[:, :3], theirs, atol=1e-6)
+
+
+def test_new_rows_settle_and_nothing_else_moves(old: Path, tiny_qwen: Path) -> None:
+
+    rows = [json.loads(line) for line in (old / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
+    both = write(old / "both.jsonl", [*rows, *weather()])
+    config = RunConfig().replace(data=str(both), model=str(tiny_qwen), device="cpu", tuning="lora", lora_rank=4)
+    setup = prepare(config)
+    grown = take_over(setup.method, load_run(old / "run", device="cpu", fold=True).method, 3, 4)
+    before = {name: weight.clone() for name, weight in setup.method.state_dict().items()}
+    states = torch.randn(40, 32)
+    states[:20] += 3.0
+    ids = np.repeat([3, 0], 20)
+    settle_new_rows(setup.method, grown, states.numpy(), ids, 3)  # type: ignore[arg-type]
+    for name, weight in setup.method.state_dict().items():
+        kept = weight[:3] if name in grown else weight
+        assert torch.equal(kept, before[name][: len(kept)] if name in grown else before[name]), name
+    with torch.inference_mode():
+        assert (setup.method.classify(states).argmax(1)[:20] == 3).all()  # type: ignore[union-attr, operator]
+    assert all(weight.grad is None for weight in setup.method.parameters())
+
+
+def test_three_times_in_a_row_from_exemplars_alone(old: Path, tmp_path: Path) -> None:
+    """No file of the old rows; what the run keeps is carried on, and grows."""
+    run, names = old / "run", ["天气", "交通", "饮食"]
+    for number, name in enumerate(names):
+        rows = [{"text": f"{row['text'][:-4]}{name}{at}", "label": name} for at, row in enumerate(weather(12))]
+        out = tmp_path / f"run{number}"
+        result = extend(run, write(tmp_path / f"{number}.jsonl", rows), out=out, max_steps=2, **QUICK)
+        kept = Counter(row.label for row in load_exemplars(out))
+        assert kept == dict.fromkeys([*read_manifest(old / "run")["labels"], *names[: number + 1]], 5)
+        assert {row.where for row in load_exemplars(run)} <= {row.where for row in load_exemplars(out)}
+        first = read_manifest(old / "run")["data"]["rows"]["train"]
+        assert result.cost.retraining_rows > first + 6 * number
+        run = out
+    assert read_manifest(run)["labels"][3:] == names
+    assert all((old / "toy_news.jsonl").samefile(row.source) for row in load_exemplars(run)[:15])
+    Classifier.load(run, device="cpu", verify=True)
+
+
+def test_herding_follows_the_mean() -> None:
+    states = np.random.default_rng(0).normal(size=(200, 8)) + 2.0
+    unit = states / np.linalg.norm(states, axis=1, keepdims=True)
+    chosen = herd(states, 12)
+    assert len(set(chosen)) == 12
+    apart = np.linalg.norm(unit[chosen].mean(0) - unit.mean(0))
+    drawn = [np.linalg.norm(unit[np.random.default_rng(seed).permutation(200)[:12]].mean(0) - unit.mean(0)) for seed in range(50)]
+    assert apart < min(drawn)
+    assert herd(states, 12)[:5] == herd(states, 5)  # any beginning is the best of its length
+    assert sorted(herd(states[:4], 9)) == [0, 1, 2, 3]
+
+
+def test_nothing_is_kept_unasked(toy_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", max_steps=1, **QUICK)
+    assert not (tmp_path / "run" / "exemplars.jsonl").exists()
+    with pytest.raises(DataError, match=r"keeps no rows of its 3 classes.*--replay"):
+        extend(tmp_path / "run", write(tmp_path / "new.jsonl", weather()), out=tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def rows_of(label: str, count: int, source: str) -> tuple[Example, ...]:
+    return tuple(Example(f"{label}{at}", label, source, at + 1) for at in range(count))
+
+
+@pytest.fixture
+def extension(tmp_path: Path) -> Callable[..., Any]:
+    def load(new: int, replay: tuple[Example, ...], **options: Any) -> Any:
+        rows = [{"text": f"新{at}", "label": "新"} for at in range(new)]
+        config = DataConfig(data=str(write(tmp_path / "new.jsonl", rows)), **options)
+        held = options.pop("held", lambda row: False)
+        return load_extension(config, LabelSet(("a", "b")), replay, held, seed=0)
+
+    return load
+
+
+def test_as_many_rows_are_replayed_as_are_new(extension: Callable[..., Any]) -> None:
+    found = extension(100, (*rows_of("a", 500, "x"), *rows_of("b", 30, "x")))
+    counts = Counter(row.label for part in (found.train, found.selecting, found.calibrating) for row in part)
+    assert counts == {"新": 100, "a": 70, "b": 30}
+    assert {row.label for row in found.selecting} == {row.label for row in found.calibrating} == {"a", "b", "新"}
+    few = extension(4, rows_of("a", 500, "x"))
+    assert Counter(row.label for part in (few.train, few.selecting, few.calibrating) for row in part)["a"] == LEAST_REPLAYED
+    assert any("known classes is replayed" in note for note in few.notes)
+
+
+@pytest.mark.parametrize(
+    ("new", "replay", "message"),
+    [
+        (
+            [("x", "体育"), ("y", "体育")],
+            None,
+            r"new\.jsonl: expected rows of a new class, found only classes that the run knows \('体育'\)",
+        ),
+        (
+            [("x", NEW), ("y", NEW), ("z", "体育")],
+            None,
+            r"new\.jsonl:3: '体育' is a class of the run already, as 1 of the 3 rows are; .*--replay",
+        ),
+        ([("x", NEW)], None, r"new\.jsonl:1: '天气' has this row alone"),
+        ([("x", NEW), ("y", NEW)], [("x", NEW)], r"replay\.jsonl:1: '天气' is a new class; its rows belong with the new ones"),
+        ([("x", NEW), ("y", NEW)], [("x", "体肓")], r"replay\.jsonl:1: label '体肓' is not one of '体育'"),
+    ],
+)
+def test_rows_on_the_wrong_side_are_named(
+    new: list[tuple[str, str]], replay: list[tuple[str, str]] | None, message: str, old: Path, tmp_path: Path
+) -> None:
+    def as_file(name: str, rows: list[tuple[str, str]]) -> Path:
+        return write(tmp_path / name, [{"text": text, "label": label} for text, label in rows])
+
+    given = old / "toy_news.jsonl" if replay is None else as_file("replay.jsonl", replay)
+    with pytest.raises(DataError, match=message):
+        extend(old / "run", as_file("new.jsonl", new), replay=given, out=tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_much_like_a_known_one_is_told(tmp_path: Path) -> None:
+    config = DataConfig(data=str(write(tmp_path / "new.jsonl", [{"text": "x", "label": "Sport"}] * 8)))
+    found = load_extension(config, LabelSet(("Sports", "b")), rows_of("b", 30, "x"), lambda row: False, seed=0)
+    assert any("'Sport' is spelt much like 'Sports'" in note for note in found.notes)
+
+
+def test_changes_are_of_the_same_rows() -> None:
+    gold = np.array([0, 0, 0, 0, 1, 1, 2])
+    before, after = np.array([0, 0, 0, 1, 1, 0, 0]), np.array([0, 0, 2, 2, 1, 1, 2])
+    whole, first, second = recall_changes(gold, before, after, LabelSet(("a", "b")))
+    assert (whole.name, whole.rows, whole.before, whole.after) == (None, 6, 4 / 6, 4 / 6)
+    assert (first.name, first.rows, first.change) == ("a", 4, -0.25)
+    assert (second.name, second.before, second.after) == ("b", 0.5, 1.0)
+    assert first.interval[0] <= -0.25 <= first.interval[1] <= 0
+    assert recall_changes(np.array([5]), np.array([0]), np.array([5]), LabelSet(("a", "b"))) == ()
+
+
+def test_a_head_of_ones_own_cannot_grow(old: Path, tmp_path: Path) -> None:
+
+    manifest = read_manifest(old / "run")
+    (tmp_path / "run").mkdir()
+    write_manifest(tmp_path / "run", {**manifest, "head": "custom"})
+    with pytest.raises(ConfigError, match="a head of your own"):
+        extend(tmp_path / "run", old / "new.jsonl", out=tmp_path / "out")
+
+
+def test_a_generate_run_learns_new_labels_with_a_replay(old: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    data = old / "toy_news.jsonl"
+    options = {"method": "generate", "tuning": "lora", "lora_rank": 2, "max_steps": 2, "batch_size": 8}
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", **options, **QUICK)
+    result = extend(tmp_path / "run", old / "new.jsonl", replay=data, out=tmp_path / "out", max_steps=2, **QUICK)
+    assert result.training.labels[-1] == NEW
+    assert read_manifest(tmp_path / "out")["calibrated"] == (read_manifest(tmp_path / "out")["data"]["rows"]["calibrating"] >= 30)
+    assert Classifier.load(tmp_path / "out", device="cpu").predict_proba(TEXTS).shape == (3, 4)
+
+
+def test_the_command_prints_what_changed(old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["extend", str(old / "run"), str(old / "new.jsonl"), "--out", str(tmp_path / "out"), "--max-steps", "1", "--no-baseline"]
+    assert main([*words, "--replay", str(old / "toy_news.jsonl"), "--device", "cpu"]) == 0
+    told = capsys.readouterr()
+    assert "all of them" in told.out
+    assert NEW in told.out
+    assert "of the cost of training again" in told.err
+    assert main(words) == 1
+    assert "already holds a complete run" in capsys.readouterr().err
