@@ -19,7 +19,7 @@ def has_stock_classifier(config: Any) -> bool:
 
 def classifier_class(config: Any) -> Any:
     """What has the `from_pretrained` of a classifier with this configuration: stock where there is one, and where no other can be made."""
-    writer = AutoModelForCausalLM._model_mapping.get(type(config), None)
+    writer: Any = AutoModelForCausalLM._model_mapping.get(type(config), None)
     if has_stock_classifier(config) or writer is None:
         return AutoModelForSequenceClassification
     family = next(base for base in writer.__mro__ if issubclass(base, PreTrainedModel) and not hasattr(base, "generate"))
