@@ -123,7 +123,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["trian"], "train"),
         (["train", "--tunning", "full"], "--tuning"),
-        (["train", "rows.jsonl", "--tuning", "some"], "'full', 'lora', 'frozen'"),
+        (["train", "rows.jsonl", "--tuning", "some"], "'full', 'lora', 'qlora', 'frozen'"),
         (["train", "rows.jsonl", "--epochs", "many"], "'--epochs'"),
         (["train", "rows.jsonl", "--model", "nano"], "--out"),
         (["evaluate", "run"], "DATA"),

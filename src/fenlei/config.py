@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from fenlei.errors import ConfigError
 
 Method = Literal["head", "generate"]
-Tuning = Literal["full", "lora", "frozen", "none"]
+Tuning = Literal["full", "lora", "qlora", "frozen", "none"]
 Objective = Literal["labels", "tokens"]
 HeadKind = Literal["linear", "mlp"]
 Long = Literal["truncate", "head-tail", "full", "windows", "mean", "max"]

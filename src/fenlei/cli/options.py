@@ -38,7 +38,7 @@ HELP = {
     "revision": "Branch, tag or commit of a model on a hub.",
     "source": "The hub to look on.",
     "method": "How the model answers: by a head of its own, or by the language model's probability of each label.",
-    "tuning": "What learns: everything, adapters, the head alone (frozen), or nothing (generate; default: by the model's size).",
+    "tuning": "What learns: all, adapters (qlora: over 4-bit weights, on CUDA), the head (frozen), or nothing (default: by size).",
     "objective": "generate: what the loss is normalised over.",
     "shots": "generate: training rows shown in the prompt.",
     "prior_correction": "generate: take off what labels score on an empty text (default: where nothing is tuned).",

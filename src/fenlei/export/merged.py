@@ -68,14 +68,14 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     if texts is not None and not texts:
         raise ConfigError("no texts to prove parity on; give at least one, or none at all for made-up ones")
     loaded = load_run(run, device="cpu", fold=True)
-    _refuse_long(loaded.encoder.long, force)
+    refuse_long(loaded.encoder.long, force)
     writes = isinstance(loaded.encoder, QuestionEncoder)
     if writes:
         refuse_prior(loaded.manifest, force)
     else:
         _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, loaded.method.stock.config, force)
     network = loaded.method.network
-    stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock.float()
+    stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] in ("lora", "qlora") else loaded.method.stock.float()
     calibration = Calibration.from_json(loaded.manifest)
     folded, notes = (calibration, []) if writes else _fold_calibration(stock, calibration)
     if calibration.multi_label:
@@ -112,7 +112,8 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     return ExportResult(target, len(asked), agreement, difference, tuple(notes))
 
 
-def _refuse_long(long: str, force: bool) -> None:
+def refuse_long(long: str, force: bool) -> None:
+    """ConfigError for a run that reads a long text in other ways than up to its limit, which no exported folder does."""
     if long not in CUT_AT_THE_END and not force:
         raise ConfigError(
             f"the run reads long texts in a way of its own (--long {long}), and a stock folder cuts them at their end; with --force the "

@@ -30,6 +30,7 @@ from fenlei.models.lora import fold_lora, load_lora
 from fenlei.models.lora_linear import fold_adapters
 from fenlei.models.merging import Merging
 from fenlei.models.passages import Pooling, choose_pooling
+from fenlei.models.qlora import computes_four_bit, four_bit
 from fenlei.models.quantized import quantize_linears
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.instructions import Instruction
@@ -106,16 +107,17 @@ def load_run_from(
         dtype=dtype,
         new_head=manifest["tuning"] != "full" or manifest["head"] != "linear",
         problem_type=Labelling.from_json(manifest).problem_type,
+        quantised=_as_trained(manifest, place, dtype, fold),
     )
     pooling = _load_pooling(manifest, network, model_folder / POOLING_FILE)
     if manifest["head"] != "linear":
         install_head(network, _empty_head(manifest, network, len(outputs), head))  # type: ignore[arg-type]
-    if manifest["tuning"] == "lora":
+    if manifest["tuning"] in ("lora", "qlora"):
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
     elif manifest["tuning"] == "frozen" or manifest["head"] != "linear":
         _load_head(network, model_folder / HEAD_FILE)
     method = HeadMethod(network, int(tokenizer.pad_token_id), pooling, merging=merging).to(place).eval()
-    if manifest["tuning"] == "lora" and not fold:
+    if manifest["tuning"] in ("lora", "qlora") and not fold:
         fold_adapters(method.network)
     encoder = TextEncoder(tokenizer, manifest["prompt"], manifest["max_length"], manifest.get("long", "truncate"))
     return LoadedRun(method, encoder, labels, manifest)
@@ -131,22 +133,31 @@ def _load_generate(
     fold: bool,
 ) -> LoadedRun:
     pad_id = int(tokenizer.pad_token_id)
-    network: nn.Module = load_language_model(_weights_folder(manifest, model_folder), pad_id, layers=manifest["layers"], dtype=dtype)
-    if manifest["tuning"] == "lora":
+    network: nn.Module = load_language_model(
+        _weights_folder(manifest, model_folder), pad_id, layers=manifest["layers"], dtype=dtype,
+        quantised=_as_trained(manifest, place, dtype, fold),
+    )  # fmt: skip
+    if manifest["tuning"] in ("lora", "qlora"):
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
     method = GenerateMethod(network, pad_id, correct_prior=manifest["prior_correction"]).to(place).eval()
-    if manifest["tuning"] == "lora" and not fold:
+    if manifest["tuning"] in ("lora", "qlora") and not fold:
         fold_adapters(method.network)
     instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"])
     encoder = QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"], manifest.get("long", "truncate"))
     return LoadedRun(method, encoder, labels, manifest)
 
 
+def _as_trained(manifest: dict[str, Any], place: torch.device, dtype: torch.dtype, fold: bool) -> dict[str, Any] | None:
+    """A QLoRA run in 4 bits, as it was trained, where that can be computed; anywhere else, and for export, its base model as it is."""
+    wanted = manifest["tuning"] == "qlora" and not fold and computes_four_bit(place)
+    return four_bit(place, dtype) if wanted else None
+
+
 def _in_int8(loaded: LoadedRun) -> LoadedRun:
     """A run loaded in float32, its backbone's linears in 8-bit integers and the rest in the usual format."""
     if not isinstance(loaded.method, HeadMethod):
         raise ConfigError("int8 is for runs that answer with a head, and this one generates; predict without int8")
-    network = fold_lora(loaded.method.network) if loaded.manifest["tuning"] == "lora" else loaded.method.stock
+    network = fold_lora(loaded.method.network) if loaded.manifest["tuning"] in ("lora", "qlora") else loaded.method.stock
     quantize_linears(network)
     device, pad_id = loaded.method.device, loaded.method.pad_id
     usual = pick_precision(device, loaded.manifest["parameters"]["all"]).weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,11 +91,12 @@ def load_network(
     dtype: torch.dtype,
     new_head: bool = True,
     problem_type: str = "single_label_classification",
+    quantised: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """A `*ForSequenceClassification` over `folder`'s weights, label names and pad id in its config, its head in float32.
 
-    `new_head`: the head starts afresh, unless the folder's own is for the very same labels; else the folder's must be there. ModelError
-    where the architecture has no classifier, or weights are missing.
+    `new_head`: the head starts afresh, unless the folder's own is for the very same labels; else the folder's must be there. `quantised`:
+    what models/qlora.py has transformers told. ModelError where the architecture has no classifier, or weights are missing.
     """
     config = load_config(folder)
     fresh = new_head and classifier_labels(config) != labels.names
@@ -119,6 +120,7 @@ def load_network(
                 ignore_mismatched_sizes=new_head,
                 trust_remote_code=False,
                 use_safetensors=True,
+                **(quantised or {}),
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a classifier ({first_line(error)})") from error
@@ -136,7 +138,9 @@ def load_network(
     return network  # type: ignore[no-any-return]
 
 
-def load_language_model(folder: Path, pad_id: int, *, layers: int | None, dtype: torch.dtype) -> PreTrainedModel:
+def load_language_model(
+    folder: Path, pad_id: int, *, layers: int | None, dtype: torch.dtype, quantised: Mapping[str, Any] | None = None
+) -> PreTrainedModel:
     """A stock causal language model over `folder`'s weights, its attention that of shared_prefix. ModelError where it is none, where its
     layers are not attention alone, or weights are missing.
     """
@@ -155,6 +159,7 @@ def load_language_model(folder: Path, pad_id: int, *, layers: int | None, dtype:
                 output_loading_info=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                **(quantised or {}),
             )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({first_line(error)})") from error

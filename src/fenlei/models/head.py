@@ -155,7 +155,9 @@ def freeze_backbone(network: PreTrainedModel) -> None:
 
 def parameter_counts(module: nn.Module) -> tuple[int, int]:
     """Trainable and all parameters."""
-    sizes = [(parameter.numel(), parameter.requires_grad) for parameter in module.parameters()]
+    # bitsandbytes keeps two weights of 4 bits in a byte.
+    packed = [2 if type(parameter).__name__ == "Params4bit" else 1 for parameter in module.parameters()]
+    sizes = [(parameter.numel() * share, parameter.requires_grad) for parameter, share in zip(module.parameters(), packed, strict=True)]
     return sum(size for size, learns in sizes if learns), sum(size for size, _ in sizes)
 
 

@@ -1,4 +1,4 @@
-"""A model's name to a local folder that holds it whole: `nano`, a folder, or the id of a model on a hub."""
+"""A model's name to a local folder that holds it whole: `nano`, a folder, a GGUF file, or the id of a model on a hub."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fenlei.config import Source
 from fenlei.errors import ModelError, first_line
 from fenlei.hubs.fetch import NotFoundError, fetch
 from fenlei.hubs.repository import Repository, is_id, split_prefix
+from fenlei.models import gguf
 
 NANO = "nano"
 NANO_FOLDER = Path(__file__).parent / "nano" / "weights"
@@ -28,6 +29,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def resolve_model(name: str, *, revision: str | None = None, source: Source = "auto", cache_dir: str | Path | None = None) -> Path:
     """The local folder of the model `name`: the built-in `nano`, an existing folder, else a Hugging Face or ModelScope id.
 
+    A GGUF file, or one of a hub (`owner/name:Q4_K_M`, `owner/name:file.gguf`), is dequantised into a folder.
+
     A hub id is looked for in the local caches first, then on the hubs; `source`, or `hf:` and `modelscope:` before the id, limits this
     to one of them. ModelError where the model is nowhere to be found, with everything that was tried, or where its folder is incomplete,
     with what is missing.
@@ -37,9 +40,14 @@ def resolve_model(name: str, *, revision: str | None = None, source: Source = "a
         if revision is not None:
             raise ModelError(f"revision {revision!r}: only a model on a hub has revisions, {name!r} is a folder; leave the revision out")
         return _whole(folder)
+    if folder.exists() and folder.suffix == gguf.SUFFIX:
+        return gguf.dequantized(folder)
     if folder.exists():
         raise ModelError(f"{name}: is a file; a model is a folder with config.json, its tokenizer and *.safetensors")
     prefix, model = split_prefix(name)
+    id_of_gguf, _, wanted = model.partition(":")
+    if wanted and is_id(id_of_gguf):
+        return gguf.dequantized(_gguf_from_hubs(name, wanted, revision, source, cache_dir))
     if not is_id(model):
         raise ModelError(f"{name}: no such folder, nor the id of a model on a hub (owner/name); check the path, or give `{NANO}`")
     if prefix is not None and source not in ("auto", prefix):
@@ -88,6 +96,30 @@ def _from_hubs(name: str, revision: str | None, source: Source, cache_dir: str |
         places = "".join(f"  - {line}\n" for line in tried)
         without = f"a local folder with config.json, a tokenizer and *.safetensors will do, and so will `{NANO}`, which is built in"
         raise ModelError(f"{repository} was not found. Tried:\n{places}Without a hub, {without}.") from error
+
+
+def _gguf_from_hubs(name: str, wanted: str, revision: str | None, source: Source, cache_dir: str | Path | None) -> Path:
+    """The GGUF file `wanted`, by its name or by the quantisation that stands in its name, of a repository."""
+    prefix, model = split_prefix(name)
+    pattern = wanted if wanted.endswith(gguf.SUFFIX) else f"*{wanted}*{gguf.SUFFIX}"
+    patterns = tuple(dict.fromkeys((pattern, pattern.replace(wanted, wanted.lower()), pattern.replace(wanted, wanted.upper()))))
+    repository = Repository(model.partition(":")[0], "model", revision, patterns, (), None if cache_dir is None else Path(cache_dir))
+
+    def found(folder: Path) -> list[Path]:
+        return sorted({path for one in patterns for path in folder.glob(one)})
+
+    def missing(folder: Path) -> list[str]:
+        return [] if found(folder) else [f"a file {pattern}"]
+
+    try:
+        files = found(fetch(repository, prefix or source, missing))
+    except NotFoundError as error:
+        places = "".join(f"  - {line}\n" for line in error.tried)
+        raise ModelError(f"{wanted} of {repository} was not found. Tried:\n{places}A local file *.gguf will do.") from error
+    if len(files) > 1:
+        names = ", ".join(path.name for path in files)
+        raise ModelError(f"{name}: fits several files, {names}; name one of them after the colon (split files are not taken)")
+    return files[0]
 
 
 def _whole(folder: Path) -> Path:

@@ -120,6 +120,10 @@ class TextEncoder:
                 f"{max_length - self.room}; raise max_length or shorten the prompt"
             )
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self._tokenizer
+
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
         if self.long in WINDOWED:
             return encode_in_windows(texts, [self.room] * len(texts), self._count, lambda windows, _: self._encode(windows))

@@ -55,7 +55,7 @@ def choose_learning_rate(config: OptimizationConfig, tuning: Tuning, parameters:
     if config.learning_rate is not None:
         return config.learning_rate, None
     scale = REFERENCE_PARAMETERS / parameters
-    rate = {"full": 2e-5 * scale**0.6, "lora": 3e-4 * scale**0.25, "frozen": 1e-3}[tuning]
+    rate = {"full": 2e-5 * scale**0.6, "lora": 3e-4 * scale**0.25, "frozen": 1e-3}["lora" if tuning == "qlora" else tuning]
     rate = float(f"{rate * max(1.0, math.sqrt(batch_size / USUAL_BATCH)):.1e}")
     return rate, Choice(
         "learning_rate", f"{rate:g}", f"{tuning} tuning of {parameters / 1e6:,.0f} million parameters, {batch_size} rows a step"
@@ -72,7 +72,8 @@ def choose_batch_size(config: OptimizationConfig, tuning: Tuning, parameters: in
     if parameters < SMALL_MODEL_PARAMETERS and rows >= MANY_ROWS:
         return 128, Choice("batch_size", 128, "a small model and many rows: larger steps cost little more")
     size = USUAL_BATCH
-    while tuning == "lora" and config.max_steps is None and size > LEAST_BATCH and rows * (config.epochs or MOST_EPOCHS) / size < FEW_STEPS:
+    adapts = tuning in ("lora", "qlora") and config.max_steps is None
+    while adapts and size > LEAST_BATCH and rows * (config.epochs or MOST_EPOCHS) / size < FEW_STEPS:
         size //= 2
     if size == USUAL_BATCH:
         return size, None

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -71,7 +72,7 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     with whole_folder(out / "model") as folder, quiet_transformers():
         _save_model(setup, folder)
     # The run is loaded back below: two copies of a large network may not fit.
-    setup.method.to("meta")
+    _release(setup.method)
     manifest = _manifest(setup, history)
     run = load_run_from(out, manifest, device=setup.config.optimization.device, head=head)
     dataset, labels = setup.dataset, setup.dataset.labels
@@ -110,6 +111,14 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     return Finished(metrics, baseline, promises.notes, promises.unmet)
 
 
+def _release(method: nn.Module) -> None:
+    """Gives back the memory of its weights; as `to("meta")`, which those of bitsandbytes do not take."""
+    for module in method.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            empty = torch.empty(weight.shape, dtype=weight.dtype, device="meta")
+            module._parameters[name] = nn.Parameter(empty, requires_grad=False)
+
+
 def _save_model(setup: Setup, folder: Path) -> None:
     """Full: a stock folder. LoRA: adapter and head as PEFT writes them. Frozen: the head alone. Config and tokenizer always."""
     network, tuning = setup.method.network, setup.config.model.tuning
@@ -122,7 +131,7 @@ def _save_model(setup: Setup, folder: Path) -> None:
             stock.save_pretrained(folder)
         else:
             cast(Any, stock.base_model).to(setup.precision.weights).save_pretrained(folder)
-    elif tuning == "lora":
+    elif tuning in ("lora", "qlora"):
         cast(Any, network).save_pretrained(folder)
     stock.config.save_pretrained(folder)
     if tuning == "frozen" or (tuning == "full" and setup.head_kind not in ("linear", None)):

@@ -38,6 +38,7 @@ from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_hea
 from fenlei.models.hub import resolve_model
 from fenlei.models.lora import add_lora
 from fenlei.models.passages import choose_pooling
+from fenlei.models.qlora import check_four_bit, four_bit
 from fenlei.models.quantized import quantize_below_adapters
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.prompts import EncodedTexts, TextEncoder
@@ -157,7 +158,9 @@ def prepare(
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
     torch.manual_seed(seed)
-    method, kind = _build(config, base, dataset, int(tokenizer.pad_token_id), precision, head)
+    if config.model.tuning == "qlora":
+        check_four_bit(device)
+    method, kind = _build(config, base, dataset, int(tokenizer.pad_token_id), precision, head, device)
     learned_from = (*dataset.train, *unlabelled)
     if isinstance(encoder, QuestionEncoder):
         train = encode_for_training(encoder, learned_from, config.model)
@@ -250,16 +253,19 @@ def _encoder(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizer
 
 
 def _build(
-    config: RunConfig, base: Path, dataset: Dataset, pad_id: int, precision: Precision, head: nn.Module | None
+    config: RunConfig, base: Path, dataset: Dataset, pad_id: int, precision: Precision, head: nn.Module | None, device: torch.device
 ) -> tuple[HeadMethod | GenerateMethod, str | None]:
     if config.model.method == "generate":
         if head is not None:
             raise ConfigError("a head of your own belongs to method head; generate answers with the language model itself")
-        return _build_generate(config, base, pad_id, precision), None
+        return _build_generate(config, base, pad_id, precision, device), None
     tuning = config.model.tuning
     dtype = torch.float32 if tuning == "full" else precision.weights
     problem_type = dataset.labelling.problem_type
-    network: Any = load_network(base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype, problem_type=problem_type)
+    quantised = four_bit(device, dtype) if tuning == "qlora" else None
+    network: Any = load_network(
+        base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype, problem_type=problem_type, quantised=quantised
+    )
     kind: str = config.model.head
     hidden = network.config.get_text_config().hidden_size
     if head is not None:
@@ -269,7 +275,7 @@ def _build(
         install_head(network, MlpHead(hidden, len(dataset.labels)))
     if config.optimization.gradient_checkpointing:
         checkpoint_activations(network)
-    if tuning == "lora":
+    if tuning in ("lora", "qlora"):
         network = add_lora(network, config.model)
     elif tuning == "frozen":
         freeze_backbone(network)
@@ -287,13 +293,14 @@ def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
     return [f"head: fresh, for the base model is a classifier of other labels ({shown})"]
 
 
-def _build_generate(config: RunConfig, base: Path, pad_id: int, precision: Precision) -> GenerateMethod:
+def _build_generate(config: RunConfig, base: Path, pad_id: int, precision: Precision, device: torch.device) -> GenerateMethod:
     tuning = config.model.tuning
     dtype = torch.float32 if tuning == "full" else precision.weights
-    network: Any = load_language_model(base, pad_id, layers=config.model.layers, dtype=dtype)
+    quantised = four_bit(device, dtype) if tuning == "qlora" else None
+    network: Any = load_language_model(base, pad_id, layers=config.model.layers, dtype=dtype, quantised=quantised)
     if config.optimization.gradient_checkpointing:
         checkpoint_activations(network)
-    if tuning == "lora":
+    if tuning in ("lora", "qlora"):
         network = add_lora(network, config.model)
     elif tuning == "none":
         network.requires_grad_(False)

@@ -1,0 +1,71 @@
+"""What is exported for ONNX Runtime answers as the run does."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fenlei import Classifier, train
+from fenlei.errors import ConfigError
+from fenlei.export.onnx_folder import export_onnx
+
+onnxruntime = pytest.importorskip("onnxruntime")
+transformers = pytest.importorskip("transformers")
+
+pytestmark = pytest.mark.timeout(400)  # torch's exporter builds its table of operators first, which is slow on a busy machine
+
+QUICK: dict[str, Any] = {"max_steps": 12, "batch_size": 16, "device": "cpu", "baseline": False, "max_length": 48, "learning_rate": 0.01}
+
+
+@pytest.mark.parametrize(("model", "tuning"), [("tiny_qwen", "lora"), ("tiny_llama", "frozen"), ("tiny_bert", "full")])
+def test_plain_onnx_runtime_gives_the_runs_calibrated_answers(
+    model: str, tuning: str, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    dev = tmp_path / "dev.jsonl"
+    dev.write_bytes(toy_file.read_bytes())
+    train(toy_file, model=str(request.getfixturevalue(model)), out=tmp_path / "run", dev=str(dev), tuning=tuning, **QUICK)
+    texts, gold = [row["text"] for row in toy_rows], [row["label"] for row in toy_rows]
+    result = export_onnx(tmp_path / "run", tmp_path / "onnx", texts=texts, gold=gold)
+    assert (result.agreement, result.accuracy) == (1.0, result.run_accuracy)
+    assert result.largest_difference < 1e-3
+    classifier = Classifier.load(tmp_path / "run", device="cpu")
+    assert classifier.temperature != 1.0
+    # As a service without fenlei and torch would ask it.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    for some in (texts[:1], texts[:7], texts):
+        inputs = tokenizer(some, padding=True, truncation=True, padding_side="right", return_tensors="np")
+        fed = {name: inputs[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+        logits = session.run(["logits"], fed)[0].astype(np.float64)
+        shares = np.exp(logits - logits.max(1, keepdims=True))
+        np.testing.assert_allclose(shares / shares.sum(1, keepdims=True), classifier.predict_proba(some), atol=1e-4)
+    names = json.loads((tmp_path / "onnx" / "config.json").read_text(encoding="utf-8"))["id2label"]
+    assert tuple(names.values()) == classifier.labels
+
+
+def test_in_int8_the_answers_stay_and_what_they_cost_is_told(
+    tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="full", **{**QUICK, "max_steps": 40})
+    texts, gold = [row["text"] for row in toy_rows], [row["label"] for row in toy_rows]
+    exact = export_onnx(tmp_path / "run", tmp_path / "onnx", texts=texts, gold=gold)
+    int8 = export_onnx(tmp_path / "run", tmp_path / "int8", int8=True, texts=texts, gold=gold)
+    assert 0 < int8.largest_difference < 0.5
+    assert int8.agreement >= 0.95
+    assert int8.accuracy is not None
+    assert exact.accuracy is not None
+    assert abs(int8.accuracy - exact.accuracy) <= 0.05
+
+
+def test_what_a_graph_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "prompt", prompt="zh", tuning="frozen", **QUICK)
+    with pytest.raises(ConfigError, match="--force"):
+        export_onnx(tmp_path / "prompt", tmp_path / "onnx")
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", method="generate", tuning="none", **{**QUICK, "max_length": 200})
+    with pytest.raises(ConfigError, match="this run generates"):
+        export_onnx(tmp_path / "run", tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()

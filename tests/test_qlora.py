@@ -1,0 +1,62 @@
+"""Adapters over a backbone in 4 bits. bitsandbytes computes on CPUs too, slowly: that is how it is tested where there is no CUDA."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from families import FAMILIES, save_family
+
+from fenlei import Classifier, train
+from fenlei.errors import ConfigError
+from fenlei.export.merged import export_merged
+
+QUICK: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "tuning": "qlora", "learning_rate": 0.01}
+
+
+@pytest.fixture
+def wide_enough(tmp_path: Path, toy_rows: list[dict[str, str]]) -> Path:
+    """A model whose linears have whole blocks of 64 weights, as bitsandbytes' CPU code asks."""
+    family = next(one for one in FAMILIES if one.name == "Qwen3")
+    shape = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 32, "num_key_value_heads": 2}
+    return save_family(replace(family, config=shape), tmp_path / "base", [row["text"] for row in toy_rows])
+
+
+def test_without_cuda_it_says_so_before_anything_is_loaded(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"needs a CUDA device and bitsandbytes, and device cpu is none; use --tuning lora"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("method", ["head", "generate"])
+def test_backbone_in_4_bits_head_in_float32_and_a_run_that_loads_anywhere(
+    method: str, wide_enough: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    seen: list[torch.nn.Module] = []
+
+    def four_bit_here(device: torch.device) -> bool:
+        return True
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fenlei.models.qlora.computes_four_bit", four_bit_here)
+        patch.setattr("fenlei.inference.loading.computes_four_bit", four_bit_here)
+        train(toy_file, model=str(wide_enough), out=tmp_path / "run", method=method, **{**QUICK, "max_length": 200})
+        texts = [row["text"] for row in toy_rows[:8]]
+        classifier = Classifier.load(tmp_path / "run", device="cpu")
+        seen += [module for module in classifier._run.method.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+        as_trained = classifier.predict_proba(texts)
+    assert len(seen) == 14
+    assert classifier.describe()["parameters"]["all"] > 30_000
+    if method == "head":
+        heads = [weight for name, weight in classifier._run.method.named_parameters() if "score" in name]
+        assert heads
+        assert all(weight.dtype == torch.float32 for weight in heads)
+    elsewhere = Classifier.load(tmp_path / "run", device="cpu").predict_proba(texts)
+    np.testing.assert_allclose(elsewhere, as_trained, atol=0.05)
+    assert not np.array_equal(elsewhere, as_trained)
+    assert export_merged(tmp_path / "run", tmp_path / "stock", texts=texts).agreement == 1.0
