@@ -114,7 +114,7 @@ def test_a_label_that_is_no_label(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     assert message(path, GOOD + '{"text": "t", "label": ["a", "b"]}') == (
         "a.jsonl:2: expected one label in column 'label', found a list, ['a', 'b']; "
-        "several labels a row (multi-label) are not supported yet: keep one, as a text"
+        "keep one, as a text, or make every row's label a list, [] for none, and train with --multi-label"
     )
     assert "found 0.5 (float)" in message(path, '{"text": "t", "label": 0.5}')
     assert "found a list, ['a', 'b']" in message(tmp_path / "a.txt", "__label__a __label__b t\n")

@@ -42,7 +42,9 @@ def with_loss(monkeypatch: pytest.MonkeyPatch, spoilt: Any) -> None:
     """`spoilt` is told the number of each step and the loss, and gives the loss that the trainer sees."""
     real = fit.choose_loss
     calls = iter(range(1, 10_000))
-    monkeypatch.setattr(fit, "choose_loss", lambda config: lambda logits, gold: spoilt(next(calls), real(config)(logits, gold)))
+    monkeypatch.setattr(
+        fit, "choose_loss", lambda *given, **named: lambda logits, gold: spoilt(next(calls), real(*given, **named)(logits, gold))
+    )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

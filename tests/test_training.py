@@ -331,13 +331,14 @@ def test_what_tensorboard_shows_outlives_the_training(
 
     class Writer:
         def __init__(self, log_dir: str) -> None:
-            Path(log_dir).mkdir(parents=True)
+            Path(log_dir).mkdir(parents=True, exist_ok=True)
             self._file = Path(log_dir) / "events"
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
             self._file.write_text(f"{name} {value} {step}")
 
         def add_text(self, name: str, text: str, step: int = 0) -> None: ...
+        def add_image(self, name: str, image: object, dataformats: str) -> None: ...
         def flush(self) -> None: ...
         def close(self) -> None: ...
 

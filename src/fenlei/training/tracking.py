@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -76,6 +77,7 @@ class WeightsAndBiases:
         import wandb
 
         self._wandb: Any = wandb
+        (run / LOGS).mkdir(parents=True, exist_ok=True)
         try:
             self._run: Any = wandb.init(
                 project=os.environ.get("WANDB_PROJECT", PROJECT), name=run.resolve().name, dir=str(run / LOGS), config=dict(options)
@@ -165,7 +167,6 @@ class Trackers:
 
     def __init__(self) -> None:
         self._open: list[Tracker] = []
-        self._run: Path | None = None
 
     def __enter__(self) -> Trackers:
         return self
@@ -181,23 +182,22 @@ class Trackers:
         with naming_the_option(report_to):
             for name in names(report_to):
                 if name in ADAPTERS:
-                    (run / LOGS).mkdir(parents=True, exist_ok=True)
                     self._open.append(ADAPTERS[name](run, options))
-        self._run = run
 
     def outcome(self, part: str, metrics: AnyMetrics, documents: Sequence[Path]) -> None:
         """Tells what was measured on `part` of the data: figures, the confusion matrix (where rows have one label), documents."""
-        if not self._open or self._run is None:
+        if not self._open:
             return
-        picture = self._run / LOGS / f"{part}_confusion.png"
-        if isinstance(metrics, Metrics):
-            write_bytes(picture, confusion_plot(metrics).png)
-        for tracker in self._open:
-            tracker.figures({f"{part}/{name}": float(getattr(metrics, name)) for name in FIGURES})
+        with tempfile.TemporaryDirectory() as folder:
+            picture = Path(folder) / f"{part}_confusion.png"
             if isinstance(metrics, Metrics):
-                tracker.picture(f"{part}/confusion", picture)
-            for path in documents:
-                tracker.document(f"{part}/{path.stem}", path)
+                write_bytes(picture, confusion_plot(metrics).png)
+            for tracker in self._open:
+                tracker.figures({f"{part}/{name}": float(getattr(metrics, name)) for name in FIGURES})
+                if picture.exists():
+                    tracker.picture(f"{part}/confusion", picture)
+                for path in documents:
+                    tracker.document(f"{part}/{path.stem}", path)
 
 
 def until_done(trackers: Trackers | None) -> AbstractContextManager[Trackers]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from fenlei.artifact import MANIFEST, read_json, read_manifest, saving
+from fenlei.artifact import MANIFEST, give_name, read_json, read_manifest, saving
 from fenlei.errors import FenleiError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.comparison import PairedTest, mcnemar
@@ -125,8 +124,8 @@ def settle(study: Study, plan: Plan) -> FrozenTrial:
             if target.exists():
                 earlier = plan.trial_folder(_number(target))
                 shutil.rmtree(earlier, ignore_errors=True)
-                os.replace(target, earlier)
-            os.replace(source, target)
+                give_name(target, earlier)
+            give_name(source, target)
     thin(study, plan)
     if not running(study):
         numbers = {f"{trial.number:04d}" for trial in complete}
