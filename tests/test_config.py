@@ -88,7 +88,7 @@ def test_every_mistake_is_told_at_once() -> None:
     lines = str(caught.value).splitlines()
     assert lines == [
         "options: unknown option 'nonsense'",
-        "options: tuning must be one of full, lora, frozen, none or null, was 'half'",
+        "options: tuning must be one of full, lora, qlora, frozen, none or null, was 'half'",
         "options: batch_size must be a whole number or null, was 'many'",
         "options: baseline must be true or false, was 1",
     ]

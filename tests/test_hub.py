@@ -97,9 +97,9 @@ def test_a_run_given_as_a_model_points_to_its_model(tmp_path: Path) -> None:
 
 
 def test_a_file_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "weights.gguf").write_text("")
+    (tmp_path / "weights.bin").write_text("")
     with pytest.raises(ModelError, match="is a file; a model is a folder"):
-        resolve_model(str(tmp_path / "weights.gguf"))
+        resolve_model(str(tmp_path / "weights.bin"))
 
 
 @pytest.mark.parametrize("name", ["./models/qwen", "/models/qwen", "a/b/c", "~/nowhere", "qwen 3", ""])

@@ -134,7 +134,7 @@ def test_a_killed_worker_is_replaced_while_the_others_go_on(runs: list[Path]) ->
     with process(runs[0], "--workers", "2") as (parent, port):
         wait_for(lambda: len(workers(parent)) == 2)
         victim, survivor = workers(parent)
-        assert ask(port, "POST", "/v1/classify", BODY)[0] == 200
+        wait_for(lambda: ask(port, "POST", "/v1/classify", BODY)[0] == 200)  # 503 until the model is loaded
         os.kill(victim.pid, signal.SIGKILL)
         for _ in range(20):
             assert ask(port, "POST", "/v1/classify", BODY)[0] in (200, 503)
