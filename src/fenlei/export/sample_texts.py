@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-LONGEST = 64
+LONGEST = 24
 
 
 def sample_texts(tokenizer: PreTrainedTokenizerBase, count: int, seed: int = 0) -> list[str]:
-    """`count` texts of 1 to 64 tokens, always the same for a seed, without special tokens or broken characters."""
+    """`count` texts of 1 to 24 tokens, always the same for a seed, without special tokens or broken characters."""
     generator = np.random.default_rng(seed)
     special = set(tokenizer.all_special_ids)
     ordinary = np.array([i for i in range(len(tokenizer)) if i not in special])
