@@ -132,6 +132,11 @@ def was_given_up(study: Study, number: int) -> bool:
     return any(trial.user_attrs.get(RETRY_OF) == number for trial in study.get_trials(deepcopy=False))
 
 
+def was_told_already(study: Study, number: int) -> bool:
+    """Whether another worker, begun in the same moment, was given this trial as well and has told its outcome: SQLite locks no row."""
+    return study.get_trials(deepcopy=False)[number].state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
 class _BeatingJournal(JournalStorage, BaseHeartbeat):
     """A journal with signs of life, as Optuna's databases have them."""
 

@@ -16,7 +16,16 @@ from optuna.trial import FrozenTrial
 from fenlei.errors import FenleiError
 from fenlei.training.search.outcome import thin
 from fenlei.training.search.plan import Plan
-from fenlei.training.search.study import bury_the_dead, open_study, running, taken, try_again_if_cut_off, waiting, was_given_up
+from fenlei.training.search.study import (
+    bury_the_dead,
+    open_study,
+    running,
+    taken,
+    try_again_if_cut_off,
+    waiting,
+    was_given_up,
+    was_told_already,
+)
 from fenlei.training.search.trial import Objective
 
 INTERRUPTED = 130
@@ -47,7 +56,8 @@ def work(study: Study, plan: Plan, beat: int, after_trial: Callable[[], None] | 
                     try_again_if_cut_off(study, objective.latest)
                 raise
             except (OptunaError, ValueError, AssertionError):  # as Optuna says that it takes no answer any more
-                if objective.latest is None or not was_given_up(study, objective.latest):
+                at = objective.latest
+                if at is None or not (was_given_up(study, at) or was_told_already(study, at)):
                     raise
         elif running(study):
             time.sleep(min(LONGEST_WAIT, beat))
