@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fenlei.text.batches import ENOUGH_TOKENS, LEAST_REAL, LengthGroupedBatches, by_token_budget, collate
-from fenlei.text.prompts import EncodedTexts
+from fenlei.text.encoded import EncodedTexts
 
 
 @given(st.lists(st.integers(1, 300), min_size=30, max_size=90))

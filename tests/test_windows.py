@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fenlei.models.backbone import load_tokenizer
-from fenlei.text.prompts import EncodedTexts, TextEncoder, shortened
+from fenlei.text.encoded import EncodedTexts
+from fenlei.text.prompts import TextEncoder, shortened
 from fenlei.text.windows import OVERLAP, cut_into_windows, sentence_spans
 
 ROOM = 12

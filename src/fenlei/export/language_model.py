@@ -20,7 +20,7 @@ from fenlei.errors import ConfigError
 from fenlei.inference.loading import LoadedRun
 from fenlei.text.answers import ROOT, AnswerTree
 from fenlei.text.asking import QuestionEncoder
-from fenlei.text.prompts import EncodedTexts
+from fenlei.text.encoded import EncodedTexts
 
 PROMPT_FILE = "prompt.json"
 PARITY_BATCH = 16

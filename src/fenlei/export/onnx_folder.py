@@ -30,7 +30,8 @@ from fenlei.models.backbone import quiet_transformers
 from fenlei.models.head import HeadMethod
 from fenlei.models.lora import fold_lora
 from fenlei.text.batches import by_token_budget, collate
-from fenlei.text.prompts import EncodedTexts, TextEncoder
+from fenlei.text.encoded import EncodedTexts
+from fenlei.text.prompts import TextEncoder
 
 GRAPH, TOLD = "model.onnx", "fenlei_onnx.json"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

@@ -33,8 +33,9 @@ from fenlei.models.passages import Pooling, choose_pooling
 from fenlei.models.qlora import computes_four_bit, four_bit
 from fenlei.models.quantized import quantize_linears
 from fenlei.text.asking import QuestionEncoder
+from fenlei.text.encoded import EncodedTexts
 from fenlei.text.instructions import Instruction
-from fenlei.text.prompts import EncodedTexts, TextEncoder
+from fenlei.text.prompts import TextEncoder
 
 HEAD_FILE = "head.safetensors"
 """Weights of a head that the stock layout has no place for, and of any head over a frozen backbone."""

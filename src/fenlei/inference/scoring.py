@@ -11,8 +11,7 @@ import torch
 
 from fenlei.models.method import Method
 from fenlei.text.batches import batch_of, by_token_budget
-from fenlei.text.prompts import EncodedTexts
-from fenlei.text.windows import Windows, windows_of
+from fenlei.text.encoded import EncodedTexts, Windows, windows_of
 
 BATCH_TOKENS = 8192
 """Tokens a forward pass: beyond a few thousand the matrix products gain nothing more."""

@@ -22,7 +22,7 @@ from fenlei.models.passages import average, read_windows
 from fenlei.models.projection import Projection
 from fenlei.models.shared_prefix import Group, Packed, PrefixStates, group_rows
 from fenlei.text.batches import Batch, DocumentBatch
-from fenlei.text.prompts import Question
+from fenlei.text.encoded import Question
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")

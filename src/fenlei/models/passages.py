@@ -18,8 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fenlei.config import Long
 from fenlei.text.batches import Batch, DocumentBatch
-from fenlei.text.prompts import EncodedTexts
-from fenlei.text.windows import windows_of
+from fenlei.text.encoded import EncodedTexts, windows_of
 
 ATTENTION_WIDTH = 128
 

@@ -16,8 +16,9 @@ from fenlei.config import Long
 from fenlei.errors import ConfigError, RequestError
 from fenlei.labels import LabelSet
 from fenlei.text.answers import answer_path, answer_tree, check_distinct, yes_no_tree
+from fenlei.text.encoded import EncodedTexts, Question
 from fenlei.text.instructions import Instruction
-from fenlei.text.prompts import EncodedTexts, Question, chunks, shortened
+from fenlei.text.prompts import chunks, shortened
 from fenlei.text.tokens import control_ids, plain_ids
 from fenlei.text.windows import WINDOWED, encode_in_windows
 

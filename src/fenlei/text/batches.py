@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fenlei.text.prompts import EncodedTexts, Question
-from fenlei.text.windows import as_windows
+from fenlei.text.encoded import EncodedTexts, Question, as_windows
 
 WINDOW_BATCHES = 50
 """Batches that are sorted by length together in training: wide enough to pad little, narrow enough to keep the order random."""

@@ -7,15 +7,14 @@ in windows; what was cut is counted. Each part is tokenised for itself, so that 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fenlei.config import Long
 from fenlei.errors import ConfigError, ModelError, first_line
-from fenlei.text.answers import AnswerTree
-from fenlei.text.windows import WINDOWED, Windows, as_windows, encode_in_windows
+from fenlei.text.encoded import EncodedTexts
+from fenlei.text.windows import WINDOWED, encode_in_windows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,73 +30,6 @@ PROBES = ("a", "的", "1", "の", "я", "가")
 
 CHUNK_ROWS, CHUNK_CHARACTERS = 4096, 4_000_000
 """Texts given to the tokenizer at once: enough for its threads, little enough that Python lists of ids stay small."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What the generate method asks of a text: what stands before it, and the labels that it may be answered with."""
-
-    before: tuple[int, ...]
-    """Token ids of the prompt up to the text: the prefix that rows share."""
-    tree: AnswerTree
-    columns: tuple[int, ...]
-    """(answers,): the column of each answer in the logits."""
-    width: int
-    """Columns of the logits; those of no candidate are -inf."""
-    after: tuple[int, ...]
-    """Token ids of the prompt after the text."""
-    room: int
-    """Tokens that the text may have."""
-    asks_each: bool = False
-    """Multi-label: the first half of the columns are a yes to each label, the second half a no; their difference is the label's logit."""
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """Token ids of many texts, end to end in one array (a Python list of a million short texts takes gigabytes)."""
-
-    ids: np.ndarray
-    """int32 (tokens,)"""
-    starts: np.ndarray
-    """int64 (rows + 1,): row i is ids[starts[i]:starts[i + 1]]."""
-    tokens_cut: np.ndarray
-    """int32 (rows,): tokens of the text that did not fit."""
-    questions: tuple[Question, ...] = ()
-    """For the generate method, the different ones; a row then is the text, what follows it, and the nodes of the tree of answers."""
-    asked: np.ndarray | None = None
-    """int32 (rows,): the question of each row."""
-    windows: Windows | None = None
-    """Where a row is not one input but several, end to end: which."""
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.ids[self.starts[row] : self.starts[row + 1]]
-
-    def prompt(self, row: int) -> np.ndarray:
-        """All that the model reads of a row (of its first window) before it answers."""
-        if self.windows is not None:
-            return as_windows(self, [row]).prompt(0)
-        if self.asked is None:
-            return self[row]
-        question = self.questions[self.asked[row]]
-        return np.array([*question.before, *self[row][: len(self[row]) - len(question.tree.tokens)]], dtype=np.int32)
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """Tokens that a row adds to a batch, int64 (rows,): its own, and the prompt's before it where rows do not share one."""
-        own = np.diff(self.starts)
-        if self.asked is None or len({question.before for question in self.questions}) < 2:
-            return own
-        before = np.array([len(question.before) for question in self.questions], dtype=np.int64)
-        total: np.ndarray = own + before[self.asked]
-        return total
-
-    @property
-    def longest_input(self) -> int:
-        """Tokens of the longest row, or of the longest window where rows are read in windows."""
-        return int((self.lengths if self.windows is None else np.diff(self.windows.starts)).max())
 
 
 class TextEncoder:

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from fenlei.text.prompts import EncodedTexts
+from fenlei.text.encoded import EncodedTexts, Windows
 
 WINDOWED = ("windows", "mean", "max")
 """The ways of reading a long text (`--long`) that read all of it, in windows."""
@@ -42,23 +40,6 @@ Count = Callable[[Sequence[str]], list[int]]
 """Texts to the number of their tokens."""
 
 
-@dataclass(frozen=True)
-class Windows:
-    """Where the windows of encoded texts lie."""
-
-    starts: np.ndarray
-    """int64 (windows + 1,): window j is ids[starts[j]:starts[j + 1]]."""
-    first: np.ndarray
-    """int64 (rows + 1,): row i has the windows first[i] to first[i + 1]."""
-    spans: np.ndarray
-    """int64 (windows, 2): the characters of the text that each was made of, from and to."""
-
-    @property
-    def counts(self) -> np.ndarray:
-        """Windows of each row, int64 (rows,)."""
-        return np.diff(self.first)
-
-
 def encode_in_windows(
     texts: Sequence[str], rooms: Sequence[int], count: Count, encode: Callable[[list[str], np.ndarray], EncodedTexts]
 ) -> EncodedTexts:
@@ -76,27 +57,6 @@ def encode_in_windows(
         asked=None if windows.asked is None else windows.asked[first[:-1]],
         windows=Windows(windows.starts, first, np.array(flat, dtype=np.int64).reshape(-1, 2)),
     )
-
-
-def as_windows(encoded: EncodedTexts, rows: Sequence[int]) -> EncodedTexts:
-    """These rows with every window a row of its own, one row's after the other's."""
-    assert encoded.windows is not None, "the texts were not cut into windows"
-    windows, starts = windows_of(encoded, rows), encoded.windows.starts
-    return replace(
-        encoded,
-        ids=np.concatenate([encoded[row] for row in rows]),
-        starts=np.concatenate([[0], np.cumsum(starts[windows + 1] - starts[windows])]).astype(np.int64),
-        tokens_cut=np.zeros(len(windows), dtype=np.int32),
-        asked=None if encoded.asked is None else np.repeat(encoded.asked[list(rows)], encoded.windows.counts[list(rows)]),
-        windows=None,
-    )
-
-
-def windows_of(encoded: EncodedTexts, rows: Sequence[int]) -> np.ndarray:
-    """The numbers of these rows' windows, one row's after the other's, int64 (windows,)."""
-    assert encoded.windows is not None, "the texts were not cut into windows"
-    first = encoded.windows.first
-    return np.concatenate([np.arange(first[row], first[row + 1]) for row in rows])
 
 
 def cut_into_windows(texts: Sequence[str], rooms: Sequence[int], count: Count) -> Iterator[list[Span]]:

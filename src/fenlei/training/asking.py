@@ -15,8 +15,8 @@ from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder
+from fenlei.text.encoded import EncodedTexts
 from fenlei.text.instructions import compose
-from fenlei.text.prompts import EncodedTexts
 
 
 def with_candidates(dataset: Dataset) -> Dataset:

@@ -30,7 +30,7 @@ from fenlei.inference.trust import load_trust
 from fenlei.labels import LabelSet
 from fenlei.models.head import HeadMethod
 from fenlei.text.asking import QuestionEncoder
-from fenlei.text.prompts import EncodedTexts
+from fenlei.text.encoded import EncodedTexts
 from fenlei.training.exemplars import load_exemplars
 from fenlei.training.extension_report import Cost, Extension, card_section, compared
 from fenlei.training.fit import run_training

@@ -31,7 +31,7 @@ from fenlei.models.backbone import is_decoder, quiet_transformers
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
-from fenlei.text.prompts import EncodedTexts
+from fenlei.text.encoded import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import TEST_ROWS, finish

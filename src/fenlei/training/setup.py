@@ -41,7 +41,8 @@ from fenlei.models.passages import choose_pooling
 from fenlei.models.qlora import check_four_bit, four_bit
 from fenlei.models.quantized import quantize_below_adapters
 from fenlei.text.asking import QuestionEncoder
-from fenlei.text.prompts import EncodedTexts, TextEncoder
+from fenlei.text.encoded import EncodedTexts
+from fenlei.text.prompts import TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
 from fenlei.training.defaults import (
     Choice,
@@ -145,6 +146,8 @@ def prepare(
     dataset = dataset or load_dataset(config.data, seed=seed)
     check_promises(config.trust, len(dataset.calibrating), multi_label=dataset.multi_label)
     check_imbalance(config, multi_label=dataset.multi_label)
+    if dataset.multi_label and config.data.store_exemplars is not None:
+        raise ConfigError("store_exemplars keeps rows of each class, and here a row has any number of them; leave it out")
     if config.trust.out_of_scope is not None:
         read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)

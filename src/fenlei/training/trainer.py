@@ -31,7 +31,7 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import LengthGroupedBatches, batch_of, by_token_budget
-from fenlei.text.prompts import EncodedTexts
+from fenlei.text.encoded import EncodedTexts
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss

@@ -27,8 +27,7 @@ from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import by_token_budget, collate
-from fenlei.text.prompts import EncodedTexts
-from fenlei.text.windows import as_windows
+from fenlei.text.encoded import EncodedTexts, as_windows
 
 MOST_BYTES = 10 * 2**30
 """Of all files in the cache together: 2.8 million rows of a model with 896 hidden units."""
