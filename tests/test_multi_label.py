@@ -397,6 +397,14 @@ def test_zero_shot_gives_any_number_of_labels(tiny_qwen: Path) -> None:
     assert set(other.probabilities) == {"财经"}
 
 
+def test_rows_of_each_class_are_not_stored_where_a_row_has_several(tiny_qwen: Path, tmp_path: Path, write: Callable[..., Path]) -> None:
+    from fenlei.training.fit import train
+
+    with pytest.raises(ConfigError, match="store_exemplars keeps rows of each class"):
+        train(write(rows(64)), out=tmp_path / "run", model=str(tiny_qwen), store_exemplars=2)
+    assert not (tmp_path / "run").exists()
+
+
 def test_generate_learns_sets(tiny_qwen: Path, tmp_path: Path, write: Callable[..., Path]) -> None:
     from fenlei.inference.classifier import Classifier
     from fenlei.training.fit import train
