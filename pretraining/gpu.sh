@@ -9,7 +9,7 @@ set -u
 data=$1 qwen=$2 out=$3 teacher_seconds=$4 train_seconds=$5
 shift 5
 variants=("$@")
-[ ${#variants[@]} -gt 0 ] || variants=(all noteacher nopairs larger)
+[ ${#variants[@]} -gt 0 ] || variants=(all heavy nopairs larger)
 work=${NANO_WORK:-/tmp/nano_work}
 here=$(dirname "$0")
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from bag_of_words import BagOfWords
@@ -31,20 +33,25 @@ class Objectives(nn.Module):
         if "teacher" in self.shares and vectors is not None:
             self.distillation = Distillation(vectors, width)
 
-    def total(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
-        """The sum that is minimized."""
-        return torch.stack([self.shares[name] * loss for name, loss in losses.items()]).sum()
+    def add_gradients(self, model: Qwen3ForCausalLM, batch: Batch) -> dict[str, torch.Tensor]:
+        """Adds the gradients of the weighted sum, one forward pass after the other so that only one's states are held at a time.
 
-    def forward(self, model: Qwen3ForCausalLM, batch: Batch) -> dict[str, torch.Tensor]:
-        """Each loss by its name in SHARES."""
-        losses = {}
+        Returns each loss by its name in SHARES.
+        """
+        found = {}
+        for losses in self(model, batch):
+            torch.stack([self.shares[name] * loss for name, loss in losses.items()]).sum().backward()
+            found |= {name: loss.detach() for name, loss in losses.items()}
+        return found
+
+    def forward(self, model: Qwen3ForCausalLM, batch: Batch) -> Iterator[dict[str, torch.Tensor]]:
+        """The losses of one forward pass at a time."""
         if "loss" in self.shares:
-            losses["loss"] = next_token_loss(model, states_of(model, batch.windows), batch.windows)
+            yield {"loss": next_token_loss(model, states_of(model, batch.windows), batch.windows)}
         if any(name in self.shares for name in OF_LINES):
-            losses |= self._of_lines(model, batch)
+            yield self._of_lines(model, batch)
         if "pairs" in self.shares:
-            losses["pairs"] = self.contrast(batch.pairs.last(states_of(model, batch.pairs.tokens)), batch.documents)
-        return losses
+            yield {"pairs": self.contrast(batch.pairs.last(states_of(model, batch.pairs.tokens)), batch.documents)}
 
     def _of_lines(self, model: Qwen3ForCausalLM, batch: Batch) -> dict[str, torch.Tensor]:
         losses, lines = {}, batch.lines

@@ -59,7 +59,7 @@ class Pace:
     checkpoint_every: int
 
 
-PACES = {"cpu": Pace((8, 64, 32), 1.5e-3, 100), "cuda": Pace((192, 768, 512), 3e-3, 2000)}
+PACES = {"cpu": Pace((8, 64, 32), 1.5e-3, 100), "cuda": Pace((128, 512, 256), 2.5e-3, 2000)}
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,7 @@ def train(work: Path, data: Path, model: Qwen3ForCausalLM, objectives: Objective
     for batch in batches.after(first):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(pace.peak_rate, step, budget.spent(step, time.time() - began))
-        losses = objectives(model, batch)
-        objectives.total(losses).backward()
+        losses = objectives.add_gradients(model, batch)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -229,6 +228,7 @@ def main() -> None:
         tokenizer = AutoTokenizer.from_pretrained(data / "tokenizer")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fresh = not (args.work / "checkpoint.safetensors").exists()
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it would make a plan for each shape that it meets
     model = build(tokenizer, args.donor if fresh else None, shape).to(device)
     objectives, batches = learned_from(data, len(tokenizer), shape.width, given_shares(args.shares), device)
     train(args.work, data, model, objectives, batches, Budget(args.tokens, args.seconds, PACES[device.type].rows[0] * SEQUENCE))

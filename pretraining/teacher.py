@@ -126,6 +126,7 @@ def main() -> None:
         AutoTokenizer.from_pretrained(args.data / "tokenizer"),
     )
     chosen = np.random.default_rng(0).permutation(len(pieces))[: args.lines]
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it would make a plan for each shape that it meets
     reader = Reader(args.donor, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     for number, first in enumerate(range(0, len(chosen), CHUNK)):
         path = folder / f"{number:05}.npz"

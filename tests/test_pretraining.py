@@ -145,7 +145,7 @@ def test_partners_are_neighbours_or_halves_of_a_piece(script: Any) -> None:
             assert {int(of_token[token]) for token in first + second} == {number}
 
 
-def test_a_batch_of_lines_is_padded_no_further_than_its_longest(script: Any) -> None:
+def test_a_batch_of_lines_is_padded_little_further_than_its_longest(script: Any) -> None:
     from batches import Batches
 
     pieces = np.array([[10 * number, 3 + number % 7, number] for number in range(30)])
@@ -153,7 +153,7 @@ def test_a_batch_of_lines_is_padded_no_further_than_its_longest(script: Any) -> 
     seen = []
     for step in range(9):
         lines = batches.at(step).lines
-        assert lines.tokens.shape[1] == lines.lengths.max()
+        assert 0 <= lines.tokens.shape[1] - lines.lengths.max() < 8
         assert (lines.tokens[~lines.real()] == 0).all()
         states = lines.tokens.unsqueeze(-1).float()
         numbers = batches.at(step).line_numbers + 3  # the taught pieces begin with the third
