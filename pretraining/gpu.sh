@@ -15,6 +15,11 @@ here=$(dirname "$0")
 export PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 OMP_NUM_THREADS=4
 mkdir -p "$work" "$out"
 [ -e "$work/data" ] || cp -r "$data" "$work/data"
+donor=(--donor "$qwen")
+if [ ! -e "$qwen/config.json" ]; then # then what can be learned without it
+    echo "no model folder: $qwen; no vectors are made, embeddings start at random"
+    donor=() teacher_seconds=0
+fi
 began=$SECONDS
 say() { echo "[$((SECONDS - began)) s] $*"; }
 
@@ -41,7 +46,7 @@ pids=()
 for variant in "${variants[@]}"; do
     rm -rf "${work:?}/$variant"
     # shellcheck disable=SC2046 # several words are meant
-    timeout $((train_seconds + 90)) python3 "$here/pretrain_nano.py" --work "$work/$variant" --data "$work/data" --donor "$qwen" \
+    timeout $((train_seconds + 90)) python3 "$here/pretrain_nano.py" --work "$work/$variant" --data "$work/data" "${donor[@]}" \
         --seconds "$train_seconds" --publish "$work/$variant/$variant" $(options "$variant") >"$work/$variant.log" 2>&1 &
     pids+=($!)
 done
