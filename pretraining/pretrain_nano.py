@@ -1,90 +1,92 @@
 """Pretrain `nano`, the small causal language model that ships with fenlei, on plain text.
 
-    python pretraining/pretrain_nano.py CORPUS --work DIR [--donor MODEL_FOLDER] [--tokens 12300000]
-    python pretraining/teacher.py --work DIR --donor MODEL_FOLDER            # from then on the donor's vectors are learned as well
-    python pretraining/pretrain_nano.py CORPUS --work DIR --tokens 20000000
-    python pretraining/pretrain_nano.py CORPUS --work DIR --publish src/fenlei/models/nano/weights
+    python pretraining/pretrain_nano.py --corpus CORPUS --work DIR [--donor MODEL_FOLDER] [--tokens 12300000]
+    python pretraining/teacher.py --data DIR/data --donor MODEL_FOLDER       # from then on the donor's vectors are learned as well
+    python pretraining/pretrain_nano.py --work DIR --tokens 20000000
+    python pretraining/pretrain_nano.py --work DIR --tokens 0 --publish src/fenlei/models/nano/weights
 
-CORPUS: a text file (.txt or .xz), one paragraph or headline a line, documents parted by blank lines. Everything lies in DIR: the
-tokenizer, the token stream, checkpoints and log.jsonl. Started again with the same DIR it goes on from the last checkpoint; with more
-tokens than before, the learning rate rises again to where the longer schedule has it.
+CORPUS: a text file (.txt or .xz), one paragraph or headline a line, documents parted by blank lines. DIR holds data/ (see corpus.py),
+checkpoint and log.jsonl. Started again with the same DIR it goes on from the last checkpoint; with more tokens than before, the learning
+rate rises again to where the longer schedule has it. On a GPU the steps are larger, and --seconds in the place of --tokens lets
+the schedule follow the clock; gpu.sh does all of it there, for several variants at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import lzma
 import math
 import os
-import random
 import time
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from batches import Batches
 from borrow import borrowed_embeddings
-from distillation import Teacher
+from corpus import prepare
+from distillation import taught_pieces
 from objectives import SHARES, Objectives, held_out_loss
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tokenizer import train_tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-VOCAB, WIDTH, LAYERS, HEADS, KEY_VALUE_HEADS, CONTEXT = 8192, 256, 4, 4, 2, 2048
-SEQUENCE, BATCH = 256, 16
-PEAK_RATE, WARM_UP_STEPS, FINAL_RATE_SHARE, WEIGHT_DECAY = 1.5e-3, 100, 0.05, 0.1
-DOCUMENT_CHARACTERS = 1000
-"""Only the beginning of a long document is read: a few book-length ones would else outweigh thousands of news items."""
-HELD_OUT = 0.01
-CHECKPOINT_EVERY, EVALUATE_EVERY = 100, 400
+VOCAB, CONTEXT = 8192, 2048
+SEQUENCE = 256
+WARM_UP_STEPS, FINAL_RATE_SHARE, WEIGHT_DECAY = 100, 0.05, 0.1
+LOG_EVERY, EVALUATE_EVERY = 50, 400
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def documents(corpus: Path) -> list[list[str]]:
-    """The corpus as documents, each a list of its lines, shortened to DOCUMENT_CHARACTERS."""
-    opener = lzma.open if corpus.suffix == ".xz" else open
-    found = []
-    with opener(corpus, "rt", encoding="utf-8") as file:
-        for block in file.read().split("\n\n"):
-            lines, left = [], DOCUMENT_CHARACTERS
-            for line in block.split("\n"):
-                if left > 0 and line.strip():
-                    lines.append(line.strip()[:left])
-                    left -= len(lines[-1])
-            if lines:
-                found.append(lines)
-    return found
+@dataclass(frozen=True)
+class Shape:
+    """Of the network."""
+
+    width: int = 256
+    layers: int = 4
+    heads: int = 4
+    key_value_heads: int = 2
 
 
-def prepare(corpus: Path, work: Path) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer and writes train.npy and held_out.npy (uint16 token streams), each line closed by eos."""
-    if (work / "held_out.npy").exists():
-        return AutoTokenizer.from_pretrained(work / "tokenizer")
-    work.mkdir(parents=True, exist_ok=True)
-    docs = documents(corpus)
-    random.Random(0).shuffle(docs)
-    tokenizer = train_tokenizer((line for doc in docs for line in doc), VOCAB, CONTEXT)
-    tokenizer.save_pretrained(work / "tokenizer")
-    held_out = max(1, int(len(docs) * HELD_OUT))
-    for name, part in (("train", docs[held_out:]), ("held_out", docs[:held_out])):
-        lines = [line for doc in part for line in doc]
-        stream = [i for ids in tokenizer(lines)["input_ids"] for i in [*ids, tokenizer.eos_token_id]]
-        np.save(work / f"{name}.npy", np.array(stream, dtype=np.uint16))
-        print(f"{name}: {len(part):,} documents, {sum(map(len, lines)):,} characters, {len(stream):,} tokens", flush=True)
-    return tokenizer
+@dataclass(frozen=True)
+class Pace:
+    """How much a step learns from, and how fast."""
+
+    rows: tuple[int, int, int]
+    """Windows of the stream, lines, pairs."""
+    peak_rate: float
+    checkpoint_every: int
 
 
-def build(tokenizer: PreTrainedTokenizerFast, donor: str | None) -> Qwen3ForCausalLM:
+PACES = {"cpu": Pace((8, 64, 32), 1.5e-3, 100), "cuda": Pace((128, 512, 256), 2.5e-3, 2000)}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When it is enough: tokens of the running stream, or seconds."""
+
+    tokens: int
+    seconds: float | None
+    tokens_of_step: int
+
+    def spent(self, steps: int, seconds: float) -> float:
+        """Share of the budget, from 0 on; with 1 it is spent."""
+        if self.seconds is not None:
+            return seconds / self.seconds
+        whole = self.tokens // self.tokens_of_step
+        return steps / whole if whole else 1.0
+
+
+def build(tokenizer: PreTrainedTokenizerFast, donor: str | None, shape: Shape = Shape()) -> Qwen3ForCausalLM:
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=WIDTH,
-        intermediate_size=3 * WIDTH,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KEY_VALUE_HEADS,
-        head_dim=WIDTH // HEADS,
+        hidden_size=shape.width,
+        intermediate_size=3 * shape.width,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        head_dim=shape.width // shape.heads,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,
@@ -95,42 +97,24 @@ def build(tokenizer: PreTrainedTokenizerFast, donor: str | None) -> Qwen3ForCaus
     model = Qwen3ForCausalLM(config)
     if donor:
         with torch.no_grad():
-            model.get_input_embeddings().weight.copy_(borrowed_embeddings(donor, tokenizer, WIDTH))
+            model.get_input_embeddings().weight.copy_(borrowed_embeddings(donor, tokenizer, shape.width))
     return model
 
 
-def windows_of(stream: np.ndarray, first_step: int, rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """For step `first_step` and on: (rows, SEQUENCE) tokens, and where in the stream each row begins.
-
-    An epoch is a seeded permutation of the stream's windows, shifted anew each epoch so that the same text meets other neighbours.
-    """
-    step = first_step
-    while True:
-        windows = len(stream) // SEQUENCE - 1
-        epoch, at = divmod(step, windows // rows)
-        generator = np.random.default_rng(epoch)
-        shift, order = generator.integers(SEQUENCE), generator.permutation(windows)
-        starts = order[at * rows : (at + 1) * rows] * SEQUENCE + shift
-        yield np.stack([stream[start : start + SEQUENCE] for start in starts]).astype(np.int64), starts
-        step += 1
+def learned_from(data: Path, vocabulary: int, width: int, shares: dict[str, float], device: torch.device) -> tuple[Objectives, Batches]:
+    """The objectives that the folder has data for, and their batches, on the device."""
+    stream, pieces, taught = np.load(data / "train.npy"), np.load(data / "pieces.npy"), taught_pieces(data)
+    if not shares["teacher"]:
+        taught = None
+    numbers, vectors = taught or (None, None)
+    objectives = Objectives(stream, vectors, vocabulary, width, shares).to(device)
+    return objectives, Batches(stream, pieces, numbers, PACES[device.type].rows, SEQUENCE, device)
 
 
-def batches(stream: np.ndarray, teacher: Teacher | None, first_step: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(BATCH, SEQUENCE) tokens; the last half of the rows are the teacher's lines, if there is one: where in its stream those begin."""
-    taught_rows = BATCH // 2 if teacher else 0
-    plain = windows_of(stream, first_step, BATCH - taught_rows)
-    if teacher is None:
-        yield from ((torch.from_numpy(tokens), torch.empty(0, dtype=torch.long)) for tokens, _ in plain)
-    else:
-        for (tokens, _), (taught, starts) in zip(plain, windows_of(teacher.stream, first_step, taught_rows), strict=False):
-            yield torch.from_numpy(np.concatenate([tokens, taught])), torch.from_numpy(starts)
-
-
-def learning_rate(step: int, steps: int) -> float:
-    if step < WARM_UP_STEPS:
-        return PEAK_RATE * (step + 1) / WARM_UP_STEPS
-    progress = (step - WARM_UP_STEPS) / max(1, steps - WARM_UP_STEPS)
-    return PEAK_RATE * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * progress)))
+def learning_rate(peak: float, step: int, spent: float) -> float:
+    """Linear warm-up, then half a cosine over the budget."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, spent)))
+    return peak * min(1.0, (step + 1) / WARM_UP_STEPS) * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * cosine)
 
 
 def parameters_in_order(model: Qwen3ForCausalLM, objectives: Objectives) -> list[tuple[str, torch.nn.Parameter]]:
@@ -145,7 +129,7 @@ def new_optimizer(model: Qwen3ForCausalLM, objectives: Objectives) -> torch.opti
         {"params": [p for p in ordered if p.ndim > 1], "weight_decay": WEIGHT_DECAY},
         {"params": [p for p in ordered if p.ndim == 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.95), fused=True)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
 
 
 def save_checkpoint(work: Path, model: Qwen3ForCausalLM, objectives: Objectives, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -177,58 +161,79 @@ def load_checkpoint(work: Path, model: Qwen3ForCausalLM, objectives: Objectives,
     return step
 
 
-def train(work: Path, model: Qwen3ForCausalLM, objectives: Objectives, budget: int) -> None:
-    stream, held_out = np.load(work / "train.npy", mmap_mode="r"), np.load(work / "held_out.npy")
+def train(work: Path, data: Path, model: Qwen3ForCausalLM, objectives: Objectives, batches: Batches, budget: Budget) -> None:
+    """Trains from the last checkpoint on until the budget is spent, and leaves a checkpoint."""
+    pace, held_out = PACES[model.device.type], np.load(data / "held_out.npy")
     optimizer = new_optimizer(model, objectives)
-    steps, first, began = budget // (SEQUENCE * BATCH), load_checkpoint(work, model, objectives, optimizer), time.time()
-    for step, (tokens, taught_from) in zip(range(first, steps), batches(stream, objectives.teacher, first), strict=False):
+    first, began = load_checkpoint(work, model, objectives, optimizer), time.time()
+    step = first
+    if budget.spent(step, 0.0) >= 1:
+        return
+    for batch in batches.after(first):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
-        losses = objectives(model, tokens, taught_from)
-        sum(SHARES[name] * loss for name, loss in losses.items()).backward()
+            group["lr"] = learning_rate(pace.peak_rate, step, budget.spent(step, time.time() - began))
+        losses = objectives.add_gradients(model, batch)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        done = step + 1
-        if done % CHECKPOINT_EVERY == 0 or done == steps:
-            save_checkpoint(work, model, objectives, optimizer, done)
-        if done % 50 == 0 or done == steps:
-            rate = (done - first) * SEQUENCE * BATCH / (time.time() - began)
-            entry = {
-                "step": done,
-                "of": steps,
-                **{name: round(loss.item(), 4) for name, loss in losses.items()},
-                "tokens_per_second": round(rate),
-            }
-            if done % EVALUATE_EVERY == 0 or done == steps:
-                entry["held_out_loss"] = round(held_out_loss(model, held_out, SEQUENCE, BATCH), 4)
+        step += 1
+        over = budget.spent(step, time.time() - began) >= 1
+        if step % pace.checkpoint_every == 0 or over:
+            save_checkpoint(work, model, objectives, optimizer, step)
+        if step % LOG_EVERY == 0 or over:
+            entry = {"step": step, **{name: round(loss.item(), 4) for name, loss in losses.items()}}
+            seconds = time.time() - began
+            entry |= {"seconds": round(seconds, 1), "tokens_per_second": round((step - first) * budget.tokens_of_step / seconds)}
+            if step % EVALUATE_EVERY == 0 or over:
+                entry["held_out_loss"] = round(held_out_loss(model, held_out, SEQUENCE, pace.rows[0]), 4)
             with (work / "log.jsonl").open("a") as log:
                 log.write(json.dumps(entry) + "\n")
             print(entry, flush=True)
+        if over:
+            return
 
 
-def publish(work: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+def publish(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """The weights in float16 (half the size; their magnitudes lie far inside its range) with tokenizer, as a stock folder."""
-    model.to(torch.float16).save_pretrained(out)
+    model.to("cpu", torch.float16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def given_shares(words: list[str]) -> dict[str, float]:
+    """SHARES with those that are given as name=number in their places."""
+    given = {name: float(share) for name, share in (word.split("=") for word in words)}
+    if unknown := given.keys() - SHARES.keys():
+        raise SystemExit(f"no such share: {', '.join(sorted(unknown))}; there are {', '.join(SHARES)}")
+    return SHARES | given
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("corpus", type=Path)
+    parser.add_argument("--corpus", type=Path, help="needed only the first time")
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="the prepared data, if not in the work folder")
+    parser.add_argument("--tokenizer", type=Path, help="a model folder whose tokenizer is kept")
     parser.add_argument("--donor", help="a model folder whose embeddings start ours")
-    parser.add_argument("--tokens", type=int, default=12_300_000)
+    parser.add_argument("--tokens", type=int, default=12_300_000, help="0: only prepare, and publish if asked to")
+    parser.add_argument("--seconds", type=float, help="in the place of --tokens")
+    parser.add_argument("--shape", type=int, nargs=4, metavar=("WIDTH", "LAYERS", "HEADS", "KEY_VALUE_HEADS"))
+    parser.add_argument("--shares", nargs="*", default=[], metavar="NAME=NUMBER", help=f"weights of the losses, else {SHARES}")
     parser.add_argument("--publish", type=Path)
     args = parser.parse_args()
-    tokenizer = prepare(args.corpus, args.work)
-    model = build(tokenizer, None if args.publish or (args.work / "checkpoint.safetensors").exists() else args.donor)
-    objectives = Objectives.for_stream(args.work, len(tokenizer), WIDTH, tokenizer.eos_token_id)
-    if args.publish:
-        load_checkpoint(args.work, model, objectives, new_optimizer(model, objectives))
-        publish(args.work, model, tokenizer, args.publish)
+    data, shape = args.data or args.work / "data", Shape(*args.shape) if args.shape else Shape()
+    args.work.mkdir(parents=True, exist_ok=True)
+    if args.corpus:
+        tokenizer = prepare(args.corpus, data, VOCAB, CONTEXT, args.tokenizer)
     else:
-        train(args.work, model, objectives, args.tokens)
+        tokenizer = AutoTokenizer.from_pretrained(data / "tokenizer")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fresh = not (args.work / "checkpoint.safetensors").exists()
+    torch.backends.cuda.enable_cudnn_sdp(False)  # it would make a plan for each shape that it meets
+    model = build(tokenizer, args.donor if fresh else None, shape).to(device)
+    objectives, batches = learned_from(data, len(tokenizer), shape.width, given_shares(args.shares), device)
+    train(args.work, data, model, objectives, batches, Budget(args.tokens, args.seconds, PACES[device.type].rows[0] * SEQUENCE))
+    if args.publish:
+        publish(model, tokenizer, args.publish)
 
 
 if __name__ == "__main__":
