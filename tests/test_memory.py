@@ -83,7 +83,7 @@ def test_a_tight_limit_shrinks_the_budget_and_only_then_recomputes(
 ) -> None:
     # The process itself and a usual evaluation take a hundred times what a tiny network's training does: left out here.
     monkeypatch.setattr("fenlei.training.memory._resident", lambda device: 0)
-    monkeypatch.setattr("fenlei.training.memory.BATCH_TOKENS", 64)
+    monkeypatch.setattr("fenlei.training.memory.tokens_at_once", lambda device: 64)
     setup = set_up(tiny_qwen, toy_file)
     limit = measure_footprint(setup.method, int(setup.train.lengths.max()), setup.autocast).peak(tokens)
     options = set_up(tiny_qwen, toy_file, memory=f"{limit / 1e3:.3f}KB").config.optimization
