@@ -12,7 +12,7 @@ import torch
 from fenlei import Classifier, train
 from fenlei.inference.scoring import score
 from fenlei.training.fit import TrainResult
-from fenlei.training.recorded import RecordedPasses
+from fenlei.training.recorded import RecordedPasses, never_waiting
 from fenlei.training.vectors import cache_folder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -117,11 +117,8 @@ def test_scoring_asks_the_gpu_for_nothing_but_its_answers(
         usual = score(method, encoded, 3, batch_tokens=300).logits
 
         def watched(batch: Any, method: Any = method, real: Any = real) -> Any:
-            torch.cuda.set_sync_debug_mode("error")
-            try:
+            with never_waiting():
                 return real(method, batch)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
 
         method.forward = watched
         np.testing.assert_allclose(score(method, encoded, 3, batch_tokens=300).logits, usual, atol=1e-3)

@@ -10,12 +10,15 @@ the graphs give must be what the rehearsal gave. Where it is not, or memory is s
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from fenlei.errors import first_line
 from fenlei.models.backbone import is_decoder
@@ -53,14 +56,10 @@ class CudaGraphs:
         self._stream, self._pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
 
     def rehearse(self, work: Pass) -> None:
-        now, mode = torch.cuda.current_stream(), torch.cuda.get_sync_debug_mode()
+        now = torch.cuda.current_stream()
         self._stream.wait_stream(now)
-        with torch.cuda.stream(self._stream):
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                work()
-            finally:
-                torch.cuda.set_sync_debug_mode(mode)
+        with torch.cuda.stream(self._stream), never_waiting():
+            work()
         now.wait_stream(self._stream)
 
     def record(self, work: Pass) -> Pass:
@@ -71,13 +70,34 @@ class CudaGraphs:
         return graph.replay
 
 
+@contextmanager
+def never_waiting() -> Iterator[None]:
+    """Within it, whatever waits for a GPU is a RuntimeError."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it calls itself a prototype
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
 def recorder_for(setup: Setup, ranks: Ranks) -> Recorder | None:
-    """What records short steps, where that is known to be right: of decoders, on one GPU, in bfloat16, with memory to spare."""
+    """What records short steps, where that is known to be right: of decoders that leave nothing to chance, on one GPU, in bfloat16, with
+    memory to spare.
+    """
     options, tuning = setup.config.optimization, setup.config.model.tuning
-    decoder = isinstance(setup.method, HeadMethod) and is_decoder(setup.method.stock)
+    decoder = isinstance(setup.method, HeadMethod) and is_decoder(setup.method.stock) and not _drops(setup.method.stock)
     simple = decoder and tuning in ("lora", "full") and not options.gradient_checkpointing and options.memory is None
     there = setup.device.type == "cuda" and ranks.world == 1 and setup.autocast != torch.float16
     return CudaGraphs(setup.device) if simple and there else None
+
+
+def _drops(network: PreTrainedModel) -> bool:
+    """Whether training drops out anything: no two passes would be the same."""
+    layers = any(isinstance(module, nn.Dropout) and module.p > 0 for module in network.modules())
+    return layers or bool(getattr(network.config.get_text_config(), "attention_dropout", 0.0))
 
 
 class RecordedPasses:

@@ -88,6 +88,7 @@ class RowTrainer(Trainer):
         self._ranks = ranks
         self._shares = shares
         self._step_rows: list[int] = []
+        self._learning = [weight for weight in method.parameters() if weight.requires_grad]
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
         self._recorded: RecordedPasses | None = None
@@ -102,7 +103,8 @@ class RowTrainer(Trainer):
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimiser step's gradients; the mean loss of its rows. Where memory runs out, once more with half the tokens at once."""
-        model.train()
+        if not self._method.training:  # a walk over two thousand modules
+            model.train()
         rows = self._step_rows = inputs["rows"].tolist()
         while True:
             try:
@@ -164,6 +166,10 @@ class RowTrainer(Trainer):
         """What is known of these rows, for the loss."""
         known = self._targets[rows]
         return sent(known, self.args.device) if isinstance(known, torch.Tensor) else known.to(self.args.device)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        """Of what learns: it is known, and need not be looked for in the whole network."""
+        return self.accelerator.clip_grad_norm_(self._learning, self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Where the gradients are no numbers they are dropped: a step without any moves no weight."""
