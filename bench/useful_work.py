@@ -18,13 +18,13 @@ from bench.runs import conclude_all, head_of, model_folder, shared
 from bench.shapes import Shapes, shapes_of
 from bench.side_by_side import Measured, Side, alternate, arguments, ours
 from bench.training import DEV_ROWS
-from fenlei.config import OptimizationConfig
 from fenlei.data.readers import read_examples
 from fenlei.inference.bulk import WINDOW_ROWS
-from fenlei.inference.scoring import BATCH_TOKENS
 from fenlei.models.backbone import DEFAULT_MAX_LENGTH, load_tokenizer
+from fenlei.models.devices import BATCH_TOKENS
 from fenlei.text.batches import LengthGroupedBatches, by_token_budget
 from fenlei.text.prompts import TextEncoder
+from fenlei.training.defaults import USUAL_BATCH_TOKENS
 
 SHARE_GOAL, TRAIN_AIM, PREDICT_AIM = 0.95, 0.35, 0.55
 BATCH_SIZE, TRAIN_ROWS, PREDICT_ROWS, QUICK_ROWS = 32, 448, 1024, 96
@@ -47,10 +47,7 @@ def shares(dataset: str, model: str, quick: bool) -> dict[str, tuple[float, floa
     train, dev = (lengths_of(head_of(path, QUICK_ROWS) if quick else path, model) for path in (data / "train.jsonl", data / "dev.jsonl"))
     windows = [range(first, min(first + WINDOW_ROWS, len(dev))) for first in range(0, len(dev), WINDOW_ROWS)]
     return {
-        f"{dataset}, training": (
-            real_share(train, LengthGroupedBatches(train, BATCH_SIZE, 0), OptimizationConfig().batch_tokens),
-            SHARE_GOAL,
-        ),
+        f"{dataset}, training": (real_share(train, LengthGroupedBatches(train, BATCH_SIZE, 0), USUAL_BATCH_TOKENS), SHARE_GOAL),
         f"{dataset}, prediction": (real_share(dev, windows, BATCH_TOKENS), SHARE_GOAL),
     }
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fenlei import ConfigError, RunConfig
 from fenlei.config import bytes_of
-from fenlei.training.memory import Footprint, _kept_by_autograd, measure_footprint
+from fenlei.training.memory import Footprint, _kept_by_autograd, gpu_batch_tokens, measure_footprint
 from fenlei.training.setup import Setup, prepare
 
 sizes = st.integers(0, 10**10)
@@ -83,12 +83,26 @@ def test_a_tight_limit_shrinks_the_budget_and_only_then_recomputes(
 ) -> None:
     # The process itself and a usual evaluation take a hundred times what a tiny network's training does: left out here.
     monkeypatch.setattr("fenlei.training.memory._resident", lambda device: 0)
-    monkeypatch.setattr("fenlei.training.memory.BATCH_TOKENS", 64)
+    monkeypatch.setattr("fenlei.training.memory.tokens_at_once", lambda device: 64)
     setup = set_up(tiny_qwen, toy_file)
     limit = measure_footprint(setup.method, int(setup.train.lengths.max()), setup.autocast).peak(tokens)
     options = set_up(tiny_qwen, toy_file, memory=f"{limit / 1e3:.3f}KB").config.optimization
     assert options.gradient_checkpointing is recomputed
     assert tokens - 1 <= options.batch_tokens < (2 * tokens if not recomputed else 4096)
+
+
+@pytest.mark.parametrize(("free", "expected"), [(10**12, 16_384), (1_000_000, 512)], ids=["roomy", "tight"])
+def test_on_a_gpu_its_free_memory_says_how_many_tokens(
+    free: int, expected: int, tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = set_up(tiny_qwen, toy_file)
+    assert setup.batch_tokens == 4096
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free, 10**12))
+    monkeypatch.setattr("torch.cuda.memory_reserved", lambda device: 0)
+    monkeypatch.setattr("fenlei.training.memory._resident", lambda device: 0)
+    choice = gpu_batch_tokens(setup.method, setup.train.longest_input, setup.autocast)  # type: ignore[arg-type]
+    assert choice.value == expected
+    assert str(choice).startswith(f"batch_tokens {expected}: tokens at once, {free / 1e9:.0f} GB of GPU memory hold ")
 
 
 TRAIN_NANO = """

@@ -122,7 +122,7 @@ def test_a_full_disk_is_said_before_the_backbone_has_run_for_hours(setup: Setup,
     batches: list[Any] = []
     pool = type(setup.method).pool
     monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", lambda self, batch: (batches.append(batch), pool(self, batch))[1])
-    monkeypatch.setattr(vectors, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(vectors, "tokens_at_once", lambda device: 64)
 
     def full(descriptor: int, offset: int, length: int) -> None:
         raise OSError(28, "No space left on device")

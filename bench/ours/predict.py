@@ -20,17 +20,18 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("data", type=Path)
     parser.add_argument("--int8", action="store_true")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     given = parser.parse_args()
     examples = list(read_examples(given.data))
     texts = [example.text for example in examples]
     keep_freed_memory()  # as `fenlei predict` does
-    classifier = Classifier.load(given.run, device="cpu", int8=given.int8)
+    classifier = Classifier.load(given.run, device=given.device, int8=given.int8)
     classifier.predict(texts[:WARM_UP])
     began = time.perf_counter()
     answers = [one.label for one in classifier.predict(texts)]
     seconds = time.perf_counter() - began
     right = sum(answer == example.label for answer, example in zip(answers, examples, strict=True))
-    say(len(texts), seconds, accuracy=right / len(texts), answers=answers)
+    say(len(texts), seconds, device=given.device, accuracy=right / len(texts), answers=answers)
 
 
 if __name__ == "__main__":

@@ -17,16 +17,19 @@ def main():
     parser.add_argument("data")
     parser.add_argument("--model", required=True)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--new-tokens", type=int, default=16)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     given = parser.parse_args()
     with open(given.data, encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
     tokenizer = AutoTokenizer.from_pretrained(given.model, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.bfloat16).eval()
+    model = AutoModelForCausalLM.from_pretrained(given.model, dtype=torch.bfloat16).eval().to(given.device)
 
     def answer(part):
-        inputs = tokenizer([row["prompt"] for row in part], padding=True, add_special_tokens=False, return_tensors="pt")
+        prompts = [row["prompt"] for row in part]
+        inputs = tokenizer(prompts, padding=True, add_special_tokens=False, return_tensors="pt").to(given.device)
         with torch.inference_mode():
-            out = model.generate(**inputs, max_new_tokens=16, do_sample=False)
+            out = model.generate(**inputs, max_new_tokens=given.new_tokens, do_sample=False)
         return tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
 
     answer(rows[: given.batch][:2])
@@ -34,8 +37,11 @@ def main():
     written = [text for first in range(0, len(rows), given.batch) for text in answer(rows[first : first + given.batch])]
     seconds = time.perf_counter() - began
     right = sum(text.strip() == row["label"] for text, row in zip(written, rows, strict=True))
-    with open("/proc/self/status", encoding="utf-8") as status:
-        peak = 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    if given.device == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    else:
+        with open("/proc/self/status", encoding="utf-8") as status:
+            peak = 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     print(json.dumps({"rows": len(rows), "seconds": seconds, "peak_bytes": peak, "accuracy": right / len(rows)}))
 
 

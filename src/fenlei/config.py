@@ -182,8 +182,9 @@ class OptimizationConfig:
     """None: by tuning and model size (see training/defaults.py)."""
     batch_size: int | None = None
     """Rows an optimiser step (the loss is their mean). None: 32; fewer for adapters on few rows, 128 for a small model with many."""
-    batch_tokens: int = 4096
-    """Tokens that go through the network at once; only memory and speed depend on it."""
+    batch_tokens: int | None = None
+    """Tokens that go through the network at once; only memory and speed depend on it. None: 4096; on a GPU what its memory holds, up to
+    16,384 (see training/memory.py)."""
     memory: str | None = None
     """What training may take at its peak, as 6GB or 800MB: fewer batch_tokens are chosen to fit, and gradient_checkpointing if need be."""
     int8: bool = False

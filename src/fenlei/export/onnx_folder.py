@@ -25,8 +25,8 @@ from fenlei.export.onnx_network import INPUTS, OUTPUT, write_graph
 from fenlei.export.sample_texts import sample_texts
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import LoadedRun, load_run
-from fenlei.inference.scoring import BATCH_TOKENS
 from fenlei.models.backbone import quiet_transformers
+from fenlei.models.devices import BATCH_TOKENS
 from fenlei.models.head import HeadMethod
 from fenlei.models.lora import fold_lora
 from fenlei.text.batches import by_token_budget, collate

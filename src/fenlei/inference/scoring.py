@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from fenlei.models.method import Method
+from fenlei.models.devices import tokens_at_once
+from fenlei.models.method import Method, Output
 from fenlei.text.batches import batch_of, by_token_budget
 from fenlei.text.encoded import EncodedTexts, Windows, windows_of
 
-BATCH_TOKENS = 8192
-"""Tokens a forward pass: beyond a few thousand the matrix products gain nothing more."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -41,23 +42,30 @@ def score(
     encoded: EncodedTexts,
     n_labels: int,
     *,
-    batch_tokens: int = BATCH_TOKENS,
+    batch_tokens: int | None = None,
     autocast: torch.dtype | None = None,
     keep_states: bool = False,
     only: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
     """Logits of every text, or of the rows `only` (the others 0); with `keep_states` also what the head reads, where the method has it
-    (encoders have not). `progress` is told the number of rows done after each batch.
+    (encoders have not). `batch_tokens`: through the network at once; None: by the device. `progress` is told the number of rows done
+    after each batch.
     """
     states: np.ndarray | None = None
     weights: np.ndarray | None = None
     logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
     lengths = encoded.lengths.tolist()
     done = 0
-    for rows in by_token_budget(lengths, range(len(encoded)) if only is None else only, batch_tokens):
-        with torch.autocast(method.device.type, autocast) if autocast else nullcontext():
-            output = method(batch_of(encoded, rows, method.pad_id, batch_tokens))
+    budget = batch_tokens or tokens_at_once(method.device)
+
+    def outputs() -> Iterator[tuple[list[int], Output]]:
+        for rows in by_token_budget(lengths, range(len(encoded)) if only is None else only, budget):
+            with torch.autocast(method.device.type, autocast) if autocast else nullcontext():
+                output = method(batch_of(encoded, rows, method.pad_id, budget))
+            yield rows, output
+
+    for rows, output in one_behind(outputs()):
         logits[rows] = output.logits.cpu().numpy()
         if keep_states and output.pooled is not None:
             if states is None:
@@ -70,3 +78,12 @@ def score(
         if progress:
             progress(done)
     return Scores(logits, encoded.tokens_cut, states, encoded.lengths, encoded.windows, weights)
+
+
+def one_behind(items: Iterable[T]) -> Iterator[T]:
+    """Each of `items` once the next has been begun: a GPU has work while its last answer is waited for and the one after is prepared."""
+    waiting: list[T] = []
+    for item in items:
+        yield from waiting
+        waiting = [item]
+    yield from waiting

@@ -7,6 +7,8 @@ together, so keys and values are never repeated. Long rows, other devices and wh
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "fenlei_short_rows"
+NAME, CAUSAL = "fenlei_short_rows", "fenlei_causal"
+"""The names transformers knows it by. For the second it makes no masks, and asks nothing of a GPU to find that none is needed."""
 LONGEST_ROW = 128
 """Tokens. From about 256 on the fused kernel is faster, and the scores kept for the backward pass begin to weigh."""
 
@@ -22,9 +25,32 @@ LONGEST_ROW = 128
 def speed_up_short_rows(network: PreTrainedModel) -> None:
     """Lets `network` attend as here where it would use torch's fused attention; its config on disk does not change."""
     if network.config._attn_implementation == "sdpa" and network._can_set_attn_implementation():
-        AttentionInterface.register(NAME, attention)
+        for name in (NAME, CAUSAL):
+            AttentionInterface.register(name, attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         network.set_attn_implementation(NAME)
+
+
+@contextmanager
+def without_masks(network: PreTrainedModel, length: int) -> Iterator[None]:
+    """Within it a decoder that is given no mask makes none, where causal attention over rows of `length` tokens is all that it needs."""
+    config = network.config
+    if not _is_plainly_causal(config, length):
+        yield
+        return
+    config._attn_implementation = CAUSAL
+    try:
+        yield
+    finally:
+        config._attn_implementation = NAME
+
+
+def _is_plainly_causal(config: Any, length: int) -> bool:
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    window = getattr(config, "sliding_window", None)
+    causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
+    plain = config._attn_implementation == NAME and config.get_text_config() is config and causal and not kinds
+    return plain and (window is None or length <= window)
 
 
 def attention(

@@ -12,6 +12,11 @@ from fenlei.errors import ConfigError
 SMALL_MODEL_PARAMETERS = 20_000_000
 """Below this a forward pass is bound by call overhead, not by matrix products: bfloat16 would cost accuracy and win nothing."""
 
+BATCH_TOKENS = 8192
+"""Tokens a forward pass in prediction: beyond a few thousand the matrix products gain nothing more."""
+GPU_BATCH_TOKENS = 16_384
+"""On a GPU, for prediction and at most for training: below, half a billion parameters compute faster than their kernels are launched."""
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -37,6 +42,11 @@ def pick_device(device: Device) -> tuple[torch.device, str]:
     if device != "cpu" and not there[device]:
         raise ConfigError(f"device {device!r} is not available to this PyTorch ({torch.__version__}); use --device auto or cpu")
     return torch.device(device), f"device {device}: as asked"
+
+
+def tokens_at_once(device: torch.device) -> int:
+    """Tokens that go through a network together in prediction."""
+    return GPU_BATCH_TOKENS if device.type == "cuda" else BATCH_TOKENS
 
 
 def pick_precision(device: torch.device, parameters: int) -> Precision:

@@ -21,7 +21,7 @@ from fenlei.models.method import Output
 from fenlei.models.passages import average, read_windows
 from fenlei.models.projection import Projection
 from fenlei.models.shared_prefix import Group, Packed, PrefixStates, group_rows
-from fenlei.text.batches import Batch, DocumentBatch
+from fenlei.text.batches import Batch, DocumentBatch, sent
 from fenlei.text.encoded import Question
 
 Key = TypeVar("Key")
@@ -79,8 +79,9 @@ class GenerateMethod(nn.Module):
         packed, starts = self._pack(rows, questions)
         states = self._states(packed)
         ends = [start + len(row) - len(question.tree.tokens) - 1 for start, row, question in zip(starts, rows, questions, strict=True)]
-        plan = plan_steps(questions, ends).to(states.device)
-        steps = self._projection.log_probabilities(states[plan.positions], plan.places, plan.tokens)
+        planned = plan_steps(questions, ends)
+        plan = planned.to(states.device)
+        steps = self._projection.log_probabilities(states[plan.positions], plan.places, planned.tokens)
         answers = torch.zeros(len(plan.cells), device=states.device).index_add(0, plan.answers, steps[plan.parts])
         cells = torch.full((len(rows) * questions[0].width,), -torch.inf, device=states.device)
         logits = cells.index_put((plan.cells,), answers).view(len(rows), -1)
@@ -107,20 +108,20 @@ class GenerateMethod(nn.Module):
             states = self._prefix(before) if keep and before else None
             if states is None:
                 ids.append(np.array(before, dtype=np.int64))
-                positions.append(torch.arange(len(before), device=self.device))
+                positions.append(torch.arange(len(before)))
                 at += len(before)
             group = self._group([len(texts[row]) for row in rows], [questions[row] for row in rows], len(before), states)
-            groups.append(group)
+            groups.append(group.to(self.device))
             positions.append(group.flatten(group.positions))
             for row in rows:
                 starts[row] = at
                 ids.append(texts[row])
                 at += len(texts[row])
-        sequence = torch.from_numpy(np.concatenate(ids).astype(np.int64)).to(self.device)
-        return Packed(sequence[None], torch.cat(positions)[None], tuple(groups)), starts
+        sequence = torch.from_numpy(np.concatenate(ids).astype(np.int64))
+        return Packed(sent(sequence[None], self.device), sent(torch.cat(positions)[None], self.device), tuple(groups)), starts
 
     def _group(self, lengths: list[int], questions: list[Question], prefix: int, states: PrefixStates | None) -> Group:
-        """Rows of these lengths, the trees of their questions at their ends (without questions: plain text)."""
+        """Rows of these lengths, the trees of their questions at their ends (without questions: plain text). On the CPU."""
         longest = max(lengths)
         positions = torch.arange(longest).repeat(len(lengths), 1)
         visible = torch.ones(longest, longest, dtype=torch.bool).tril().repeat(len(lengths), 1, 1)
@@ -136,14 +137,14 @@ class GenerateMethod(nn.Module):
             first = ends - len(depths)
             positions[row, first:ends] = first + depths
             visible[row, first:ends, first:ends] = ancestry
-        return group_rows(lengths, positions.to(self.device), visible.to(self.device), prefix=prefix, states=states)
+        return group_rows(lengths, positions, visible, prefix=prefix, states=states)
 
     def _prefix(self, before: tuple[int, ...]) -> PrefixStates:
         """Keys and values of a prefix, computed once."""
 
         def read() -> PrefixStates:
             kept = PrefixStates({}, {}, len(before))
-            alone = self._group([len(before)], [], 0, None)
+            alone = self._group([len(before)], [], 0, None).to(self.device)
             self._states(Packed(torch.tensor([before], device=self.device), alone.positions, (alone,), kept))
             return kept
 
@@ -182,7 +183,7 @@ class Steps:
     """int64 (answers,): where each answer stands among the logits, row by row."""
 
     def to(self, device: torch.device) -> Steps:
-        return Steps(*(getattr(self, one.name).to(device) for one in fields(self)))
+        return Steps(*(sent(getattr(self, one.name), device) for one in fields(self)))
 
 
 def plan_steps(questions: Sequence[Question], ends: Sequence[int]) -> Steps:

@@ -20,12 +20,13 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fenlei.errors import ConfigError, first_line
+from fenlei.models.attention import without_masks
 from fenlei.models.backbone import head_modules, is_decoder
 from fenlei.models.last_block import only_read_at, spare_last_block
 from fenlei.models.merging import Merging
 from fenlei.models.method import Output
 from fenlei.models.passages import Pooling, WindowStates, read_windows
-from fenlei.text.batches import Batch, DocumentBatch
+from fenlei.text.batches import Batch, DocumentBatch, sent
 
 
 class MlpHead(nn.Module):
@@ -78,7 +79,7 @@ class HeadMethod(nn.Module):
         if isinstance(batch, torch.Tensor):
             return Output(self.classify(batch), batch)
         if isinstance(batch, WindowStates):
-            return self._classify_joined(batch.states.to(self.device), batch.counts.to(self.device))
+            return self._classify_joined(sent(batch.states, self.device), sent(batch.counts, self.device))
         if isinstance(batch, DocumentBatch):
             return self._read_documents(batch)
         return self._decode(batch) if is_decoder(self.stock) else self._encode(batch.to(self.device))
@@ -89,7 +90,7 @@ class HeadMethod(nn.Module):
         # A decoder that was made bidirectional (EmbeddingGemma) does see the padding.
         mask = batch.attention_mask if getattr(self.stock.config, "use_bidirectional_attention", False) else None
         last = batch.attention_mask.sum(dim=1) - 1
-        with only_read_at(last):
+        with only_read_at(last), without_masks(self.stock, batch.input_ids.shape[1]):
             states = self.stock.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
         return cast(torch.Tensor, states[torch.arange(len(last), device=states.device), last].float())
 
@@ -99,7 +100,7 @@ class HeadMethod(nn.Module):
             return cast(torch.Tensor, cast(Any, self.stock).score(pooled.to(self.device)).float())
 
     def _read_documents(self, batch: DocumentBatch) -> Output:
-        counts = batch.counts.to(self.device)
+        counts = sent(batch.counts, self.device)
         if is_decoder(self.stock):
             return self._classify_joined(read_windows(batch, self.pool), counts)
         labels = cast(int, self.stock.config.num_labels)

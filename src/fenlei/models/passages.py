@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fenlei.config import Long
-from fenlei.text.batches import Batch, DocumentBatch
+from fenlei.text.batches import Batch, DocumentBatch, sent
 from fenlei.text.encoded import EncodedTexts, windows_of
 
 ATTENTION_WIDTH = 128
@@ -53,7 +53,7 @@ class MaxPooling(Pooling):
     """The largest of each dimension; a window's weight is the share of dimensions that it gives."""
 
     def forward(self, states: torch.Tensor, values: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        documents = _document_of(counts)
+        documents = _document_of(counts, len(values))
         index = documents[:, None].expand_as(values)
         largest = values.new_full((len(counts), values.shape[1]), -torch.inf).scatter_reduce(0, index, values, "amax")
         gives = (values == largest[documents]).to(values)
@@ -75,7 +75,7 @@ class AttentionPooling(Pooling):
 
     def forward(self, states: torch.Tensor, values: torch.Tensor, counts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         even = torch.nn.functional.layer_norm(states, states.shape[-1:])
-        scores = self.score(torch.tanh(self.state(even) + self.place(_places(counts).to(states))))[:, 0]
+        scores = self.score(torch.tanh(self.state(even) + self.place(_places(counts, len(states)).to(states))))[:, 0]
         weights = _softmax(scores, counts)
         return _sum(values * weights[:, None], counts), weights
 
@@ -94,7 +94,7 @@ def read_windows(batch: DocumentBatch, read: Callable[[Batch], torch.Tensor]) ->
     """What `read` says of every window, (windows, width), one document's after the other's."""
     again = batch.recompute and torch.is_grad_enabled()
     said = [cast(torch.Tensor, checkpoint(read, part, use_reentrant=False)) if again else read(part) for part in batch.parts]
-    return torch.cat(said)[batch.order.to(said[0].device)]
+    return torch.cat(said)[sent(batch.order, said[0].device)]
 
 
 def frozen_states(vectors: np.ndarray, encoded: EncodedTexts, rows: Sequence[int]) -> torch.Tensor | WindowStates:
@@ -110,27 +110,29 @@ def average(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     return _sum(values, counts) / counts.to(values)[:, None]
 
 
-def _document_of(counts: torch.Tensor) -> torch.Tensor:
-    """The document of each window, int64 (windows,)."""
-    return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+def _document_of(counts: torch.Tensor, windows: int) -> torch.Tensor:
+    """The document of each of the `windows`, int64 (windows,); how many there are need not be asked of a GPU."""
+    return torch.arange(len(counts), device=counts.device).repeat_interleave(counts, output_size=windows)
 
 
 def _sum(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Over each document's windows, (windows, width) -> (documents, width)."""
-    return values.new_zeros(len(counts), values.shape[1]).index_add(0, _document_of(counts), values)
+    return values.new_zeros(len(counts), values.shape[1]).index_add(0, _document_of(counts, len(values)), values)
 
 
 def _softmax(scores: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Over each document's windows, (windows,)."""
-    documents = _document_of(counts)
+    documents = _document_of(counts, len(scores))
     largest = scores.new_full((len(counts),), -torch.inf).scatter_reduce(0, documents, scores.detach(), "amax")
     shares = torch.exp(scores - largest[documents])
     return shares / _sum(shares[:, None], counts)[documents, 0]
 
 
-def _places(counts: torch.Tensor) -> torch.Tensor:
-    """Where each window lies, float32 (windows, PLACE_FEATURES): share of the way, windows before and after it, whether it is the first."""
-    begins = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    before = (torch.arange(len(begins), device=counts.device) - begins).float()
-    after = counts.repeat_interleave(counts).float() - 1 - before
+def _places(counts: torch.Tensor, windows: int) -> torch.Tensor:
+    """Where each of the `windows` lies, float32 (windows, PLACE_FEATURES): share of the way, windows before and after it, whether it is
+    the first.
+    """
+    begins = (counts.cumsum(0) - counts).repeat_interleave(counts, output_size=windows)
+    before = (torch.arange(windows, device=counts.device) - begins).float()
+    after = counts.repeat_interleave(counts, output_size=windows).float() - 1 - before
     return torch.stack([before / (before + after).clamp(min=1), before.log1p(), after.log1p(), (before == 0).float()], dim=1)

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from fenlei.errors import ModelError
+from fenlei.text.batches import sent
 
 CHUNK_LOGITS = 1 << 24
 """Logits held at once while normalising: 64 MB in float32."""
@@ -30,12 +31,13 @@ class Projection:
         self._scale = float(getattr(config, "logit_scale", None) or 1.0) / float(getattr(config, "logits_scaling", None) or 1.0)
 
     def log_probabilities(self, states: torch.Tensor, places: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Log p of `tokens` (steps,) after the states at `places` (steps,) of `states` (positions, hidden): float32 (steps,).
+        """Log p of `tokens` (steps,), which are on the CPU, after the states at `places` (steps,) of `states` (positions, hidden): float32
+        (steps,).
 
         The tokens' own logits are computed in float32: differences between labels must not be rounded as bfloat16 logits are, in steps of
         an eighth. The normaliser, which the labels after one state share, is summed in float32 over logits in the states' format.
         """
-        known, which = torch.unique(tokens, return_inverse=True)
+        known, which = (sent(one, states.device) for one in torch.unique(tokens, return_inverse=True))
         with torch.autocast(states.device.type, enabled=False):
             bias = None if self._head.bias is None else self._head.bias[known].float()
             logits = self._shape(torch.nn.functional.linear(states.float(), self._head.weight[known].float(), bias))
@@ -46,7 +48,12 @@ class Projection:
         rows = max(1, CHUNK_LOGITS // self._head.weight.shape[0])
         if not torch.is_grad_enabled():
             return torch.cat([self._of_chunk(part) for part in states.split(rows)])
-        return torch.cat([cast(torch.Tensor, checkpoint(self._of_chunk, part, use_reentrant=False)) for part in states.split(rows)])
+        return torch.cat(
+            [
+                cast(torch.Tensor, checkpoint(self._of_chunk, part, use_reentrant=False, preserve_rng_state=False))
+                for part in states.split(rows)
+            ]
+        )
 
     def _of_chunk(self, states: torch.Tensor) -> torch.Tensor:
         states = states if torch.is_autocast_enabled(states.device.type) else states.to(self._head.weight.dtype)

@@ -18,6 +18,7 @@ import torch
 from transformers import AttentionInterface
 
 from fenlei.errors import ModelError
+from fenlei.text.batches import sent
 
 ATTENTION = "fenlei_shared_prefix"
 """The name transformers knows it by."""
@@ -69,6 +70,10 @@ class Group:
                 hidden |= self.positions[:, :, None] - torch.cat([places, self.positions], 1)[:, None, :] >= window
             self._hidden[window] = hidden
         return self._hidden[window]
+
+    def to(self, device: torch.device) -> Group:
+        real, spread = (None if one is None else sent(one, device) for one in (self.real, self.spread))
+        return Group(self.prefix, self.states, sent(self.positions, device), sent(self.visible, device), real, spread)
 
     def pad(self, flat: torch.Tensor) -> torch.Tensor:
         """(tokens, ...) -> (rows, length, ...)."""
@@ -205,6 +210,9 @@ def _attend_long(
     """The same for rows that are long beside their prefix: a copy of it a row costs little, a matrix of all weights would cost much."""
     keys, values = (torch.cat([seen.expand(len(q), -1, -1, -1), own], 1).transpose(1, 2) for seen, own in ((seen_k, k), (seen_v, v)))
     grouped = q.shape[2] != k.shape[2]
+    if grouped and q.is_cuda:  # with a mask, CUDA's fused kernels take no grouped heads
+        keys, values = (one.repeat_interleave(q.shape[2] // k.shape[2], dim=1) for one in (keys, values))
+        grouped = False
     mixed = torch.nn.functional.scaled_dot_product_attention(
         q.transpose(1, 2), keys, values, attn_mask=~hidden[:, None], scale=1.0, enable_gqa=grouped
     )

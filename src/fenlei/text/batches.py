@@ -29,7 +29,14 @@ class Batch:
     """For the generate method: what each row is asked."""
 
     def to(self, device: torch.device) -> Batch:
-        return replace(self, input_ids=self.input_ids.to(device), attention_mask=self.attention_mask.to(device))
+        return replace(self, input_ids=sent(self.input_ids, device), attention_mask=sent(self.attention_mask, device))
+
+
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`tensor` on `device`. A GPU is not waited for: what it computes may be several batches behind."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def collate(encoded: EncodedTexts, rows: Sequence[int], pad_id: int) -> Batch:

@@ -17,6 +17,7 @@ MANY_ROWS = 20_000
 LEAST_STEPS = 700
 """Optimiser steps a run should have before few rows stop mattering for the number of epochs."""
 FEW_STEPS, USUAL_BATCH, LEAST_BATCH, MOST_EPOCHS = 350, 32, 8, 12
+USUAL_BATCH_TOKENS = 4096
 
 WINDOW_LENGTH = 512
 """Tokens of a window: enough to say what it is about, few enough that several make a document."""

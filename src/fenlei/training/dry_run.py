@@ -100,7 +100,7 @@ def _try(setup: Setup) -> float:
 def _forward_backward(setup: Setup, rows: list[int]) -> None:
     gold = torch.from_numpy(setup.label_ids)
     loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
-    budget = setup.config.optimization.batch_tokens
+    budget = setup.batch_tokens
     for group in by_token_budget(setup.train.lengths, rows, budget):
         with torch.autocast(setup.device.type, setup.autocast or torch.bfloat16, enabled=setup.autocast is not None):
             logits = setup.method(batch_of(setup.train, group, setup.method.pad_id, budget)).logits

@@ -41,6 +41,7 @@ from fenlei.training.lessons import Lessons
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import Ranks, is_first, join
+from fenlei.training.recorded import recorder_for
 from fenlei.training.resume import check_same_data, recall, remember
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
@@ -203,18 +204,20 @@ def _optimise(
             vectors=vectors,
             targets=lessons.targets,
             evaluation=evaluation,
-            batch_tokens=options.batch_tokens,
+            batch_tokens=setup.batch_tokens,
             loss=lessons.loss,
             autocast=setup.autocast,
             setbacks=Setbacks(lambda row: setup.rows[row].where, tell, may_halve=ranks.world == 1),
             ranks=ranks,
             shares=row_shares(options.imbalance, setup.label_ids),
+            recorder=recorder_for(setup, ranks),
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)
     _keep_logs(trainer, out)
     with quiet_transformers(), stop.listening():
         trainer.train(resume_from_checkpoint=None if start is None else str(start.checkpoint))
+    trainer.stop_recording()
     step, steps = trainer.state.global_step, trainer.state.max_steps
     if stop.asked and step < steps:
         raise TrainingInterrupted(
@@ -263,6 +266,7 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
         report_to=names(options.report_to),
         disable_tqdm=True,
         dataloader_pin_memory=False,
+        logging_nan_inf_filter=False,  # asks the GPU twice a step, and Setbacks sees to it
         remove_unused_columns=False,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # torch's DataParallel cannot split our batches; torchrun is the way to many GPUs

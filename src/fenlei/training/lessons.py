@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from fenlei.data.examples import Example
+from fenlei.text.batches import sent
 from fenlei.training.objectives import Loss
 
 SOFTNESS = 2.0
@@ -31,7 +32,7 @@ class Taught:
         return Taught(self.label_ids[rows], self.teacher[rows])
 
     def to(self, device: torch.device) -> Taught:
-        return Taught(self.label_ids.to(device), self.teacher.to(device))
+        return Taught(sent(self.label_ids, device), sent(self.teacher, device))
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,14 +14,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from fenlei.config import bytes_of
+from fenlei.config import RunConfig, bytes_of
 from fenlei.errors import ConfigError
-from fenlei.inference.scoring import BATCH_TOKENS
 from fenlei.models.attention import LONGEST_ROW
 from fenlei.models.backbone import checkpoint_activations
+from fenlei.models.devices import GPU_BATCH_TOKENS, tokens_at_once
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import Batch
-from fenlei.training.defaults import Choice
+from fenlei.training.defaults import USUAL_BATCH_TOKENS, Choice
+from fenlei.training.ranks import is_one_of_many
 
 ADAM_BYTES, GRADIENT_BYTES = 8, 4
 """Of a learning weight: two float32 moments, and its gradient."""
@@ -33,6 +34,8 @@ LATER_BYTES = 150_000_000
 """What a process takes on its way beside tensors: libraries that the loop opens, scratch memory of the products, pages kept unused."""
 LEAST_TOKENS = 512
 """Below this, recomputing activations costs less time than passes of so few tokens."""
+GPU_SHARE = 0.9
+"""Of a GPU's free memory, planned for: the allocator's pieces take the rest."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,28 @@ class MemoryPlan:
     choice: Choice
 
 
+def with_batch_tokens(
+    config: RunConfig, method: nn.Module, longest_row: int, autocast: torch.dtype | None
+) -> tuple[RunConfig, list[Choice]]:
+    """The configuration with its token budget, below its `memory` where it has one; ConfigError where none is."""
+    options = config.optimization
+    tokens = options.batch_tokens or USUAL_BATCH_TOKENS
+    if options.memory is None:
+        chosen = options.batch_tokens is not None or config.model.tuning in ("frozen", "none")
+        # Processes of one training must agree on it.
+        if chosen or not isinstance(method, HeadMethod) or method.device.type != "cuda" or is_one_of_many():
+            return config.replace(batch_tokens=tokens), []
+        choice = gpu_batch_tokens(method, longest_row, autocast)
+        return config.replace(batch_tokens=choice.value), [choice]
+    if not isinstance(method, HeadMethod):
+        raise ConfigError("memory: not planned for the generate method yet; use --batch-tokens and --gradient-checkpointing")
+    plan = plan_memory(
+        method, options.memory, batch_tokens=tokens, longest_row=longest_row,
+        checkpointing=options.gradient_checkpointing, autocast=autocast,
+    )  # fmt: skip
+    return config.replace(batch_tokens=plan.batch_tokens, gradient_checkpointing=plan.gradient_checkpointing), [plan.choice]
+
+
 def plan_memory(
     method: HeadMethod, limit: str, *, batch_tokens: int, longest_row: int, checkpointing: bool, autocast: torch.dtype | None
 ) -> MemoryPlan:
@@ -95,6 +120,15 @@ def plan_memory(
     return MemoryPlan(tokens, checkpointing, choice)
 
 
+def gpu_batch_tokens(method: HeadMethod, longest_row: int, autocast: torch.dtype | None) -> Choice:
+    """The tokens that go through a network on a GPU at once: as many as its free memory holds, within reason."""
+    device = method.device
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    room = measure_footprint(method, longest_row, autocast).tokens_within(int(GPU_SHARE * free))
+    tokens = min(GPU_BATCH_TOKENS, max(room, longest_row, LEAST_TOKENS))
+    return Choice("batch_tokens", tokens, f"tokens at once, {free / 1e9:.0f} GB of GPU memory hold {room:,}")
+
+
 def measure_footprint(method: HeadMethod, longest_row: int, autocast: torch.dtype | None) -> Footprint:
     """From trial passes through `method`, which is on its device and as it will be trained.
 
@@ -113,7 +147,7 @@ def measure_footprint(method: HeadMethod, longest_row: int, autocast: torch.dtyp
         resident=_resident(method.device),
         fixed=(ADAM_BYTES + GRADIENT_BYTES) * learning + max(0, few - kept_a_token * short),
         a_token=kept_a_token + passing,
-        prediction=int(SLACK * passing * BATCH_TOKENS) + sum(weight.numel() * weight.element_size() for weight in weights),
+        prediction=int(SLACK * passing * tokens_at_once(method.device)) + sum(weight.numel() * weight.element_size() for weight in weights),
     )
 
 

@@ -51,7 +51,8 @@ def labels_loss(logits: torch.Tensor, gold: torch.Tensor, smoothing: float = 0.0
     """Multi-label: binary cross-entropy of each label, summed over labels; gold is bool (rows, labels), -inf marks what is no candidate."""
     target = gold.to(logits.dtype) * (1 - smoothing) + smoothing / 2
     possible = ~logits.isneginf()
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits[possible], target[possible], reduction="sum")
+    losses = torch.nn.functional.binary_cross_entropy_with_logits(logits.masked_fill(~possible, 0.0), target, reduction="none")
+    return losses.masked_fill(~possible, 0.0).sum()
 
 
 def answer_loss(logits: torch.Tensor, gold: torch.Tensor, cure: Cure = NO_CURE) -> torch.Tensor:

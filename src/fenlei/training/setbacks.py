@@ -22,7 +22,7 @@ class Setbacks:
 
     def __init__(self, where: Callable[[int], str], tell: Callable[[str], None], *, may_halve: bool = True) -> None:
         self._where = where
-        self._tell = tell
+        self.tell = tell
         self._skipped = 0
         self._may_halve = may_halve
 
@@ -40,7 +40,7 @@ class Setbacks:
                 f"step {step}: the loss or its gradient is not a number, {self._skipped} steps in a row (rows {named}); "
                 "lower --lr or raise --warmup-ratio; on a GPU without bfloat16, try --device cpu to see whether float16 is too small"
             )
-        self._tell(f"step {step}: left out, the loss or its gradient is not a number (rows {named})")
+        self.tell(f"step {step}: left out, the loss or its gradient is not a number (rows {named})")
 
     def take_less(self, batch_tokens: int) -> int:
         """Half of `batch_tokens`, once; ModelError the second time."""
@@ -50,7 +50,7 @@ class Setbacks:
                 "--gradient-checkpointing or --tuning lora"
             )
         self._may_halve = False
-        self._tell(f"out of memory: batch_tokens halved, {batch_tokens:,} to {batch_tokens // 2:,}; the weights do not depend on it")
+        self.tell(f"out of memory: batch_tokens halved, {batch_tokens:,} to {batch_tokens // 2:,}; the weights do not depend on it")
         return max(1, batch_tokens // 2)
 
 

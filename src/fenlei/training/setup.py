@@ -55,7 +55,7 @@ from fenlei.training.defaults import (
 )
 from fenlei.training.imbalance import check_imbalance, class_counts, proposal
 from fenlei.training.lessons import Lessons
-from fenlei.training.memory import plan_memory
+from fenlei.training.memory import with_batch_tokens
 from fenlei.training.promises import read_out_of_scope
 
 MEASURED_TEXTS = 2000
@@ -112,6 +112,12 @@ class Setup:
         """Rows an optimiser step."""
         assert self.config.optimization.batch_size is not None
         return self.config.optimization.batch_size
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens that go through the network at once."""
+        assert self.config.optimization.batch_tokens is not None
+        return self.config.optimization.batch_tokens
 
     @property
     def steps(self) -> int:
@@ -176,9 +182,8 @@ def prepare(
         if config.model.tuning != "lora":
             raise ConfigError(f"int8 is for tuning 'lora', where most weights do not learn; this run's tuning is {config.model.tuning!r}")
         quantize_below_adapters(method.network)
-    if config.optimization.memory is not None:
-        config, choice = _within_memory(config, method, train, precision)
-        choices.append(choice)
+    config, budget = with_batch_tokens(config, method, train.longest_input, training_autocast(config, precision))
+    choices += budget
     label_ids = dataset.gold(dataset.train)
     proposed = proposal(config, class_counts(label_ids, len(dataset.labels)), multi_label=dataset.multi_label)
     notes = (
@@ -202,24 +207,6 @@ def training_autocast(config: RunConfig, precision: Precision) -> torch.dtype | 
     """See Setup.autocast."""
     half = precision.weights == torch.bfloat16 and config.model.tuning != "full"
     return None if half else precision.autocast
-
-
-def _within_memory(
-    config: RunConfig, method: HeadMethod | GenerateMethod, train: EncodedTexts, precision: Precision
-) -> tuple[RunConfig, Choice]:
-    """The configuration with which the training stays below its `memory`; ConfigError where none does."""
-    options = config.optimization
-    if not isinstance(method, HeadMethod):
-        raise ConfigError("memory: not planned for the generate method yet; use --batch-tokens and --gradient-checkpointing")
-    plan = plan_memory(
-        method,
-        str(options.memory),
-        batch_tokens=options.batch_tokens,
-        longest_row=train.longest_input,
-        checkpointing=options.gradient_checkpointing,
-        autocast=training_autocast(config, precision),
-    )
-    return config.replace(batch_tokens=plan.batch_tokens, gradient_checkpointing=plan.gradient_checkpointing), plan.choice
 
 
 def with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int) -> tuple[RunConfig, list[Choice]]:

@@ -30,12 +30,13 @@ from fenlei.errors import ArtifactError
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
-from fenlei.text.batches import LengthGroupedBatches, batch_of, by_token_budget
+from fenlei.text.batches import Batch, LengthGroupedBatches, batch_of, by_token_budget, sent
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
+from fenlei.training.recorded import RecordedPasses, Recorder
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
 
 
@@ -70,6 +71,7 @@ class RowTrainer(Trainer):
         setbacks: Setbacks,
         ranks: Ranks,
         shares: np.ndarray | None = None,
+        recorder: Recorder | None = None,
         **rest: Any,
     ) -> None:
         # Trainer insists on an evaluation set; `evaluate` below knows its own.
@@ -86,8 +88,12 @@ class RowTrainer(Trainer):
         self._ranks = ranks
         self._shares = shares
         self._step_rows: list[int] = []
+        self._learning = [weight for weight in method.parameters() if weight.requires_grad]
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
+        self._recorded: RecordedPasses | None = None
+        if recorder is not None:
+            self._recorded = RecordedPasses(self._read_uncached, method, method.pad_id, recorder, setbacks.tell)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares)
@@ -97,7 +103,8 @@ class RowTrainer(Trainer):
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimiser step's gradients; the mean loss of its rows. Where memory runs out, once more with half the tokens at once."""
-        model.train()
+        if not self._method.training:  # a walk over two thousand modules
+            model.train()
         rows = self._step_rows = inputs["rows"].tolist()
         while True:
             try:
@@ -107,6 +114,7 @@ class RowTrainer(Trainer):
                     raise
             # Here, not above: while the error is handled, its traceback holds the memory of the failed step.
             self._batch_tokens = self._setbacks.take_less(self._batch_tokens)
+            self.stop_recording()
             model.zero_grad()
 
     def _gradients(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
@@ -116,12 +124,12 @@ class RowTrainer(Trainer):
         scale = self._ranks.world / len(rows)
         for turn in range(turns):
             group = own[turn] if turn < len(own) else rows[:1]
-            gold = self._targets[group].to(self.args.device)
+            gold = self._gold(group)
             with self._gradients_stay_here(model, turn < turns - 1):
                 loss = self._loss(self._logits(model, group), gold) * (scale if turn < len(own) else 0.0)
                 self.accelerator.backward(loss)
             total += loss.detach()
-        return total
+        return total.nan_to_num(0.0, 0.0, 0.0)  # of a step that is left out: the mean that is shown must not suffer from it
 
     def _groups(self, rows: list[int]) -> tuple[list[list[int]], int]:
         """This process's groups of rows, and how many turns all take: networks whose weights are spread over processes run in step."""
@@ -138,8 +146,30 @@ class RowTrainer(Trainer):
     def _logits(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
         if self._vectors is not None:
             return cast(torch.Tensor, model(frozen_states(self._vectors, self._encoded, rows)).logits)
+        batch = batch_of(self._encoded, rows, self._method.pad_id, self._batch_tokens)
+        if self._recorded is not None and (replayed := self._recorded.logits(batch)) is not None:
+            return replayed
         with self._autocast():
-            return cast(torch.Tensor, model(batch_of(self._encoded, rows, self._method.pad_id, self._batch_tokens)).logits)
+            return cast(torch.Tensor, model(batch).logits)
+
+    def stop_recording(self) -> None:
+        """Gives back the memory that short steps are replayed in; from now on they are launched."""
+        if self._recorded is not None:
+            self._recorded.stop()
+
+    def _read_uncached(self, batch: Batch) -> torch.Tensor:
+        """The logits; weights are cast anew each time, for what is recorded must be."""
+        with torch.autocast(self.args.device.type, self._compute_in, enabled=self._compute_in is not None, cache_enabled=False):
+            return cast(torch.Tensor, self._method(batch).logits)
+
+    def _gold(self, rows: list[int]) -> Any:
+        """What is known of these rows, for the loss."""
+        known = self._targets[rows]
+        return sent(known, self.args.device) if isinstance(known, torch.Tensor) else known.to(self.args.device)
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
+        """Of what learns: it is known, and need not be looked for in the whole network."""
+        return self.accelerator.clip_grad_norm_(self._learning, self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Where the gradients are no numbers they are dropped: a step without any moves no weight."""

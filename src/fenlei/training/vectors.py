@@ -22,7 +22,8 @@ import torch
 
 from fenlei.artifact import fingerprint, whole_file
 from fenlei.errors import ArtifactError
-from fenlei.inference.scoring import BATCH_TOKENS, Scores
+from fenlei.inference.scoring import Scores, one_behind
+from fenlei.models.devices import tokens_at_once
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
@@ -123,8 +124,9 @@ def _compute(method: HeadMethod, encoded: EncodedTexts, path: Path, shared: list
     for own, stored, places in shared:
         vectors[own] = stored[places]
         missing[own] = False
-    for rows in by_token_budget(encoded.lengths, np.flatnonzero(missing).tolist(), BATCH_TOKENS):
-        vectors[rows] = method.pool(collate(encoded, rows, method.pad_id)).cpu().numpy()
+    groups = by_token_budget(encoded.lengths, np.flatnonzero(missing).tolist(), tokens_at_once(method.device))
+    for rows, states in one_behind((rows, method.pool(collate(encoded, rows, method.pad_id))) for rows in groups):
+        vectors[rows] = states.cpu().numpy()
     vectors.flush()
 
 
