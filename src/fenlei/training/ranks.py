@@ -17,8 +17,8 @@ import torch
 from torch import distributed
 
 from fenlei.config import Device
-from fenlei.errors import ConfigError
 from fenlei.models.devices import pick_device
+from fenlei.training.spread import check_launch
 
 PATIENCE = datetime.timedelta(days=1)
 """How long a process waits for the others: the first one measures the run and fits the baseline alone. A process that dies is noticed
@@ -81,12 +81,10 @@ def is_first() -> bool:
 
 
 def join(device: Device) -> Ranks:
-    """This process among those that its environment tells of, connected with them. ConfigError for FSDP and DeepSpeed."""
+    """This process among those that its environment tells of, connected with them. ConfigError where they cannot train so."""
     if not is_one_of_many():
         return Ranks()
-    for name in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
-            raise ConfigError(f"weights spread over processes ({name}) are not supported yet: launch without, or train a smaller model")
+    check_launch()
     place, _ = pick_device(device)
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -57,6 +57,7 @@ from fenlei.training.imbalance import check_imbalance, class_counts, proposal
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import plan_memory
 from fenlei.training.promises import read_out_of_scope
+from fenlei.training.spread import check_options, place
 
 MEASURED_TEXTS = 2000
 """Training texts whose lengths decide how long ones are read."""
@@ -157,6 +158,7 @@ def prepare(
     config, reading = with_long(config, dataset, tokenizer, model_takes)
     config, choices = fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes)
     choices = [*reading, *choices]
+    check_options(config)
     dataset, encoder = _encoder(config, dataset, tokenizer)
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
@@ -171,7 +173,7 @@ def prepare(
         train = encode_examples(encoder, learned_from)
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
-    method = method.to(device)
+    method = place(method, device)
     if config.optimization.int8:
         if config.model.tuning != "lora":
             raise ConfigError(f"int8 is for tuning 'lora', where most weights do not learn; this run's tuning is {config.model.tuning!r}")

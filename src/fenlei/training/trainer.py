@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from fenlei.artifact import COMPLETE
 from fenlei.errors import ArtifactError
@@ -37,6 +38,7 @@ from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
+from fenlei.training.spread import blocks, is_spread, own_part, settle, spread_on_cpu, whole
 
 
 class Rows(Dataset[int]):
@@ -86,8 +88,20 @@ class RowTrainer(Trainer):
         self._ranks = ranks
         self._shares = shares
         self._step_rows: list[int] = []
+        self._spread = is_spread()
+        if self._spread:
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or blocks(method.stock)
+            if isinstance(method, GenerateMethod):
+                method.in_step = True
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if is_spread():
+            spread_on_cpu(self.accelerator.state)
+            self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares)
@@ -131,8 +145,8 @@ class RowTrainer(Trainer):
         return groups[self._ranks.rank], max(map(len, groups))
 
     def _gradients_stay_here(self, model: torch.nn.Module, more_follow: bool) -> AbstractContextManager[Any]:
-        """Processes exchange gradients once a step, with the last group."""
-        together = self._ranks.world > 1 and more_follow
+        """Processes exchange gradients once a step, with the last group; spread ones with every group, to keep no more than their part."""
+        together = self._ranks.world > 1 and more_follow and not self._spread
         return cast("AbstractContextManager[Any]", self.accelerator.no_sync(model)) if together else nullcontext()
 
     def _logits(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
@@ -178,13 +192,36 @@ class RowTrainer(Trainer):
             if self._ranks.is_first and not (folder / COMPLETE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not self._ranks.is_first:
-            return
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The weights that learn, whole."""
         folder = Path(output_dir or cast(str, self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        learning = {name: p.detach().contiguous() for name, p in self._method.named_parameters() if p.requires_grad}
-        save_file(learning, folder / WEIGHTS_FILE)
+        settle(self._method)
+        learning = {name: whole(p) for name, p in self._method.named_parameters() if p.requires_grad}
+        if self._ranks.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(learning, folder / WEIGHTS_FILE)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self._spread:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole(cast(Any, self.optimizer).state_dict())
+        if self._ranks.is_first:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(cast(Any, self.lr_scheduler).state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self._spread or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer = cast(Any, self.optimizer)
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        for number, parameter in enumerate(parameters):
+            known = state["state"].get(number, {})
+            known.update({name: own_part(value, parameter) for name, value in known.items() if name != "step"})
+        optimizer.load_state_dict(state)
+        cast(Any, self.lr_scheduler).load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_weights(self._method, Path(resume_from_checkpoint))
@@ -203,6 +240,7 @@ def load_weights(method: torch.nn.Module, checkpoint: Path) -> None:
         stored = load_file(checkpoint / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{checkpoint}: damaged ({error}); remove this folder to go on from the checkpoint before it") from error
+    settle(method)
     learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
     if stored.keys() != learning.keys() or any(stored[name].shape != p.shape for name, p in learning.items()):
         raise ArtifactError(
@@ -210,7 +248,7 @@ def load_weights(method: torch.nn.Module, checkpoint: Path) -> None:
         )
     with torch.no_grad():
         for name, parameter in learning.items():
-            parameter.copy_(stored[name])
+            parameter.copy_(own_part(stored[name], parameter))
 
 
 def _row_numbers(rows: list[int]) -> dict[str, torch.Tensor]:
