@@ -140,7 +140,7 @@ def test_a_checkpoint_resumes_spread_or_not(
     ("environment", "options", "said"),
     [
         ({"FSDP_VERSION": "1"}, {}, "fsdp_version: 2"),
-        ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "fsdp_cpu_ram_efficient_loading"),
+        ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "FSDP_CPU_RAM_EFFICIENT_LOADING"),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision"),
         ({}, {"tuning": "frozen"}, "tuning 'frozen'"),
         ({}, {"long": "windows"}, "long 'windows'"),

@@ -45,7 +45,7 @@ from fenlei.training.ranks import Ranks, is_first, join
 from fenlei.training.resume import check_same_data, recall, remember
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
-from fenlei.training.spread import is_spread, make_whole
+from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer, load_weights
 from fenlei.training.vectors import cached_vectors
@@ -222,7 +222,7 @@ def _optimise(
         raise TrainingInterrupted(
             f"stopped after step {step} of {steps}; a checkpoint is left: go on with `fenlei train --resume --out {out}`"
         )
-    if is_spread():
+    if spread_by():
         make_whole(setup.method, keep=ranks.is_first)
     return list(trainer.state.log_history)
 
@@ -249,7 +249,7 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
         max_grad_norm=options.max_grad_norm,
         optim="adamw_torch_fused" if setup.device.type in ("cpu", "cuda") else "adamw_torch",
         fp16=setup.autocast == torch.float16,
-        use_cpu=setup.device.type == "cpu",
+        use_cpu=setup.device.type == "cpu" and spread_by() != "DEEPSPEED",  # which accelerate leaves out where a CPU is asked for
         ddp_backend="gloo" if ranks.world > 1 and setup.device.type == "cpu" else None,
         ddp_find_unused_parameters=False,  # all that learns is read in every forward pass
         eval_strategy="steps",
@@ -283,7 +283,7 @@ def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMe
     own = ranks.share(rows, lengths)
     batches = [len(list(by_token_budget(lengths, ranks.share(rows, lengths, rank), BATCH_TOKENS))) for rank in range(ranks.world)]
     # Processes that spread the weights among them take part in each other's forward passes: all need as many.
-    more = max(batches) - batches[ranks.rank] if is_spread() else 0
+    more = max(batches) - batches[ranks.rank] if spread_by() else 0
 
     def evaluate(method: HeadMethod | GenerateMethod) -> dict[str, float]:
         if vectors is not None and isinstance(method, HeadMethod):

@@ -27,18 +27,19 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from fenlei.artifact import COMPLETE
-from fenlei.errors import ArtifactError
+from fenlei.errors import ArtifactError, ModelError
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import LengthGroupedBatches, batch_of, by_token_budget
 from fenlei.text.encoded import EncodedTexts
+from fenlei.training import zero
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
-from fenlei.training.spread import blocks, is_spread, own_part, settle, spread_on_cpu, whole
+from fenlei.training.spread import blocks, own_part, put, settle, spread_by, spread_on_cpu, whole
 
 
 class Rows(Dataset[int]):
@@ -88,18 +89,20 @@ class RowTrainer(Trainer):
         self._ranks = ranks
         self._shares = shares
         self._step_rows: list[int] = []
-        self._spread = is_spread()
-        if self._spread:
+        self._spread = spread_by()
+        if self._spread == "FSDP":
             plugin = self.accelerator.state.fsdp_plugin
             plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or blocks(method.stock)
-            if isinstance(method, GenerateMethod):
-                method.in_step = True
+        elif self._spread == "DEEPSPEED":
+            zero.set_up(self.accelerator.state.deepspeed_plugin, autocast)
+        if self._spread and isinstance(method, GenerateMethod):
+            method.in_step = True
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
-        if is_spread():
+        if spread_by() == "FSDP":
             spread_on_cpu(self.accelerator.state)
             self.is_fsdp_enabled = True
 
@@ -146,6 +149,8 @@ class RowTrainer(Trainer):
 
     def _gradients_stay_here(self, model: torch.nn.Module, more_follow: bool) -> AbstractContextManager[Any]:
         """Processes exchange gradients once a step, with the last group; spread ones with every group, to keep no more than their part."""
+        if self._spread == "DEEPSPEED":  # which takes the optimiser's step with them
+            self.accelerator.gradient_state._set_sync_gradients(not more_follow)
         together = self._ranks.world > 1 and more_follow and not self._spread
         return cast("AbstractContextManager[Any]", self.accelerator.no_sync(model)) if together else nullcontext()
 
@@ -162,6 +167,11 @@ class RowTrainer(Trainer):
             return norm  # its scaler looks for such steps itself, and leaves them out
         if math.isfinite(float(norm)):
             self._setbacks.went_well()
+        elif self._spread == "DEEPSPEED":
+            raise ModelError(
+                f"step {self.state.global_step + 1}: the loss or its gradient is not a number, and DeepSpeed has taken the step; "
+                "lower --lr and go on from the checkpoint before it with --resume"
+            )
         else:
             model.zero_grad()
             self._setbacks.skip(self._step_rows, self.state.global_step + 1)
@@ -201,26 +211,47 @@ class RowTrainer(Trainer):
             folder.mkdir(parents=True, exist_ok=True)
             save_file(learning, folder / WEIGHTS_FILE)
 
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(model)
+        # Adapters have no group without weight decay; DeepSpeed would leave an empty one out, and its checkpoints would not fit.
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        self._learning = [dict(group) for group in optimizer.param_groups]
+        return optimizer
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """As Trainer does; but Trainer would look for a checkpoint of DeepSpeed's own."""
+        ours = resume_from_checkpoint if self._spread == "DEEPSPEED" else None
+        theirs = None if ours else resume_from_checkpoint
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, theirs)  # type: ignore[no-untyped-call]
+        if ours:
+            self._load_from_checkpoint(ours)
+            self._load_optimizer_and_scheduler(ours)
+        return prepared
+
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if not self._spread:
+        optimizer = cast(Any, self.optimizer)
+        if self._spread is None:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        state = whole(cast(Any, self.optimizer).state_dict())
+        state = whole(optimizer.state_dict()) if self._spread == "FSDP" else zero.optimizer_state(optimizer, self._learning)
         if self._ranks.is_first:
             torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
             torch.save(cast(Any, self.lr_scheduler).state_dict(), Path(output_dir) / SCHEDULER_NAME)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if not self._spread or checkpoint is None:
+        if self._spread is None or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
         optimizer = cast(Any, self.optimizer)
         state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        for number, parameter in enumerate(parameters):
-            known = state["state"].get(number, {})
-            known.update({name: own_part(value, parameter) for name, value in known.items() if name != "step"})
-        optimizer.load_state_dict(state)
+        if self._spread == "DEEPSPEED":
+            zero.load_optimizer_state(optimizer, self._learning, state)
+        else:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for number, parameter in enumerate(parameters):
+                known = state["state"].get(number, {})
+                known.update({name: own_part(value, parameter) for name, value in known.items() if name != "step"})
+            optimizer.load_state_dict(state)
         cast(Any, self.lr_scheduler).load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -242,13 +273,13 @@ def load_weights(method: torch.nn.Module, checkpoint: Path) -> None:
         raise ArtifactError(f"{checkpoint}: damaged ({error}); remove this folder to go on from the checkpoint before it") from error
     settle(method)
     learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    if stored.keys() != learning.keys() or any(stored[name].shape != p.shape for name, p in learning.items()):
+    if stored.keys() != learning.keys() or any(stored[name].shape != getattr(p, "ds_shape", p.shape) for name, p in learning.items()):
         raise ArtifactError(
             f"{checkpoint}: was written with other options (model, tuning, head or labels); resume with the options it began with"
         )
     with torch.no_grad():
         for name, parameter in learning.items():
-            parameter.copy_(own_part(stored[name], parameter))
+            put(parameter, stored[name])
 
 
 def _row_numbers(rows: list[int]) -> dict[str, torch.Tensor]:
