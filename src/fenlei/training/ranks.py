@@ -6,6 +6,7 @@ two processes are those of one, a checkpoint of two resumes in one and the other
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 from collections.abc import Callable, Sequence
@@ -90,7 +91,10 @@ def join(device: Device) -> Ranks:
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)
     if not distributed.is_initialized():
-        distributed.init_process_group({"cuda": "nccl", "npu": "hccl"}.get(place.type, "gloo"), timeout=PATIENCE)
+        backend = {"cuda": "nccl", "npu": "hccl"}.get(place.type, "gloo")
+        distributed.init_process_group(backend, timeout=PATIENCE)
+        if backend == "gloo":  # whose threads end the process with SIGABRT where its groups are left to the interpreter's end
+            atexit.register(distributed.destroy_process_group)
     return Ranks(distributed.get_rank(), distributed.get_world_size(), place)
 
 

@@ -4,7 +4,7 @@ The one subclass of Trainer in the house. It differs in four places, each for a 
   - a step's rows go through the network in groups under a token budget, and the loss is averaged over the step's rows, so that
     `batch_tokens` changes memory and speed and nothing else;
   - evaluation is the same code as prediction;
-  - a checkpoint holds the weights that learn, and only those;
+  - a checkpoint holds the weights that learn, and only those, whole, and is the same from any number of processes;
   - of several processes, each takes its share of every step's rows.
 """
 
@@ -215,7 +215,8 @@ class RowTrainer(Trainer):
         optimizer = super().create_optimizer(model)
         # Adapters have no group without weight decay; DeepSpeed would leave an empty one out, and its checkpoints would not fit.
         optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
-        self._learning = [dict(group) for group in optimizer.param_groups]
+        if self._spread == "DEEPSPEED":
+            self._learning = [dict(group) for group in optimizer.param_groups]
         return optimizer
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
