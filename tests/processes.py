@@ -33,8 +33,8 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def in_two(work: Callable[[int], None]) -> None:
-    """Runs `work` in two processes that find each other as torchrun's do; fails where one of them does."""
+def in_two(work: Callable[[int], None], **environment: str) -> None:
+    """Runs `work` in two processes that find each other as torchrun's do, with `environment`; fails where one of them does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -42,6 +42,7 @@ def in_two(work: Callable[[int], None]) -> None:
     def joined(rank: int) -> None:
         os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", GLOO_SOCKET_IFNAME="lo")
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        os.environ.update(environment)
         work(rank)
 
     children = [split(lambda rank=rank: joined(rank)) for rank in range(2)]  # type: ignore[misc]

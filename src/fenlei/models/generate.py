@@ -43,6 +43,8 @@ class GenerateMethod(nn.Module):
         self.network = network
         self.pad_id = pad_id
         self.correct_prior = correct_prior
+        self.in_step = False
+        """Whether every call has to be one forward pass, as other processes take part in it: then no prefix is kept."""
         self._projection = Projection(self.stock)
         self._prefixes: OrderedDict[tuple[int, ...], PrefixStates] = OrderedDict()
         self._priors: OrderedDict[Question, torch.Tensor] = OrderedDict()
@@ -83,8 +85,9 @@ class GenerateMethod(nn.Module):
         plan = planned.to(states.device)
         steps = self._projection.log_probabilities(states[plan.positions], plan.places, planned.tokens)
         answers = torch.zeros(len(plan.cells), device=states.device).index_add(0, plan.answers, steps[plan.parts])
-        cells = torch.full((len(rows) * questions[0].width,), -torch.inf, device=states.device)
-        logits = cells.index_put((plan.cells,), answers).view(len(rows), -1)
+        width = questions[0].width
+        cells = torch.full((len(rows), width), -torch.inf, device=states.device)
+        logits = cells.index_put((plan.cells // width, plan.cells % width), answers)
         return _yes_over_no(logits) if questions[0].asks_each else logits
 
     def _states(self, packed: Packed) -> torch.Tensor:
@@ -98,7 +101,7 @@ class GenerateMethod(nn.Module):
         behind: dict[tuple[int, ...], list[int]] = {}
         for row, question in enumerate(questions):
             behind.setdefault(question.before, []).append(row)
-        keep = len(behind) == 1 and not torch.is_grad_enabled()
+        keep = len(behind) == 1 and not torch.is_grad_enabled() and not self.in_step
         ids: list[np.ndarray] = []
         positions: list[torch.Tensor] = []
         groups: list[Group] = []

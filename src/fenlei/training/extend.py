@@ -40,6 +40,7 @@ from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
 from fenlei.training.setup import Setup, prepare
+from fenlei.training.spread import spread_by
 
 REPORT = "extension.json"
 ENOUGH_STEPS, LARGEST_BATCH, LEAST_BATCH, MOST_EPOCHS = 100, 32, 8, 10
@@ -66,6 +67,8 @@ def extend(
     and in its README.md. DataError where new rows are of known classes or replayed ones of others, and where there is nothing to replay;
     ConfigError for runs whose head cannot grow; else the errors of `train`.
     """
+    if spread_by():
+        raise ConfigError("extend asks the whole network before it trains, and FSDP and DeepSpeed spread it; launch with torchrun")
     folder = Path(run)
     manifest = read_manifest(folder)
     _refuse_what_cannot_grow(folder, manifest)

@@ -28,9 +28,11 @@ from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
 from fenlei.models.allocator import keep_freed_memory
 from fenlei.models.backbone import is_decoder, quiet_transformers
+from fenlei.models.devices import tokens_at_once
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
+from fenlei.text.batches import by_token_budget
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
@@ -45,6 +47,7 @@ from fenlei.training.recorded import recorder_for
 from fenlei.training.resume import check_same_data, recall, remember
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
+from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer, load_weights
 from fenlei.training.vectors import cached_vectors
@@ -223,6 +226,8 @@ def _optimise(
         raise TrainingInterrupted(
             f"stopped after step {step} of {steps}; a checkpoint is left: go on with `fenlei train --resume --out {out}`"
         )
+    if spread_by():
+        make_whole(setup.method, keep=ranks.is_first)
     return list(trainer.state.log_history)
 
 
@@ -248,7 +253,7 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
         max_grad_norm=options.max_grad_norm,
         optim="adamw_torch_fused" if setup.device.type in ("cpu", "cuda") else "adamw_torch",
         fp16=setup.autocast == torch.float16,
-        use_cpu=setup.device.type == "cpu",
+        use_cpu=setup.device.type == "cpu" and spread_by() != "DEEPSPEED",  # which accelerate leaves out where a CPU is asked for
         ddp_backend="gloo" if ranks.world > 1 and setup.device.type == "cpu" else None,
         ddp_find_unused_parameters=False,  # all that learns is read in every forward pass
         eval_strategy="steps",
@@ -279,14 +284,21 @@ def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMe
     gold = setup.dataset.gold(setup.dataset.selecting)
     autocast = setup.autocast if setup.precision.weights != torch.float32 else None
     vectors = _vectors(setup, setup.selecting)
-    own = ranks.share(range(len(setup.selecting)), setup.selecting.lengths)
+    rows, lengths = range(len(setup.selecting)), setup.selecting.lengths
+    own, budget = ranks.share(rows, lengths), tokens_at_once(setup.device)
+    batches = [len(list(by_token_budget(lengths, ranks.share(rows, lengths, rank), budget))) for rank in range(ranks.world)]
+    # Processes that spread the weights among them take part in each other's forward passes: all need as many.
+    more = max(batches) - batches[ranks.rank] if spread_by() else 0
 
     def evaluate(method: HeadMethod | GenerateMethod) -> dict[str, float]:
         if vectors is not None and isinstance(method, HeadMethod):
             with torch.inference_mode():
                 logits = method(frozen_states(vectors, setup.selecting, range(len(gold)))).logits.cpu().numpy()
         else:
-            logits = ranks.summed(score(method, setup.selecting, len(labels), autocast=autocast, only=own).logits)
+            logits = score(method, setup.selecting, len(labels), autocast=autocast, only=own).logits
+            for _ in range(more):
+                score(method, setup.selecting, len(labels), autocast=autocast, only=[0])
+            logits = ranks.summed(logits)
         if setup.dataset.multi_label:
             return _multi_label_figures(gold, logits, labels)
         metrics = compute_metrics(gold, probabilities(logits), labels)

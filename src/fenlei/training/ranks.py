@@ -6,6 +6,7 @@ two processes are those of one, a checkpoint of two resumes in one and the other
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 from collections.abc import Callable, Sequence
@@ -17,8 +18,8 @@ import torch
 from torch import distributed
 
 from fenlei.config import Device
-from fenlei.errors import ConfigError
 from fenlei.models.devices import pick_device
+from fenlei.training.spread import check_launch
 
 PATIENCE = datetime.timedelta(days=1)
 """How long a process waits for the others: the first one measures the run and fits the baseline alone. A process that dies is noticed
@@ -81,18 +82,19 @@ def is_first() -> bool:
 
 
 def join(device: Device) -> Ranks:
-    """This process among those that its environment tells of, connected with them. ConfigError for FSDP and DeepSpeed."""
+    """This process among those that its environment tells of, connected with them. ConfigError where they cannot train so."""
     if not is_one_of_many():
         return Ranks()
-    for name in ("FSDP", "DEEPSPEED"):
-        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true"):
-            raise ConfigError(f"weights spread over processes ({name}) are not supported yet: launch without, or train a smaller model")
+    check_launch()
     place, _ = pick_device(device)
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(place)
     if not distributed.is_initialized():
-        distributed.init_process_group({"cuda": "nccl", "npu": "hccl"}.get(place.type, "gloo"), timeout=PATIENCE)
+        backend = {"cuda": "nccl", "npu": "hccl"}.get(place.type, "gloo")
+        distributed.init_process_group(backend, timeout=PATIENCE)
+        if backend == "gloo":  # whose threads end the process with SIGABRT where its groups are left to the interpreter's end
+            atexit.register(distributed.destroy_process_group)
     return Ranks(distributed.get_rank(), distributed.get_world_size(), place)
 
 

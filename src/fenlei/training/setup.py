@@ -57,6 +57,7 @@ from fenlei.training.imbalance import check_imbalance, class_counts, proposal
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import with_batch_tokens
 from fenlei.training.promises import read_out_of_scope
+from fenlei.training.spread import check_options, place, spread_by
 
 MEASURED_TEXTS = 2000
 """Training texts whose lengths decide how long ones are read."""
@@ -166,6 +167,7 @@ def prepare(
     dataset, encoder = _encoder(config, dataset, tokenizer)
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
+    check_options(config, precision)
     torch.manual_seed(seed)
     if config.model.tuning == "qlora":
         check_four_bit(device)
@@ -177,7 +179,7 @@ def prepare(
         train = encode_examples(encoder, learned_from)
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
-    method = method.to(device)
+    method = place(method, device)
     if config.optimization.int8:
         if config.model.tuning != "lora":
             raise ConfigError(f"int8 is for tuning 'lora', where most weights do not learn; this run's tuning is {config.model.tuning!r}")
@@ -205,8 +207,13 @@ def prepare(
 
 def training_autocast(config: RunConfig, precision: Precision) -> torch.dtype | None:
     """See Setup.autocast."""
-    half = precision.weights == torch.bfloat16 and config.model.tuning != "full"
+    half = network_format(config, precision) == torch.bfloat16
     return None if half else precision.autocast
+
+
+def network_format(config: RunConfig, precision: Precision) -> torch.dtype:
+    """What the backbone's weights are in while it learns: float32 where they learn themselves, and with DeepSpeed, which takes no two."""
+    return torch.float32 if config.model.tuning == "full" or spread_by() == "DEEPSPEED" else precision.weights
 
 
 def with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int) -> tuple[RunConfig, list[Choice]]:
@@ -250,7 +257,7 @@ def _build(
             raise ConfigError("a head of your own belongs to method head; generate answers with the language model itself")
         return _build_generate(config, base, pad_id, precision, device), None
     tuning = config.model.tuning
-    dtype = torch.float32 if tuning == "full" else precision.weights
+    dtype = network_format(config, precision)
     problem_type = dataset.labelling.problem_type
     quantised = four_bit(device, dtype) if tuning == "qlora" else None
     network: Any = load_network(
@@ -285,7 +292,7 @@ def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
 
 def _build_generate(config: RunConfig, base: Path, pad_id: int, precision: Precision, device: torch.device) -> GenerateMethod:
     tuning = config.model.tuning
-    dtype = torch.float32 if tuning == "full" else precision.weights
+    dtype = network_format(config, precision)
     quantised = four_bit(device, dtype) if tuning == "qlora" else None
     network: Any = load_language_model(base, pad_id, layers=config.model.layers, dtype=dtype, quantised=quantised)
     if config.optimization.gradient_checkpointing:

@@ -4,7 +4,7 @@ The one subclass of Trainer in the house. It differs in four places, each for a 
   - a step's rows go through the network in groups under a token budget, and the loss is averaged over the step's rows, so that
     `batch_tokens` changes memory and speed and nothing else;
   - evaluation is the same code as prediction;
-  - a checkpoint holds the weights that learn, and only those;
+  - a checkpoint holds the weights that learn, and only those, whole, and is the same from any number of processes;
   - of several processes, each takes its share of every step's rows.
 """
 
@@ -24,20 +24,23 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from fenlei.artifact import COMPLETE
-from fenlei.errors import ArtifactError
+from fenlei.errors import ArtifactError, ModelError
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import Batch, LengthGroupedBatches, batch_of, by_token_budget, sent
 from fenlei.text.encoded import EncodedTexts
+from fenlei.training import zero
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
 from fenlei.training.recorded import RecordedPasses, Recorder
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
+from fenlei.training.spread import blocks, own_part, put, settle, spread_by, spread_on_cpu, whole
 
 
 class Rows(Dataset[int]):
@@ -89,11 +92,25 @@ class RowTrainer(Trainer):
         self._shares = shares
         self._step_rows: list[int] = []
         self._learning = [weight for weight in method.parameters() if weight.requires_grad]
+        self._spread = spread_by()
+        if self._spread == "FSDP":
+            plugin = self.accelerator.state.fsdp_plugin
+            plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or blocks(method.stock)
+        elif self._spread == "DEEPSPEED":
+            zero.set_up(self.accelerator.state.deepspeed_plugin, autocast)
+        if self._spread and isinstance(method, GenerateMethod):
+            method.in_step = True
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
         self._recorded: RecordedPasses | None = None
         if recorder is not None:
             self._recorded = RecordedPasses(self._read_uncached, method, method.pad_id, recorder, setbacks.tell)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        super().create_accelerator_and_postprocess()
+        if spread_by() == "FSDP":
+            spread_on_cpu(self.accelerator.state)
+            self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares)
@@ -139,8 +156,10 @@ class RowTrainer(Trainer):
         return groups[self._ranks.rank], max(map(len, groups))
 
     def _gradients_stay_here(self, model: torch.nn.Module, more_follow: bool) -> AbstractContextManager[Any]:
-        """Processes exchange gradients once a step, with the last group."""
-        together = self._ranks.world > 1 and more_follow
+        """Processes exchange gradients once a step, with the last group; spread ones with every group, to keep no more than their part."""
+        if self._spread == "DEEPSPEED":  # which takes the optimiser's step with them
+            self.accelerator.gradient_state._set_sync_gradients(not more_follow)
+        together = self._ranks.world > 1 and more_follow and not self._spread
         return cast("AbstractContextManager[Any]", self.accelerator.no_sync(model)) if together else nullcontext()
 
     def _logits(self, model: torch.nn.Module, rows: list[int]) -> torch.Tensor:
@@ -168,7 +187,9 @@ class RowTrainer(Trainer):
         return sent(known, self.args.device) if isinstance(known, torch.Tensor) else known.to(self.args.device)
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> Any:
-        """Of what learns: it is known, and need not be looked for in the whole network."""
+        """Of what learns: it is known, and need not be looked for in the whole network, unless an engine has spread it anew."""
+        if self._spread is not None:
+            return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
         return self.accelerator.clip_grad_norm_(self._learning, self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
@@ -178,6 +199,11 @@ class RowTrainer(Trainer):
             return norm  # its scaler looks for such steps itself, and leaves them out
         if math.isfinite(float(norm)):
             self._setbacks.went_well()
+        elif self._spread == "DEEPSPEED":
+            raise ModelError(
+                f"step {self.state.global_step + 1}: the loss or its gradient is not a number, and DeepSpeed has taken the step; "
+                "lower --lr and go on from the checkpoint before it with --resume"
+            )
         else:
             model.zero_grad()
             self._setbacks.skip(self._step_rows, self.state.global_step + 1)
@@ -208,13 +234,58 @@ class RowTrainer(Trainer):
             if self._ranks.is_first and not (folder / COMPLETE).exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if not self._ranks.is_first:
-            return
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """The weights that learn, whole."""
         folder = Path(output_dir or cast(str, self.args.output_dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        learning = {name: p.detach().contiguous() for name, p in self._method.named_parameters() if p.requires_grad}
-        save_file(learning, folder / WEIGHTS_FILE)
+        settle(self._method)
+        learning = {name: whole(p) for name, p in self._method.named_parameters() if p.requires_grad}
+        if self._ranks.is_first:
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file(learning, folder / WEIGHTS_FILE)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        optimizer = super().create_optimizer(model)
+        # Adapters have no group without weight decay; DeepSpeed would leave an empty one out, and its checkpoints would not fit.
+        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        if self._spread == "DEEPSPEED":
+            self._parts = [dict(group) for group in optimizer.param_groups]
+        return optimizer
+
+    def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None) -> Any:
+        """As Trainer does; but Trainer would look for a checkpoint of DeepSpeed's own."""
+        ours = resume_from_checkpoint if self._spread == "DEEPSPEED" else None
+        theirs = None if ours else resume_from_checkpoint
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, theirs)  # type: ignore[no-untyped-call]
+        if ours:
+            self._load_from_checkpoint(ours)
+            self._load_optimizer_and_scheduler(ours)
+        return prepared
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        optimizer = cast(Any, self.optimizer)
+        if self._spread is None:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        state = whole(optimizer.state_dict()) if self._spread == "FSDP" else zero.optimizer_state(optimizer, self._parts)
+        if self._ranks.is_first:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(cast(Any, self.lr_scheduler).state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if self._spread is None or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        optimizer = cast(Any, self.optimizer)
+        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+        if self._spread == "DEEPSPEED":
+            zero.load_optimizer_state(optimizer, self._parts, state)
+        else:
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            for number, parameter in enumerate(parameters):
+                known = state["state"].get(number, {})
+                known.update({name: own_part(value, parameter) for name, value in known.items() if name != "step"})
+            optimizer.load_state_dict(state)
+        cast(Any, self.lr_scheduler).load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_weights(self._method, Path(resume_from_checkpoint))
@@ -233,14 +304,15 @@ def load_weights(method: torch.nn.Module, checkpoint: Path) -> None:
         stored = load_file(checkpoint / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{checkpoint}: damaged ({error}); remove this folder to go on from the checkpoint before it") from error
+    settle(method)
     learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    if stored.keys() != learning.keys() or any(stored[name].shape != p.shape for name, p in learning.items()):
+    if stored.keys() != learning.keys() or any(stored[name].shape != getattr(p, "ds_shape", p.shape) for name, p in learning.items()):
         raise ArtifactError(
             f"{checkpoint}: was written with other options (model, tuning, head or labels); resume with the options it began with"
         )
     with torch.no_grad():
         for name, parameter in learning.items():
-            parameter.copy_(stored[name])
+            put(parameter, stored[name])
 
 
 def _row_numbers(rows: list[int]) -> dict[str, torch.Tensor]:

@@ -1,0 +1,159 @@
+"""One training in two processes that spread the weights among them (FSDP): the same steps as in one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from processes import in_two
+from torch.distributed.tensor import DTensor
+
+from fenlei.artifact import checkpoints
+from fenlei.errors import ConfigError
+from fenlei.inference.classifier import Classifier
+from fenlei.models.devices import Precision
+from fenlei.training.fit import TrainingInterrupted, train
+from fenlei.training.progress import Progress
+from fenlei.training.trainer import RowTrainer
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split")
+
+OPTIONS: dict[str, Any] = {
+    "max_steps": 14, "batch_size": 9, "batch_tokens": 60, "learning_rate": 0.003, "device": "cpu", "baseline": False, "dev_ratio": 0.3,
+}  # fmt: skip
+EXACT = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+
+
+@pytest.fixture(autouse=True)
+def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: EXACT)
+
+
+def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:
+    return Classifier.load(run, device="cpu").logits([row["text"] for row in rows]).logits
+
+
+def history(run: Path, name: str) -> list[float]:
+    return [entry[name] for entry in json.loads((run / "metrics.json").read_text())["history"] if name in entry]
+
+
+def spread(work: Callable[[int], object]) -> None:
+    """In two processes, after whose forward passes each has the half of what learns, give or take what rows cannot be cut."""
+
+    def checked(rank: int) -> None:
+        real = RowTrainer.save_model
+
+        def save_model(self: RowTrainer, *args: Any, **options: Any) -> None:
+            real(self, *args, **options)
+            parts = [p for p in self._method.parameters() if p.requires_grad]
+            assert all(isinstance(part, DTensor) for part in parts)
+            share = sum(part.to_local().numel() for part in parts) / sum(part.numel() for part in parts)  # type: ignore[attr-defined]
+            assert 0.4 < share < 0.6
+
+        RowTrainer.save_model = save_model  # type: ignore[method-assign]
+        work(rank)
+
+    in_two(checked, **FSDP)
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "tuning"),
+    [
+        ("tiny_qwen", "head", "full"),
+        ("tiny_qwen", "head", "lora"),
+        ("tiny_qwen", "generate", "full"),
+        ("tiny_qwen", "generate", "lora"),
+        ("tiny_bert", "head", "full"),
+    ],
+)
+def test_two_processes_with_spread_weights_end_where_one_does(
+    model: str, method: str, tuning: str, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    options = {**OPTIONS, "method": method, "tuning": tuning}
+    folder = str(shutil.copytree(request.getfixturevalue(model), tmp_path / "model"))
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    still = {name: 0.0 for name in config if name.endswith("dropout_prob")}  # what is dropped depends on the number of processes
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, **still}))
+    train(toy_file, model=folder, out=tmp_path / "one", **options)
+    spread(lambda rank: train(toy_file, model=folder, out=tmp_path / "two", **options))
+    one, two = logits(tmp_path / "one", toy_rows), logits(tmp_path / "two", toy_rows)
+    assert np.abs(one - two).max() < 0.001 * np.abs(one).max()
+    assert (one.argmax(axis=1) == two.argmax(axis=1)).all()
+    for figure in ("grad_norm", "eval_loss"):
+        np.testing.assert_allclose(history(tmp_path / "one", figure), history(tmp_path / "two", figure), rtol=1e-3)
+
+
+def test_adapters_in_float32_on_a_network_in_bfloat16(
+    tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = Precision(torch.bfloat16, torch.bfloat16, "as on GPUs")
+    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: half)
+    options = {**OPTIONS, "tuning": "lora", "gradient_checkpointing": True}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
+    spread(lambda rank: train(toy_file, model=str(tiny_qwen), out=tmp_path / "two", **options))
+    one, two = logits(tmp_path / "one", toy_rows), logits(tmp_path / "two", toy_rows)
+    assert np.abs(one - two).max() < 0.1 * np.abs(one).max()
+    np.testing.assert_allclose(history(tmp_path / "one", "eval_loss"), history(tmp_path / "two", "eval_loss"), rtol=0.05)
+
+
+@pytest.mark.parametrize("method", ["head", "generate"])
+@pytest.mark.parametrize("two_first", [True, False])
+def test_a_checkpoint_resumes_spread_or_not(
+    method: str, two_first: bool, tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "method": method, "tuning": "full" if method == "head" else "lora"}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
+
+    def stop(now: Progress) -> None:
+        if now.step == 6 and now.metrics is None:
+            os.kill(os.getpid(), 15)  # one process is told; the other has to stop after the same step
+
+    def begin(rank: int) -> None:
+        with pytest.raises(TrainingInterrupted):
+            train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", progress=stop, **options)
+
+    def go_on(rank: int) -> None:
+        train(out=tmp_path / "run", resume=True)
+
+    if two_first:
+        spread(begin)
+    else:
+        begin(0)
+    assert checkpoints(tmp_path / "run")[0].name == "checkpoint-7"
+    if two_first:
+        go_on(0)
+    else:
+        spread(go_on)
+    one, run = logits(tmp_path / "one", toy_rows), logits(tmp_path / "run", toy_rows)
+    assert np.abs(one - run).max() < 0.001 * np.abs(one).max()
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "said"),
+    [
+        ({"FSDP_VERSION": "1"}, {}, "fsdp_version: 2"),
+        ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "FSDP_CPU_RAM_EFFICIENT_LOADING"),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision"),
+        ({}, {"tuning": "frozen"}, "tuning 'frozen'"),
+        ({}, {"long": "windows"}, "long 'windows'"),
+        ({}, {"method": "generate", "prior_correction": True}, "prior_correction"),
+        ({}, {"int8": True, "memory": "6GB"}, "int8, memory"),
+    ],
+)
+def test_what_spread_weights_cannot_do_is_said_before_anything_is_written(
+    environment: dict[str, str], options: dict[str, Any], said: str, tiny_qwen: Path, toy_file: Path, tmp_path: Path
+) -> None:
+    def work(rank: int) -> None:
+        with pytest.raises(ConfigError, match=said):
+            train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "tuning": "lora", **options})
+
+    in_two(work, **{**FSDP, **environment})
+    assert not (tmp_path / "run").exists()
