@@ -189,8 +189,8 @@ def _show_texts(
     from fenlei.cli.display import notes, probability_bars, tables
     from fenlei.data.examples import joined
     from fenlei.data.jsonvalues import to_json
-    from fenlei.inference.bulk import predicted_row
     from fenlei.inference.passages import check_has_passages, told_passages
+    from fenlei.inference.windows import predicted_row
 
     if passages_of is not None:
         check_has_passages(passages_of)
