@@ -1,8 +1,8 @@
 """Bulk prediction on a local Ray of two workers, one of which is killed: python -m bench.ray_predict [--rows N] [--quick].
 
 Rows with a broken one now and then, predicted by nano in one process, by two workers, and by two workers of which one gets SIGKILL in
-the middle. The figure: predictions on Ray whose files are, byte for byte, those of the one process, over all of them: one file in
-order, and a folder of parts, each with the kill.
+the middle: into one file in order, and from a folder of files to a folder of parts. The figure: predictions on Ray that are, byte for
+byte, those of the one process, over all of them. Rows a second count the command's own seconds, the start of Ray and of its workers in them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pathlib import Path
 import fenlei.data
 from bench.kill_predict import rows_file
 from bench.runs import WORK, conclude, trained
+from fenlei.inference.bulk import predict_file
+from fenlei.inference.classifier import Classifier
 
-ROWS, QUICK_ROWS = 40_000, 12_000
+ROWS, QUICK_ROWS, FILES = 40_000, 12_000, 8
 WORKER = b"ray::MapWorker"
 """What the actors of Ray Data call their processes."""
 
@@ -68,9 +70,26 @@ def killed_once(process: subprocess.Popen[bytes], begun: Path) -> int:
     return 0
 
 
-def joined_parts(folder: Path) -> bytes:
-    """The parts of a folder in the order of their names."""
-    return b"".join(part.read_bytes() for part in sorted(folder.glob("part-*.jsonl")))
+def cut_up(source: Path, folder: Path) -> None:
+    """The rows of a file as FILES files."""
+    folder.mkdir()
+    lines = source.read_bytes().splitlines(keepends=True)
+    share = -(-len(lines) // FILES)
+    for number in range(FILES):
+        (folder / f"rows-{number}.jsonl").write_bytes(b"".join(lines[number * share : (number + 1) * share]))
+
+
+def of_each_file(run: Path, files: Path, target: Path) -> list[bytes]:
+    """Rows and rejected rows of the files of a folder, predicted here one after the other."""
+    classifier = Classifier.load(run, device="cpu")
+    for file in sorted(files.iterdir()):
+        predict_file(classifier, file, target / file.name)
+    return [joined(target, "rows-?.jsonl"), joined(target, "*.rejected.jsonl")]
+
+
+def joined(folder: Path, names: str) -> bytes:
+    """The files of a folder, one after the other by name."""
+    return b"".join(file.read_bytes() for file in sorted(folder.glob(names)))
 
 
 def main() -> int:
@@ -92,21 +111,22 @@ def main() -> int:
     process = start(run, source, str(folder / "killed.jsonl"), *on_ray)
     kills = killed_once(process, folder / "killed.jsonl.partial")
     rate["ray, a worker killed"] = ended(process)
-    process = start(run, source, f"{folder / 'parts'}/", *on_ray)
+    cut_up(source, folder / "in")
+    process = start(run, folder / "in", f"{folder / 'parts'}/", *on_ray)
     kills += killed_once(process, folder / "parts" / "_done")
     rate["ray to parts, a worker killed"] = ended(process)
     for name, one in rate.items():
         print(f"{name:30} {one:8,.0f} rows/s", flush=True)
     wanted = [(folder / f"plain.jsonl{end}").read_bytes() for end in ("", ".rejected.jsonl")]
     found = [[(folder / f"{name}.jsonl{end}").read_bytes() for end in ("", ".rejected.jsonl")] for name in ("ray", "killed")]
-    found.append([joined_parts(folder / "parts"), (folder / "parts.rejected.jsonl").read_bytes()])
+    parts = [joined(folder / "parts", "part-*.jsonl"), (folder / "parts.rejected.jsonl").read_bytes()]
     counted = sum(content.count(b"\n") for content in wanted)
     if counted != rows:
         sys.exit(f"{rows} rows in, {counted} out")
-    equal = sum(one == wanted for one in found)
+    equal = sum(one == wanted for one in found) + (parts == of_each_file(run, folder / "in", folder / "of_each"))
     rounded = {name: round(one, 1) for name, one in rate.items()}
     conclude("predictions on Ray that are the single process's bytes", equal / 3, 1.0, kills=kills, rows=rows, rows_a_second=rounded)
-    return int(equal != len(found) or kills != 2)
+    return int(equal != 3 or kills != 2)
 
 
 if __name__ == "__main__":

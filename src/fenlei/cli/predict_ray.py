@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -65,7 +67,7 @@ def predict_on_ray(
     if is_remote(source):
         source = str(one_file(source)[0])
     cluster = Cluster(address, workers, use_gpus=device != "cpu")
-    with counting_rows("predicting", source) as progress:
+    with redirect_stdout(sys.stderr), counting_rows("predicting", source) as progress:  # Ray tells of dead workers on standard output
         return predict_distributed(
             RunToLoad(run, device, trust, int8, verify), source, out,
             cluster=cluster, part_format=out_format,
