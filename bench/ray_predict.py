@@ -2,7 +2,7 @@
 
 Rows with a broken one now and then, predicted by nano in one process, by two workers, and by two workers of which one gets SIGKILL in
 the middle: into one file in order, and from a folder of files to a folder of parts. The figure: predictions on Ray that are, byte for
-byte, those of the one process, over all of them. Rows a second count the command's own seconds, the start of Ray and of its workers in them.
+byte, those of the one process, over all of them. Rows a second count the start of Ray and of its workers too.
 """
 
 from __future__ import annotations
