@@ -31,6 +31,7 @@ class FakeClassifier:
     """Says the first two characters of each text; remembers where it was loaded from."""
 
     loaded: tuple[str, str, bool] = ("", "", False)
+    takes_labels = False
 
     @classmethod
     def load(cls, run: str, *, device: str, trust: TrustConfig, int8: bool, verify: bool) -> FakeClassifier:

@@ -36,7 +36,7 @@ FLOORS = {
 FRONT_DOOR = 8
 """fenlei/__init__.py opens every room to users; inside the house nobody goes through it."""
 
-ONLY_IN = {"peft": "fenlei.models.lora"}
+ONLY_IN = {"peft": "fenlei.models.lora", "ray": "fenlei.inference.ray_engine"}
 """A library whose ways only one module knows."""
 
 

@@ -128,7 +128,7 @@ def _headline_table(predictions: list[Prediction]) -> Table:
 
 def _print_as_json(folder: Path, evaluation: Evaluation, others: dict[str, Evaluation], predictions: list[Prediction]) -> None:
     from fenlei.cli.display import print_json
-    from fenlei.inference.bulk import predicted_row
+    from fenlei.inference.windows import predicted_row
 
     def figures(one: Evaluation) -> dict[str, Any]:
         return {"metrics": one.metrics.to_json(), "baseline": one.baseline.to_json() if one.baseline else None}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fenlei.cli.predict_ray import Address, Engine, OutFormat, Workers, check_ray, predict_on_ray
 from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
 from fenlei.config import Device, TrustConfig
 from fenlei.errors import ConfigError, FenleiError
@@ -26,6 +27,8 @@ EXAMPLES = (
     "fenlei predict runs/news new.csv --out predicted.csv --target-accuracy 0.99",
     "cat new.jsonl | fenlei predict runs/news - > predicted.jsonl",
     "fenlei predict runs/news log.jsonl --follow --out predicted.jsonl",
+    "fenlei predict runs/news new.jsonl --engine ray --workers 4 --out predicted.jsonl",
+    "fenlei predict runs/news s3://bucket/rows/ --engine ray --address auto --out s3://bucket/predicted/ --out-format parquet",
     "fenlei predict --url http://127.0.0.1:8000 new.csv --out predicted.csv",
 )
 
@@ -59,6 +62,10 @@ def predict(
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file of the run with its checksum first.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on CPUs with VNNI, slightly less exact.")] = False,
+    engine: Engine = "local",
+    address: Address = None,
+    workers: Workers = None,
+    out_format: OutFormat = None,
     json: Annotated[bool, typer.Option("--json", help="For --text: a JSON line a text. For a file: the summary as JSON.")] = False,
 ) -> None:
     """Classify a text, or every row of a file.
@@ -66,6 +73,8 @@ def predict(
     Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added, and where the run measures them
     or they are asked for, prediction_set, abstained and novelty. No row is dropped: those that cannot be read go to OUT.rejected.jsonl,
     with line and reason. Ended at any moment, the same command goes on where it was.
+
+    With --engine ray, INPUT and --out may also be folders, and URLs that fsspec opens (s3://...).
     """
     if url is not None and source is None:
         run, source = None, run
@@ -78,6 +87,19 @@ def predict(
     if url is not None and (trust.promises or int8 or verify or passages or device != "auto"):
         raise typer.BadParameter("how it computes, what it promises and which passages counted is up to the service", param_hint="--url")
 
+    check_ray(
+        engine, address, workers, out_format, refused={"--text": text, "--url": url, "--follow": follow, "--multi-label": multi_label}
+    )
+    if engine == "ray":
+        with _what_is_done_is_told(out):
+            result = predict_on_ray(
+                str(run), str(source), out, address, workers, out_format, device, trust, int8, verify,
+                text_column=text_column or _trained_column(str(run)), probabilities=probabilities, prefix=prefix,
+                labels=None if labels is None else _named(labels), passages=passages,
+            )  # fmt: skip
+        _tell(result, out, json)
+        return
+
     def load() -> tuple[Predictor, list[str] | None]:
         return _reach(url, labels) if url is not None else _load(str(run), device, labels, trust, int8, verify, multi_label)
 
@@ -88,9 +110,7 @@ def predict(
         _show_texts(texts, predictions, probabilities, json, own_labels=labels is None, passages_of=classifier if passages else None)
         return
 
-    from dataclasses import asdict
-
-    from fenlei.cli.display import counting_rows, notes, print_json
+    from fenlei.cli.display import counting_rows, notes
     from fenlei.data.readers import file_layout
     from fenlei.data.remote import is_remote
     from fenlei.data.sources import one_file
@@ -111,10 +131,7 @@ def predict(
             passages=passages, follow=follow,
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
         )  # fmt: skip
-    if json and out != "-":
-        print_json({"out": out, **asdict(result)})
-    else:
-        _note_summary(result)
+    _tell(result, out, json)
 
 
 @contextmanager
@@ -164,13 +181,19 @@ def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
     """The service at `url`, and the labels to ask it among where they are not its own."""
     import os
 
-    from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
     from fenlei.serving.client import Client
 
     service = Client(url, api_key=os.environ.get("FENLEI_API_KEY"))
     if labels is None:
         return service, None
-    return service, list(read_class_file(Path(labels))) if labels.lower().endswith(YAML_SUFFIXES) else _split(labels)
+    return service, _named(labels)
+
+
+def _named(labels: str) -> list[str]:
+    """The labels that --labels names: its parts, or those of its file."""
+    from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
+
+    return list(read_class_file(Path(labels))) if labels.lower().endswith(YAML_SUFFIXES) else _split(labels)
 
 
 def _split(labels: str) -> list[str]:
@@ -189,8 +212,8 @@ def _show_texts(
     from fenlei.cli.display import notes, probability_bars, tables
     from fenlei.data.examples import joined
     from fenlei.data.jsonvalues import to_json
-    from fenlei.inference.bulk import predicted_row
     from fenlei.inference.passages import check_has_passages, told_passages
+    from fenlei.inference.windows import predicted_row
 
     if passages_of is not None:
         check_has_passages(passages_of)
@@ -233,8 +256,15 @@ def _trained_column(run: str) -> str | None:
     return RunConfig.from_yaml(path).data.text_column if path.is_file() else None
 
 
-def _note_summary(result: BulkResult) -> None:
-    from fenlei.cli.display import notes
+def _tell(result: BulkResult, out: str, as_json: bool) -> None:
+    """What was predicted: on standard output as JSON, else as a note."""
+    from dataclasses import asdict
+
+    from fenlei.cli.display import notes, print_json
+
+    if as_json and out != "-":
+        print_json({"out": out, **asdict(result)})
+        return
 
     rate = (result.rows - result.rows_before) / max(result.seconds, 1e-9)
     cut = f"; {result.rows_cut:,} texts were too long, {result.tokens_cut:,} tokens were not read" if result.rows_cut else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -18,25 +18,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fenlei.artifact import saving, whole_file
 from fenlei.data.encodings import STDIN
-from fenlei.data.examples import Example, candidates_of
+from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import read_examples
-from fenlei.errors import ConfigError, DataError, RequestError
+from fenlei.errors import ConfigError, DataError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
-from fenlei.inference.passages import check_has_passages, told_passages
+from fenlei.inference.passages import check_has_passages
 from fenlei.inference.rowtext import RowText, row_text
+from fenlei.inference.windows import Answered, BulkOptions, Intake, Row, Window, answer_window
 
 if TYPE_CHECKING:
-    from fenlei.inference.prediction import Prediction, Predictor
+    from fenlei.inference.prediction import Described, Predictor
 
 WINDOW_ROWS = 2048
 STDIO = "-"
 TARGET_SUFFIXES = (".jsonl", ".ndjson", ".csv")
-
-ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "passages", "calibrated", "tokens_cut")
-"""The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -56,17 +52,6 @@ class BulkResult:
     """Where they are, with line and reason; None where there are none, or the target is standard output (then: standard error)."""
     rows_before: int
     """Of `rows`, those that were done when this call began."""
-
-
-@dataclass(frozen=True)
-class BulkOptions:
-    """What is asked for of each row."""
-
-    text_column: str | None = None
-    probabilities: bool = False
-    prefix: str = ""
-    labels: tuple[str, ...] | None = None
-    passages: bool = False
 
 
 def predict_file(
@@ -100,23 +85,37 @@ def predict_file(
     if passages:
         check_has_passages(classifier)
     target = checked_target(target)
-    with _sink(classifier, source, target, options, follow) as sink:
-        before = sink.state.rows
-        if announce and sink.state != State():
-            announce(f"going on after the {before:,} rows that are predicted already")
-        if not sink.state.complete:
-            bulk = _Bulk(classifier, sink, row_text(target, sink.partial if sink.state.written else None), options, progress)
-            waiting = bulk.flush if follow else None
-            for example in read_examples(source, text_column=text_column, labelled=False, on_bad_row=bulk.reject, follow=waiting):
-                bulk.take(example)
-            bulk.flush()
-    state = sink.state
+    with opened_sink(classifier, source, target, options, follow=follow) as sink:
+        before = sink.state
+        if announce and before != State():
+            announce(going_on(before))
+        if not before.complete:
+            writer = Writer(sink, target, progress)
+
+            def answer(window: Window) -> None:
+                writer.write(answer_window(classifier, window, options))
+
+            intake = Intake(options, WINDOW_ROWS, answer, takes_labels=classifier.takes_labels, to_skip=before.rows + before.rejected)
+            waiting = intake.flush if follow else None
+            for example in read_examples(source, text_column=text_column, labelled=False, on_bad_row=intake.reject, follow=waiting):
+                intake.take(example)
+            intake.flush()
+    return result_of(sink.state, before, target, began)
+
+
+def going_on(before: State) -> str:
+    """What a user is told where an earlier call's rows are kept."""
+    return f"going on after the {before.rows:,} rows that are predicted already"
+
+
+def result_of(state: State, before: State, target: str | Path, began: float) -> BulkResult:
+    """What was predicted, from what a sink held before and holds now."""
     told = str(rejected_file(target)) if state.rejected and isinstance(target, Path) else None
     seconds = time.monotonic() - began
-    return BulkResult(state.rows, seconds, state.tokens_cut, state.rows_cut, state.rejected, told, before)
+    return BulkResult(state.rows, seconds, state.tokens_cut, state.rows_cut, state.rejected, told, before.rows)
 
 
-class _Sink(Protocol):
+class Sink(Protocol):
     """Where windows of predicted rows go."""
 
     @property
@@ -129,108 +128,36 @@ class _Sink(Protocol):
     def append(self, text: str, rejected: str, state: State) -> None: ...
 
 
-class _Bulk:
-    """Rows to windows to a sink, after the rows that the sink has already."""
+class Writer:
+    """Answered windows, in the order of their rows, to a sink."""
 
-    def __init__(
-        self, classifier: Predictor, sink: _Sink, to_text: RowText, options: BulkOptions, progress: Callable[[int], None] | None
-    ) -> None:
-        self._classifier = classifier
+    def __init__(self, sink: Sink, target: str | Path, progress: Callable[[int], None] | None) -> None:
         self._sink = sink
-        self._to_text = to_text
-        self._options = options
-        asked = {"probabilities": options.probabilities, "passages": options.passages}
-        self._added = [name for name in ADDED if asked.get(name, True)]
+        self._to_text: RowText = row_text(target, sink.partial if sink.state.written else None)
         self._progress = progress
-        self._window: list[Example] = []
-        self._rejected: list[str] = []
-        self._to_skip = sink.state.rows + sink.state.rejected
 
-    def take(self, example: Example) -> None:
-        """A row that was read; with the last of a window the window is predicted."""
-        if self._is_done():
-            return
-        refuse_clash(example, self._added, self._options.prefix)
-        if example.candidates == () and self._classifier.takes_labels and self._options.labels is None:
-            self._note(example.line, _no_candidates(example))
-            return
-        self._window.append(example)
-        if len(self._window) == WINDOW_ROWS:
-            self.flush()
-
-    def reject(self, line: int, error: DataError) -> None:
-        """A row that could not be read."""
-        if not self._is_done():
-            self._note(line, error)
-
-    def flush(self) -> None:
-        """Predicts what has been taken, and hands it on."""
-        if not self._window and not self._rejected:
-            return
-        options, state = self._options, self._sink.state
-        window, predictions = self._answers(self._window)
-        rows = [
-            predicted_row(
-                example.columns,
-                prediction,
-                probabilities=options.probabilities,
-                prefix=options.prefix,
-                text=example.text if options.passages else None,
-            )
-            for example, prediction in zip(window, predictions, strict=True)
-        ]
+    def write(self, answered: Answered) -> None:
+        """Adds a window; RequestError where no row has had an answer yet, as it is not the rows' fault then."""
+        state = self._sink.state
+        if answered.refusal is not None and not state.rows:
+            raise answered.refusal
         state = replace(
             state,
-            rows=state.rows + len(window),
-            rejected=state.rejected + len(self._rejected),
-            rows_cut=state.rows_cut + sum(prediction.tokens_cut > 0 for prediction in predictions),
-            tokens_cut=state.tokens_cut + sum(prediction.tokens_cut for prediction in predictions),
+            rows=state.rows + len(answered.rows),
+            rejected=state.rejected + len(answered.rejected),
+            rows_cut=state.rows_cut + answered.rows_cut,
+            tokens_cut=state.tokens_cut + answered.tokens_cut,
         )
-        self._sink.append(self._to_text(window, rows), "".join(self._rejected), state)
-        self._window, self._rejected = [], []
+        self._sink.append(self._to_text(answered.examples, answered.rows), "".join(answered.rejected), state)
         if self._progress:
             self._progress(state.rows)
 
-    def _answers(self, window: list[Example]) -> tuple[list[Example], list[Prediction]]:
-        """The rows that have an answer, with it; RequestError where no row has had one yet, as it is not the rows' fault then."""
-        if not window:
-            return [], []
-        try:
-            return window, self._predict(window)
-        except RequestError:
-            refused = self._refused(window)
-            if len(refused) == len(window) and not self._sink.state.rows:
-                raise
-        for example, error in refused:
-            self._note(example.line, DataError(f"{example.where}: {error}"))
-        lines = {example.line for example, _ in refused}
-        left = [example for example in window if example.line not in lines]
-        return left, self._predict(left) if left else []
-
-    def _refused(self, window: list[Example]) -> list[tuple[Example, RequestError]]:
-        """The rows that cannot be answered, found by halving."""
-        try:
-            self._predict(window)
-        except RequestError as error:
-            half = len(window) // 2
-            return [*self._refused(window[:half]), *self._refused(window[half:])] if half else [(window[0], error)]
-        return []
-
-    def _predict(self, window: Sequence[Example]) -> list[Prediction]:
-        return predict_examples(self._classifier, window, self._options.labels)
-
-    def _is_done(self) -> bool:
-        """Whether the next row was done by a call before this one."""
-        done = self._to_skip > 0
-        self._to_skip -= done
-        return done
-
-    def _note(self, line: int, error: DataError) -> None:
-        self._rejected.append(to_json({"line": line, "reason": str(error)}) + "\n")
-
 
 @contextmanager
-def _sink(classifier: Predictor, source: str | Path, target: str | Path, options: BulkOptions, follow: bool) -> Iterator[_Sink]:
+def opened_sink(
+    classifier: Described, source: str | Path, target: str | Path, options: BulkOptions, *, follow: bool = False
+) -> Iterator[Sink]:
+    """Where predicted rows go: a journal that takes up what an earlier call left, or standard output. It is finished with the block."""
     if isinstance(target, str):
         yield _Stdout()
         return
@@ -240,12 +167,17 @@ def _sink(classifier: Predictor, source: str | Path, target: str | Path, options
         identify = known_by_its_start if follow else known_by
         return {
             "source": identify(Path(source)) if resumable else None,
-            "model": sha256(to_json(classifier.describe()).encode("utf-8", "backslashreplace")).hexdigest(),
+            "model": digest_of(classifier),
             "set of options": json_value({**asdict(options), "window": WINDOW_ROWS, "follow": follow}),
         }
 
     with journaled(Journal(target, task, in_place=follow), resumable=resumable) as journal:
         yield journal
+
+
+def digest_of(classifier: Described) -> str:
+    """What a classifier is recognised by when a prediction is gone on with."""
+    return sha256(to_json(classifier.describe()).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 class _Stdout:
@@ -263,30 +195,6 @@ class _Stdout:
         self.state = state
 
 
-def predict_examples(classifier: Predictor, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
-    """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
-    texts = [example.text for example in examples]
-    among = offered_labels(classifier, examples) if labels is None else labels
-    return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
-
-
-def offered_labels(classifier: Predictor, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
-    """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
-
-    DataError for a row whose list of candidates is empty.
-    """
-    offered = candidates_of(examples)
-    if offered is None or not classifier.takes_labels:
-        return None
-    if () in offered:
-        raise _no_candidates(examples[offered.index(())])
-    return offered
-
-
-def _no_candidates(example: Example) -> DataError:
-    return DataError(f"{example.where}: the list of candidate labels is empty; fill it, or remove it from the row")
-
-
 def checked_target(target: str | Path) -> str | Path:
     """`-` as it is, any other as a Path; ConfigError where it is no file that predictions are written to."""
     if str(target) == STDIO:
@@ -299,41 +207,7 @@ def checked_target(target: str | Path) -> str | Path:
     return path
 
 
-def refuse_clash(example: Example, added: Sequence[str], prefix: str) -> None:
-    """DataError where the row has a column already that would be written under the name of an added one."""
-    clash = [prefix + name for name in added if prefix + name in example.columns]
-    if clash:
-        raise DataError(
-            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
-            f"name the new columns apart, for example --prefix {prefix}fenlei_"
-        )
-
-
-def predicted_row(
-    columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "", text: str | None = None
-) -> Row:
-    """`columns`, then the answer's own, each name after `prefix`; with `text`, its weightiest passages."""
-    values: Row = {"prediction": prediction.answer, "confidence": _rounded(prediction.confidence)}
-    if probabilities:
-        values["probabilities"] = {name: _rounded(value) for name, value in prediction.probabilities.items()}
-    if prediction.prediction_set is not None:
-        values["prediction_set"] = list(prediction.prediction_set)
-    if prediction.abstained is not None:
-        values["abstained"] = prediction.abstained
-    if prediction.novelty is not None:
-        values["novelty"] = _rounded(prediction.novelty)
-    if text is not None and prediction.passages is not None:
-        values["passages"] = told_passages(text, prediction)
-    values |= {"calibrated": prediction.calibrated, "tokens_cut": prediction.tokens_cut}
-    return {**columns, **{prefix + name: value for name, value in values.items()}}
-
-
 def write_rows(target: Path, examples: Sequence[Example], rows: Sequence[Row]) -> None:
     """`rows` to a file, CSV or JSON lines by its ending, whole or not at all; `examples` say where each is from, for errors."""
     with whole_file(target, DataError) as temporary, saving(target, DataError):
         temporary.write_bytes(row_text(target)(examples, rows).encode("utf-8"))
-
-
-def _rounded(value: float) -> float:
-    """Six places: what float32 holds, without the digits that it does not."""
-    return round(float(value), 6)

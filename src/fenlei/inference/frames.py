@@ -8,8 +8,9 @@ from fenlei.data.columns import choose_columns
 from fenlei.data.examples import Example
 from fenlei.data.frames import is_frame, to_table, with_columns
 from fenlei.errors import DataError
-from fenlei.inference.bulk import WINDOW_ROWS, predict_examples, predicted_row
+from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.prediction import Predictor
+from fenlei.inference.windows import predict_examples, predicted_row
 
 
 def predict_frame(

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from fenlei.errors import ConfigError
-from fenlei.inference.prediction import Passage, Prediction, Predictor
+from fenlei.inference.prediction import Described, Passage, Prediction
 
 TOLD_PASSAGES = 3
 """Of a text in a predicted row: its weights fall off quickly, and a book has hundreds."""
 
 
-def check_has_passages(classifier: Predictor) -> None:
+def check_has_passages(classifier: Described) -> None:
     """ConfigError where its answers do not say which passage counted."""
     long = classifier.describe().get("long", "truncate")
     if long not in ("windows", "max") or classifier.takes_labels:

@@ -54,8 +54,8 @@ class Prediction:
         return self.label if self.labels is None else list(self.labels)
 
 
-class Predictor(Protocol):
-    """Whoever answers: a Classifier here, or a Client of one elsewhere."""
+class Described(Protocol):
+    """A classifier as far as it can be known without its network."""
 
     @property
     def takes_labels(self) -> bool:
@@ -63,6 +63,10 @@ class Predictor(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """What the answers depend on: two that say the same here answer alike."""
+
+
+class Predictor(Described, Protocol):
+    """Whoever answers: a Classifier here, or a Client of one elsewhere."""
 
     def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text."""

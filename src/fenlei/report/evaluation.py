@@ -24,9 +24,10 @@ from fenlei.evaluation.figures import AnyMetrics, figures_of
 from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.plots import confusion_plot
 from fenlei.inference.baseline import baseline_answers
-from fenlei.inference.bulk import ADDED as ANSWERED
-from fenlei.inference.bulk import WINDOW_ROWS, offered_labels, predicted_row, refuse_clash
+from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.passages import decisive_passage, where_it_counts
+from fenlei.inference.windows import ADDED as ANSWERED
+from fenlei.inference.windows import offered_labels, predicted_row, refuse_clash
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.comparison import Contender, compare, differing_rows, score_others

@@ -1,0 +1,222 @@
+"""Rows to windows, and a window to its answers: what every bulk prediction does, in one process or in many.
+
+A window is answered by itself, so the same rows share their batches wherever and in whatever order windows are answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fenlei.data.examples import Example, candidates_of
+from fenlei.data.jsonvalues import to_json
+from fenlei.errors import DataError, RequestError
+from fenlei.inference.passages import told_passages
+
+if TYPE_CHECKING:
+    from fenlei.inference.prediction import Prediction, Predictor
+
+ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "passages", "calibrated", "tokens_cut")
+"""The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BulkOptions:
+    """What is asked for of each row."""
+
+    text_column: str | None = None
+    probabilities: bool = False
+    prefix: str = ""
+    labels: tuple[str, ...] | None = None
+    passages: bool = False
+
+
+@dataclass(frozen=True)
+class Window:
+    """Rows to be answered together, and the lines that say of rows among them why they cannot be."""
+
+    examples: list[Example]
+    rejected: list[str]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A window with its answers."""
+
+    examples: list[Example]
+    """The rows that have one."""
+    rows: list[Row]
+    """They, with the columns of the answer."""
+    rejected: list[str]
+    """JSON lines with `line` and `reason`: rows that could not be read, then those that could not be answered."""
+    rows_cut: int
+    tokens_cut: int
+    refusal: RequestError | None = None
+    """Why none of the rows could be answered, where none could."""
+
+
+class Intake:
+    """Rows as they are read, to windows of `size` rows that can be answered; each is handed on when it is full."""
+
+    def __init__(self, options: BulkOptions, size: int, hand_on: Callable[[Window], None], *, takes_labels: bool, to_skip: int = 0) -> None:
+        """`to_skip`: rows, read or set aside, that an earlier call has done. `takes_labels`: whether rows' own candidates are asked."""
+        asked = {"probabilities": options.probabilities, "passages": options.passages}
+        self._added = [name for name in ADDED if asked.get(name, True)]
+        self._prefix = options.prefix
+        self._needs_candidates = takes_labels and options.labels is None
+        self._size = size
+        self._hand_on = hand_on
+        self._to_skip = to_skip
+        self._window = Window([], [])
+
+    def take(self, example: Example) -> None:
+        """A row that was read; DataError where a column of it would be overwritten."""
+        if self._is_done():
+            return
+        refuse_clash(example, self._added, self._prefix)
+        if example.candidates == () and self._needs_candidates:
+            self._window.rejected.append(rejection(example.line, _no_candidates(example)))
+            return
+        self._window.examples.append(example)
+        if len(self._window.examples) == self._size:
+            self.flush()
+
+    def reject(self, line: int, error: DataError) -> None:
+        """A row that could not be read."""
+        if not self._is_done():
+            self._window.rejected.append(rejection(line, error))
+
+    def flush(self) -> None:
+        """Hands on what has been taken, full or not."""
+        if self._window.examples or self._window.rejected:
+            window, self._window = self._window, Window([], [])
+            self._hand_on(window)
+
+    def _is_done(self) -> bool:
+        """Whether the next row was done by a call before this one."""
+        done = self._to_skip > 0
+        self._to_skip -= done
+        return done
+
+
+def answer_window(classifier: Predictor, window: Window, options: BulkOptions) -> Answered:
+    """The rows of a window with their answers; those that the classifier refuses are set aside, with its reason."""
+    examples, predictions, refused, refusal = _answers(classifier, window.examples, options.labels)
+    rows = [
+        predicted_row(
+            example.columns,
+            prediction,
+            probabilities=options.probabilities,
+            prefix=options.prefix,
+            text=example.text if options.passages else None,
+        )
+        for example, prediction in zip(examples, predictions, strict=True)
+    ]
+    notes = [rejection(example.line, DataError(f"{example.where}: {error}")) for example, error in refused]
+    return Answered(
+        examples,
+        rows,
+        [*window.rejected, *notes],
+        rows_cut=sum(prediction.tokens_cut > 0 for prediction in predictions),
+        tokens_cut=sum(prediction.tokens_cut for prediction in predictions),
+        refusal=refusal,
+    )
+
+
+def rejection(line: int, error: DataError) -> str:
+    """The line of a rejected file for one row."""
+    return to_json({"line": line, "reason": str(error)}) + "\n"
+
+
+_Refused = list[tuple[Example, RequestError]]
+
+
+def _answers(
+    classifier: Predictor, examples: list[Example], labels: Sequence[str] | None
+) -> tuple[list[Example], list[Prediction], _Refused, RequestError | None]:
+    """The rows that have an answer, the answers, the rows that have none and why; last why none has, where that is so."""
+    if not examples:
+        return [], [], [], None
+    try:
+        return examples, predict_examples(classifier, examples, labels), [], None
+    except RequestError as error:
+        refusal = error
+    refused = _refused(classifier, examples, labels)
+    lines = {example.line for example, _ in refused}
+    left = [example for example in examples if example.line not in lines]
+    if not left:
+        return [], [], refused, refusal
+    return left, predict_examples(classifier, left, labels), refused, None
+
+
+def _refused(classifier: Predictor, examples: list[Example], labels: Sequence[str] | None) -> _Refused:
+    """The rows that cannot be answered, found by halving."""
+    try:
+        predict_examples(classifier, examples, labels)
+    except RequestError as error:
+        half = len(examples) // 2
+        if not half:
+            return [(examples[0], error)]
+        return [*_refused(classifier, examples[:half], labels), *_refused(classifier, examples[half:], labels)]
+    return []
+
+
+def predict_examples(classifier: Predictor, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
+    """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
+    texts = [example.text for example in examples]
+    among = offered_labels(classifier, examples) if labels is None else labels
+    return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
+
+
+def offered_labels(classifier: Predictor, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+    """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
+
+    DataError for a row whose list of candidates is empty.
+    """
+    offered = candidates_of(examples)
+    if offered is None or not classifier.takes_labels:
+        return None
+    if () in offered:
+        raise _no_candidates(examples[offered.index(())])
+    return offered
+
+
+def _no_candidates(example: Example) -> DataError:
+    return DataError(f"{example.where}: the list of candidate labels is empty; fill it, or remove it from the row")
+
+
+def refuse_clash(example: Example, added: Sequence[str], prefix: str) -> None:
+    """DataError where the row has a column already that would be written under the name of an added one."""
+    clash = [prefix + name for name in added if prefix + name in example.columns]
+    if clash:
+        raise DataError(
+            f"{example.where}: the input already has a column {clash[0]!r}, which would be overwritten; "
+            f"name the new columns apart, for example --prefix {prefix}fenlei_"
+        )
+
+
+def predicted_row(
+    columns: Mapping[str, Any], prediction: Prediction, *, probabilities: bool = False, prefix: str = "", text: str | None = None
+) -> Row:
+    """`columns`, then the answer's own, each name after `prefix`; with `text`, its weightiest passages."""
+    values: Row = {"prediction": prediction.answer, "confidence": _rounded(prediction.confidence)}
+    if probabilities:
+        values["probabilities"] = {name: _rounded(value) for name, value in prediction.probabilities.items()}
+    if prediction.prediction_set is not None:
+        values["prediction_set"] = list(prediction.prediction_set)
+    if prediction.abstained is not None:
+        values["abstained"] = prediction.abstained
+    if prediction.novelty is not None:
+        values["novelty"] = _rounded(prediction.novelty)
+    if text is not None and prediction.passages is not None:
+        values["passages"] = told_passages(text, prediction)
+    values |= {"calibrated": prediction.calibrated, "tokens_cut": prediction.tokens_cut}
+    return {**columns, **{prefix + name: value for name, value in values.items()}}
+
+
+def _rounded(value: float) -> float:
+    """Six places: what float32 holds, without the digits that it does not."""
+    return round(float(value), 6)

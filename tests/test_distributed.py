@@ -1,0 +1,316 @@
+"""Bulk prediction on a cluster. What needs no Ray is tested everywhere; the rest where it is installed (pip install 'fenlei[ray]')."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fenlei.artifact import read_manifest
+from fenlei.cli.main import app
+from fenlei.errors import ConfigError, DataError
+from fenlei.inference import distributed, ray_engine
+from fenlei.inference.bulk import predict_file
+from fenlei.inference.distributed import Reading, RunToLoad, predict_distributed
+from fenlei.inference.parts import PartDone, PartsFolder, parquet_bytes
+from fenlei.inference.ray_engine import Cluster, resources
+from fenlei.inference.storage import inside, is_folder, known_as, local_file, read_if_there, remove, row_files, write_whole
+from fenlei.inference.windows import Answered, BulkOptions
+
+RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray Data: pip install 'fenlei[ray]'")
+
+
+def rows_file(path: Path, rows: int, *, broken: Sequence[int] = ()) -> Path:
+    lines = [json.dumps({"id": number, "text": f"第{number}条新闻"}, ensure_ascii=False) for number in range(rows)]
+    path.write_text("".join((line[:-3] if number in broken else line) + "\n" for number, line in enumerate(lines)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows of 4 rows, parts of 2 windows."""
+    monkeypatch.setattr("fenlei.inference.bulk.WINDOW_ROWS", 4)
+    monkeypatch.setattr(distributed, "WINDOW_ROWS", 4)
+    monkeypatch.setattr(distributed, "PART_WINDOWS", 2)
+
+
+def in_this_process(
+    files: Sequence[str], read: Callable[..., Iterator[Any]], load: Callable[[], Any], cluster: Cluster, *, ordered: bool
+) -> Iterator[Any]:
+    """What the cluster does, the last piece first where order is not asked for."""
+    work = load()
+    pieces = [piece for number, file in enumerate(files) for piece in read(number, file)]
+    return (work(piece) for piece in (pieces if ordered else reversed(pieces)))
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "results", in_this_process)
+
+
+class Lengths:
+    """A run whose answer is the length of the text."""
+
+    takes_labels = False
+    run = "lengths"
+    device = "cpu"
+
+    def load(self) -> Lengths:
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        return {"labels": ["短"]}
+
+    def predict(self, texts: Sequence[str], labels: Any = None) -> list[Any]:
+        from fenlei.inference.prediction import Prediction
+
+        return [Prediction(str(len(text)), 0.9, {str(len(text)): 0.9}, True, max(0, len(text) - 6)) for text in texts]
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_windows_are_the_same_rows_as_in_one_process(tmp_path: Path, small: None) -> None:
+    windows = list(Reading(BulkOptions(), False).windows(str(rows_file(tmp_path / "in.jsonl", 10, broken=[1, 9]))))
+    assert [[example.columns["id"] for example in window.examples] for window in windows] == [[0, 2, 3, 4], [5, 6, 7, 8], []]
+    assert [len(window.rejected) for window in windows] == [1, 0, 1]
+
+
+def test_rows_that_are_done_are_passed_over(tmp_path: Path, small: None) -> None:
+    source = str(rows_file(tmp_path / "in.jsonl", 10, broken=[1]))
+    windows = list(Reading(BulkOptions(), False, to_skip=5).windows(source))
+    assert [[example.columns["id"] for example in window.examples] for window in windows] == [[5, 6, 7, 8], [9]]
+
+
+def test_parts_are_windows_of_one_file_and_their_names_sort_as_rows_lie(tmp_path: Path, small: None) -> None:
+    parts = list(Reading(BulkOptions(), False).each_part(3, str(rows_file(tmp_path / "in.jsonl", 18))))
+    assert [part.name for part in parts] == ["part-000003-000000", "part-000003-000001", "part-000003-000002"]
+    assert [[len(window.examples) for window in part.windows] for part in parts] == [[4, 4], [4, 4], [2]]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_one_file_is_that_of_one_process(tmp_path: Path, small: None, no_ray: None, ending: str) -> None:
+    source = rows_file(tmp_path / "in.jsonl", 11, broken=[2, 7])
+    run: Any = Lengths()
+    plain = predict_file(run, source, tmp_path / "plain" / f"out.{ending}")
+    there = predict_distributed(run, source, tmp_path / "ray" / f"out.{ending}")
+    assert everything(tmp_path / "ray") == everything(tmp_path / "plain")
+    assert (there.rows, there.rejected, there.rows_cut, there.tokens_cut) == (9, 2, plain.rows_cut, plain.tokens_cut)
+
+
+def test_either_engine_goes_on_with_what_the_other_has_begun(
+    tmp_path: Path, small: None, no_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, run = rows_file(tmp_path / "in.jsonl", 11, broken=[2]), Lengths()
+    wanted = tmp_path / "plain"
+    predict_file(run, source, wanted / "out.jsonl")  # type: ignore[arg-type]
+
+    def breaks(*asked: Any, **more: Any) -> Iterator[Any]:
+        yield next(in_this_process(*asked, **more))
+        raise DataError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "results", breaks)
+        for folder in ("first", "second"):
+            with pytest.raises(DataError, match="gone"):
+                predict_distributed(run, source, tmp_path / folder / "out.jsonl")  # type: ignore[arg-type]
+    assert predict_file(run, source, tmp_path / "first" / "out.jsonl").rows_before == 4  # type: ignore[arg-type]
+    assert predict_distributed(run, source, tmp_path / "second" / "out.jsonl").rows_before == 4  # type: ignore[arg-type]
+    assert everything(tmp_path / "first") == everything(tmp_path / "second") == everything(wanted)
+
+
+def test_a_folder_of_files_becomes_parts_that_joined_are_the_rows_in_order(tmp_path: Path, small: None, no_ray: None) -> None:
+    (tmp_path / "in").mkdir()
+    run: Any = Lengths()
+    for name, rows, broken in (("a.jsonl", 10, [3]), ("b.jsonl", 5, [])):
+        source = rows_file(tmp_path / "in" / name, rows, broken=broken)
+        predict_file(run, source, tmp_path / f"{name}.plain.jsonl")
+    rows_file(tmp_path / "in" / "_hidden.jsonl", 3)
+    result = predict_distributed(run, tmp_path / "in", f"{tmp_path / 'out'}/")
+    assert (result.rows, result.rejected, result.rows_before) == (14, 1, 0)
+    joined = b"".join(part.read_bytes() for part in sorted((tmp_path / "out").glob("part-*.jsonl")))
+    assert joined == (tmp_path / "a.jsonl.plain.jsonl").read_bytes() + (tmp_path / "b.jsonl.plain.jsonl").read_bytes()
+    assert result.rejected_file == f"{tmp_path / 'out'}.rejected.jsonl"
+    assert Path(result.rejected_file).read_bytes() == (tmp_path / "a.jsonl.plain.jsonl.rejected.jsonl").read_bytes()
+    again = predict_distributed(run, tmp_path / "in", f"{tmp_path / 'out'}/")
+    assert (again.rows, again.rejected, again.rows_before) == (14, 1, 14)
+
+
+def test_parts_that_are_there_are_not_answered_again(tmp_path: Path, small: None, no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, run = rows_file(tmp_path / "in.jsonl", 18), Lengths()
+    predict_distributed(run, source, tmp_path / "whole", part_format="jsonl")  # type: ignore[arg-type]
+
+    def breaks(*asked: Any, **more: Any) -> Iterator[Any]:
+        yield next(in_this_process(*asked, **more))
+        raise DataError("the machine is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "results", breaks)
+        with pytest.raises(DataError, match="gone"):
+            predict_distributed(run, source, tmp_path / "out", part_format="jsonl")  # type: ignore[arg-type]
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+    result = predict_distributed(run, source, tmp_path / "out", part_format="jsonl")  # type: ignore[arg-type]
+    assert (result.rows, result.rows_before) == (18, 2)  # the last part came first
+    parts = [{path.name: path.read_bytes() for path in (tmp_path / name).glob("part-*")} for name in ("out", "whole")]
+    assert parts[0] == parts[1]
+    assert len(parts[0]) == 3
+
+
+def test_a_folder_is_taken_for_one_prediction_only(tmp_path: Path, no_ray: None) -> None:
+    source, run = rows_file(tmp_path / "in.jsonl", 3), Lengths()
+    predict_distributed(run, source, tmp_path / "out", part_format="jsonl")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="another set of options"):
+        predict_distributed(run, source, tmp_path / "out", part_format="jsonl", probabilities=True)  # type: ignore[arg-type]
+    (tmp_path / "mine").mkdir()
+    rows_file(tmp_path / "mine" / "rows.jsonl", 2)
+    with pytest.raises(ConfigError, match=r"rows\.jsonl, which is no part"):
+        predict_distributed(run, source, tmp_path / "mine")  # type: ignore[arg-type]
+
+
+def test_parquet_parts_in_and_out(tmp_path: Path, no_ray: None) -> None:
+    import pyarrow.parquet as pq
+
+    (tmp_path / "in").mkdir()
+    rows = [{"text": "一条", "note": None}, {"text": "两条新闻", "note": None}]
+    (tmp_path / "in" / "rows.parquet").write_bytes(parquet_bytes(rows, "rows"))
+    run: Any = Lengths()
+    predict_distributed(run, tmp_path / "in", tmp_path / "out", part_format="parquet")
+    found = pq.read_table(tmp_path / "out" / "part-000000-000000.parquet")
+    assert found.column("prediction").to_pylist() == ["2", "4"]
+    assert str(found.schema.field("note").type) == "string"
+    with pytest.raises(DataError, match="one kind of value a column"):
+        parquet_bytes([{"a": 1}, {"a": "一"}], "part-0")
+
+
+def test_paths_through_fsspec(tmp_path: Path) -> None:
+    folder = "memory://fenlei-test/rows"
+    content = rows_file(tmp_path / "in.jsonl", 3, broken=[1]).read_bytes()
+    write_whole(inside(folder, "b.jsonl"), content)
+    write_whole(inside(folder, "a.jsonl"), content)
+    write_whole(inside(folder, "_SUCCESS"), b"")
+    files = row_files(folder)
+    assert [file.rpartition("/")[2] for file in files] == ["a.jsonl", "b.jsonl"]
+    assert is_folder(folder)
+    assert known_as(files[0])["bytes"] == len(content)
+    (window,) = Reading(BulkOptions(), False).windows(files[0])
+    assert [example.source for example in window.examples] == [files[0]] * 2
+    assert json.loads(window.rejected[0])["reason"].startswith(f"{files[0]}:2")
+    with local_file(files[0]) as copy:
+        assert copy.read_bytes() == content
+    assert not copy.exists()
+    remove(files[1])
+    assert read_if_there(files[1]) is None
+
+
+def test_what_cannot_be_reached_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Protocol not known"):
+        row_files("nowhere://rows")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no files of rows"):
+        row_files(str(tmp_path / "empty"))
+    with pytest.raises(DataError, match="no such file"):
+        list(Reading(BulkOptions(), False).windows(str(tmp_path / "missing.jsonl")))
+
+
+def test_a_damaged_note_is_named(tmp_path: Path) -> None:
+    folder = PartsFolder(str(tmp_path), "jsonl")
+    assert folder.done("part-000000-000000") is None
+    assert folder.write("part-000000-000000", [Answered([], [], ["{}\n"], 0, 0)]) == PartDone("part-000000-000000", 0, 0, 0, ["{}\n"])
+    assert not list(tmp_path.glob("part-*"))  # no rows, no part
+    (tmp_path / "_done" / "part-000000-000000.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        folder.done("part-000000-000000")
+
+
+def test_several_files_do_not_fit_one(tmp_path: Path, no_ray: None) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        rows_file(tmp_path / name, 2)
+    with pytest.raises(ConfigError, match="2 files go to a folder"):
+        predict_distributed(Lengths(), tmp_path, tmp_path / "out.jsonl")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "expected"),
+    [
+        ({"CPU": 16.0}, Cluster(), (4, {"num_cpus": 4})),
+        ({"CPU": 2.0}, Cluster(workers=2), (2, {"num_cpus": 1})),
+        ({"CPU": 2.0}, Cluster(workers=4), (4, {"num_cpus": 0.5})),
+        ({"CPU": 16.0, "GPU": 8.0}, Cluster(), (8, {"num_gpus": 1})),
+        ({"CPU": 16.0, "GPU": 8.0}, Cluster(workers=3, use_gpus=False), (3, {"num_cpus": 5})),
+    ],
+)
+def test_each_worker_gets_its_share(there: dict[str, float], asked: Cluster, expected: Any) -> None:
+    assert resources(there, asked) == expected
+
+
+def test_without_ray_the_error_names_the_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for name in (*ray_engine.QUIET, *ray_engine.ALONE):
+        monkeypatch.setenv(name, "0")
+    with pytest.raises(ConfigError, match=r"pip install 'fenlei\[ray\]'"):
+        predict_distributed(Lengths(), rows_file(tmp_path / "in.jsonl", 2), tmp_path / "out.jsonl")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--workers", "2"], ["--engine", "ray", "--follow"], ["--engine", "ray", "--url", "http://127.0.0.1:1"], ["--out-format", "parquet"]],
+)
+def test_options_that_do_not_go_together_are_wrong_usage(options: list[str]) -> None:
+    given = ["in.jsonl"] if "--url" in options else ["run", "in.jsonl"]
+    assert CliRunner().invoke(app, ["predict", *given, *options]).exit_code == 2
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from conftest import TOY_NEWS
+
+    from fenlei import train
+
+    folder = tmp_path_factory.mktemp("ray") / "run"
+    train(TOY_NEWS, model="nano", out=folder, max_steps=1, device="cpu", baseline=False)
+    return folder
+
+
+def test_a_run_is_described_without_its_network_as_with_it(run: Path) -> None:
+    there = RunToLoad(str(run), "cpu")
+    classifier = there.load()
+    assert there.describe() == classifier.describe()
+    assert there.takes_labels == classifier.takes_labels
+    assert read_manifest(run)["method"] == "head"
+
+
+@RAY
+@pytest.mark.timeout(300)
+def test_on_a_real_ray_the_file_is_that_of_one_process(run: Path, tmp_path: Path) -> None:
+    source = rows_file(tmp_path / "in.jsonl", 5000, broken=[17])
+    predict = [sys.executable, "-m", "fenlei", "predict", str(run), str(source), "--device", "cpu", "--json"]
+    on_ray = ["--engine", "ray", "--workers", "2"]
+    commands = {"plain.jsonl": [], "ray.jsonl": on_ray, "parts/": on_ray}
+    for name, more in commands.items():
+        done = subprocess.run([*predict, "--out", f"{tmp_path}/{name}", *more], capture_output=True, text=True, env=dict(os.environ))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["rows"] == 4999
+    wanted = (tmp_path / "plain.jsonl").read_bytes()
+    assert (tmp_path / "ray.jsonl").read_bytes() == wanted
+    assert b"".join(part.read_bytes() for part in sorted((tmp_path / "parts").glob("part-*"))) == wanted
+    assert (tmp_path / "ray.jsonl.rejected.jsonl").read_bytes() == (tmp_path / "parts.rejected.jsonl").read_bytes()
+
+
+@RAY
+@pytest.mark.timeout(300)
+def test_on_a_real_ray_our_errors_are_ours(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text('id,text\n1,一\n2,"二\n', encoding="utf-8")
+    command = [sys.executable, "-m", "fenlei", "predict", str(run), str(tmp_path / "in.csv"), "--engine", "ray", "--workers", "1"]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out.jsonl")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'in.csv'}:" in done.stderr
+    assert "Traceback" not in done.stderr
