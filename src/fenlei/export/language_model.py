@@ -36,10 +36,11 @@ def refuse_prior(manifest: dict[str, Any], force: bool) -> None:
 
 
 def write_prompt(folder: Path, encoder: QuestionEncoder, tokenizer: PreTrainedTokenizerBase) -> None:
-    """prompt.json: the prompt with {text} in it, the labels, and what ends an answer."""
-    before, after = encoder.instruction.around(tokenizer, encoder.labels.names)
+    """prompt.json: the prompt with {text} in it (and {pair}, where the run reads pairs), the labels, and what ends an answer."""
+    before, between, after = encoder.instruction.around(tokenizer, encoder.labels.names)
+    second = f"{tokenizer.decode(between)}{{pair}}" if encoder.pairs else ""
     told = {
-        "prompt": f"{tokenizer.decode(before)}{{text}}{tokenizer.decode(after)}",
+        "prompt": f"{tokenizer.decode(before)}{{text}}{second}{tokenizer.decode(after)}",
         "labels": [encoder.instruction.leading_space + name for name in encoder.labels],
         "stop": encoder.instruction.terminator,
         "max_length": encoder.max_length,
