@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name, known_label
 from fenlei.data.delimited import Row
@@ -27,6 +27,14 @@ OnBadRow = Callable[[int, DataError], None]
 
 CLASS_FILES = ("labels.yaml", "labels.yml", *LABEL_FILES)
 """Names of class files that are taken without being asked for, from the folder of the data."""
+
+
+class ColumnNames(TypedDict):
+    """The columns that a user named, as options of `read_examples`; None: found by name (of a second text: there is none)."""
+
+    text_column: str | None
+    pair_column: str | None
+    label_column: str | None
 
 
 @dataclass(frozen=True)

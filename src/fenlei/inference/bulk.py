@@ -20,11 +20,12 @@ from fenlei.artifact import saving, whole_file
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import json_value, to_json
-from fenlei.data.readers import read_examples
+from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
 from fenlei.inference.passages import check_has_passages, told_passages
 from fenlei.inference.rowtext import RowText, row_text
+from fenlei.text.pairs import pair_column_of
 
 if TYPE_CHECKING:
     from fenlei.inference.prediction import Prediction, Predictor
@@ -63,6 +64,7 @@ class BulkOptions:
     """What is asked for of each row."""
 
     text_column: str | None = None
+    pair_column: str | None = None
     probabilities: bool = False
     prefix: str = ""
     labels: tuple[str, ...] | None = None
@@ -75,6 +77,7 @@ def predict_file(
     target: str | Path,
     *,
     text_column: str | None = None,
+    pair_column: str | None = None,
     probabilities: bool = False,
     prefix: str = "",
     labels: Sequence[str] | None = None,
@@ -88,6 +91,7 @@ def predict_file(
     Ended at any moment and called again as before, it goes on, and the file is the same as that of an unbroken call; with standard
     input or output it starts anew. Rows that cannot be read go to TARGET.rejected.jsonl, with line and reason.
 
+    `pair_column` is the column of the second text, for a run on pairs; None is that which it was trained on.
     `labels` are the labels to choose among; without them a run of the generate method asks each row among the candidates that it offers.
     `passages` adds the weightiest passages of each text, where the run reads long ones in windows (else ConfigError).
     `prefix` goes before the name of each added column. `follow` waits for more rows of a file of JSON lines, until it is interrupted;
@@ -96,7 +100,8 @@ def predict_file(
     twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
     """
     began = time.monotonic()
-    options = BulkOptions(text_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
+    pair_column = pair_column_of(classifier.describe(), pair_column)
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
     if passages:
         check_has_passages(classifier)
     target = checked_target(target)
@@ -107,7 +112,8 @@ def predict_file(
         if not sink.state.complete:
             bulk = _Bulk(classifier, sink, row_text(target, sink.partial if sink.state.written else None), options, progress)
             waiting = bulk.flush if follow else None
-            for example in read_examples(source, text_column=text_column, labelled=False, on_bad_row=bulk.reject, follow=waiting):
+            named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=None)
+            for example in read_examples(source, **named, labelled=False, on_bad_row=bulk.reject, follow=waiting):
                 bulk.take(example)
             bulk.flush()
     state = sink.state
@@ -265,7 +271,7 @@ class _Stdout:
 
 def predict_examples(classifier: Predictor, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
     """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
-    texts = [example.text for example in examples]
+    texts = [example.input for example in examples]
     among = offered_labels(classifier, examples) if labels is None else labels
     return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
 

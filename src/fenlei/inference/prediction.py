@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from fenlei.text.pairs import Text
+
 Labels: TypeAlias = Sequence[str] | Sequence[Sequence[str] | None]
 """Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
 
@@ -64,5 +66,5 @@ class Predictor(Protocol):
     def describe(self) -> dict[str, Any]:
         """What the answers depend on: two that say the same here answer alike."""
 
-    def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
-        """The answer for each text."""
+    def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
+        """The answer for each text, or pair of texts."""
