@@ -21,6 +21,7 @@ from fenlei.inference.loading import LoadedRun
 from fenlei.text.answers import ROOT, AnswerTree
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
+from fenlei.text.pairs import Text
 
 PROMPT_FILE = "prompt.json"
 PARITY_BATCH = 16
@@ -48,7 +49,7 @@ def write_prompt(folder: Path, encoder: QuestionEncoder, tokenizer: PreTrainedTo
     write_text(folder / PROMPT_FILE, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
 
 
-def parity(loaded: LoadedRun, ours: np.ndarray, folder: Path, texts: Sequence[str]) -> tuple[float, float]:
+def parity(loaded: LoadedRun, ours: np.ndarray, folder: Path, texts: Sequence[Text]) -> tuple[float, float]:
     """Share of equal labels, and the largest difference of log-probabilities: `ours` (rows, labels) against plain transformers."""
     assert isinstance(loaded.encoder, QuestionEncoder)
     theirs = _stock_scores(folder, loaded.encoder.encode(texts), loaded.method.pad_id)

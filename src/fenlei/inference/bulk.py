@@ -25,7 +25,7 @@ from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
 from fenlei.inference.passages import check_has_passages, told_passages
 from fenlei.inference.rowtext import RowText, row_text
-from fenlei.text.pairs import pair_column_of
+from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
     from fenlei.inference.prediction import Prediction, Predictor
@@ -91,7 +91,7 @@ def predict_file(
     Ended at any moment and called again as before, it goes on, and the file is the same as that of an unbroken call; with standard
     input or output it starts anew. Rows that cannot be read go to TARGET.rejected.jsonl, with line and reason.
 
-    `pair_column` is the column of the second text, for a run on pairs; None is that which it was trained on.
+    `pair_column` is the column of the second text, for a run on pairs, whose columns default to those it was trained on.
     `labels` are the labels to choose among; without them a run of the generate method asks each row among the candidates that it offers.
     `passages` adds the weightiest passages of each text, where the run reads long ones in windows (else ConfigError).
     `prefix` goes before the name of each added column. `follow` waits for more rows of a file of JSON lines, until it is interrupted;
@@ -100,7 +100,7 @@ def predict_file(
     twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
     """
     began = time.monotonic()
-    pair_column = pair_column_of(classifier.describe(), pair_column)
+    text_column, pair_column = columns_of(classifier.describe(), text_column, pair_column)
     options = BulkOptions(text_column, pair_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
     if passages:
         check_has_passages(classifier)

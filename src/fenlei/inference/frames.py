@@ -10,7 +10,7 @@ from fenlei.data.frames import is_frame, to_table, with_columns
 from fenlei.errors import DataError
 from fenlei.inference.bulk import WINDOW_ROWS, predict_examples, predicted_row
 from fenlei.inference.prediction import Predictor
-from fenlei.text.pairs import pair_column_of
+from fenlei.text.pairs import columns_of
 
 
 def predict_frame(
@@ -22,7 +22,7 @@ def predict_frame(
     probabilities: bool = False,
     prefix: str = "",
 ) -> Any:
-    """A frame of the same library, with the columns that a predicted file has. `pair_column`: None is that which the run was trained on.
+    """A frame of the same library, with the columns that a predicted file has. A run on pairs reads those it was trained on, unless told.
 
     DataError names the row (from 1) without a text, and a column that the frame has already; RequestError as for `predict`.
     """
@@ -32,7 +32,7 @@ def predict_frame(
     rows = to_table(frame).to_pylist()
     if not rows:
         return frame
-    pair_column = pair_column_of(classifier.describe(), pair_column)
+    text_column, pair_column = columns_of(classifier.describe(), text_column, pair_column)
     columns = choose_columns(
         rows[0], text_column=text_column, pair_column=pair_column, label_column=None, labelled=False, where=f"{source}:1"
     )

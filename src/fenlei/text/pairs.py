@@ -14,6 +14,8 @@ Text: TypeAlias = str | Pair
 
 PAIR_COLUMN = "pair_column"
 """Key of a run's manifest: the column of the second text. Runs on single texts have none."""
+TEXT_COLUMN = "text_column"
+"""Beside it: that of the first, as it was named; None where it was found by its name."""
 
 
 def check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
@@ -25,6 +27,19 @@ def check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
         for part in (text,) if isinstance(text, str) else text:
             if not _is_unicode(part):
                 raise RequestError(f"text {at} {part!r} is no valid Unicode (a lone surrogate); decode it with the right encoding")
+
+
+def told_columns(text_column: str | None, pair_column: str | None) -> dict[str, str | None]:
+    """What the manifest of a run on pairs says of its columns; nothing for one on single texts."""
+    return {} if pair_column is None else {TEXT_COLUMN: text_column, PAIR_COLUMN: pair_column}
+
+
+def columns_of(manifest: Mapping[str, Any], text_column: str | None, pair_column: str | None) -> tuple[str | None, str | None]:
+    """The columns of both texts for rows that a run is to read: those given, else of a run on pairs its own.
+
+    ConfigError where a second is given and the run reads single texts.
+    """
+    return text_column or manifest.get(TEXT_COLUMN), pair_column_of(manifest, pair_column)
 
 
 def pair_column_of(manifest: Mapping[str, Any], given: str | None) -> str | None:

@@ -35,7 +35,7 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.hub import is_local, resolved_revision
 from fenlei.text.asking import QuestionEncoder
-from fenlei.text.pairs import PAIR_COLUMN
+from fenlei.text.pairs import told_columns
 from fenlei.text.windows import WINDOWED
 from fenlei.training.exemplars import choose_exemplars, save_exemplars
 from fenlei.training.model_card import model_card
@@ -151,7 +151,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "labels": list(setup.dataset.labels),
         **setup.dataset.labelling.to_json(),
-        **({} if setup.config.data.pair_column is None else {PAIR_COLUMN: setup.config.data.pair_column}),
+        **told_columns(setup.config.data.text_column, setup.config.data.pair_column),
         "method": model.method,
         "tuning": model.tuning,
         "head": setup.head_kind,
