@@ -31,11 +31,7 @@ def stock_card(card: str, manifest: dict[str, Any]) -> str:
     front = "\n".join(["library_name: transformers", "tags: [fenlei]", *known])
     usage = _usage(manifest)
     card = card.replace("library_name: fenlei", front, 1)
-    return (
-        card
-        if manifest["method"] == "generate"
-        else re.sub(r"```python\n.*?\n```", lambda _: usage, card, count=1, flags=re.DOTALL)
-    )
+    return card if manifest["method"] == "generate" else re.sub(r"```python\n.*?\n```", lambda _: usage, card, count=1, flags=re.DOTALL)
 
 
 def _usage(manifest: dict[str, Any]) -> str:
