@@ -42,7 +42,7 @@ def write_rows(part: str, rows: int, names: str, model: str) -> Path:
     labels = tuple(translate.values())
     tokenizer = load_tokenizer(Path(model))
     instruction = compose(tokenizer, None, labels)
-    before, after = (tokenizer.decode(ids) for ids in instruction.around(tokenizer, labels))
+    before, _, after = (tokenizer.decode(ids) for ids in instruction.around(tokenizer, labels))
     target = WORK / "data" / f"generate_{part}_{names}_{rows}_{Path(model).name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
     with (shared() / "data" / "thucnews10" / f"{part}.jsonl").open(encoding="utf-8") as file, target.open("w", encoding="utf-8") as out:

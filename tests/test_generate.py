@@ -73,7 +73,7 @@ def one_by_one(folder: Path, encoder: QuestionEncoder, texts: Sequence[str], lab
     """Each label of each text by a plain forward pass of the stock model over prompt, text and answer."""
     tokenizer = load_tokenizer(folder)
     network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
-    before, after = encoder.instruction.around(tokenizer, labels)
+    before, _, after = encoder.instruction.around(tokenizer, labels)
     answers = dict(zip(labels, plain_ids(tokenizer, list(labels)), strict=True))
     found = np.zeros((len(texts), len(labels)), dtype=np.float32)
     for row, text in enumerate(texts):
@@ -171,7 +171,7 @@ def test_gradients_are_those_of_the_stock_model(folder: Path) -> None:
     encoded = encoder.encode_answers(["国足取胜"], ["体育彩票"])
     (-method.train()(collate(encoded, [0], method.pad_id)).logits[0, 1]).backward()
     network = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
-    before, after = encoder.instruction.around(tokenizer, LABELS.names)
+    before, _, after = encoder.instruction.around(tokenizer, LABELS.names)
     prompt = before + plain_ids(tokenizer, ["国足取胜"])[0] + after
     answer = plain_ids(tokenizer, ["体育彩票"])[0] + control_ids(tokenizer, encoder.instruction.terminator)
     ids = torch.tensor([prompt + answer])

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 
 from fenlei.errors import ArtifactError, FenleiError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 OLDEST_FORMAT = 1
 """A run is written in the oldest version that says all of it: 1 knows nothing of multi-label, and would take the softmax of its logits."""
 MANIFEST = "fenlei.json"
@@ -105,10 +105,16 @@ def read_json(path: Path) -> Any:
 
 def write_manifest(run: Path, manifest: dict[str, Any]) -> None:
     """Writes fenlei.json, whole: with it the run is complete."""
-    is_new = manifest.get("problem_type") == "multi_label_classification"
-    told = {"format_version": FORMAT_VERSION if is_new else OLDEST_FORMAT, **manifest}
+    told = {"format_version": _format_of(manifest), **manifest}
     told[DIGEST] = _digest(told)
     write_text(run / MANIFEST, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
+
+
+def _format_of(manifest: dict[str, Any]) -> int:
+    """The lowest version whose fenlei reads the run as it is meant: pairs of texts came with 3, any number of labels a text with 2."""
+    if manifest.get("pair_column") is not None:
+        return 3
+    return 2 if manifest.get("problem_type") == "multi_label_classification" else OLDEST_FORMAT
 
 
 def _digest(manifest: dict[str, Any]) -> str:

@@ -50,6 +50,8 @@ class DataConfig:
     """The labelled file or folder to train on."""
     text_column: str | None = None
     """Column of the text; several joined by commas are joined by a line break. None: found by name."""
+    pair_column: str | None = None
+    """Column of the second text, where rows are pairs of texts. None: a row is one text."""
     label_column: str | None = None
     """Column of the label. None: found by name."""
     multi_label: bool | None = None
@@ -74,6 +76,8 @@ class DataConfig:
 
     def problems(self) -> list[str]:
         found = self._label_problems()
+        if self.pair_column is not None and self.pair_column in ("", self.text_column, self.label_column):
+            found.append(f"pair_column must name a column of its own, that of the second text, was {self.pair_column!r}")
         if self.max_train_rows is not None and self.max_train_rows < 1:
             found.append(f"max_train_rows must be at least 1, was {self.max_train_rows}")
         for name, ratio in (("dev_ratio", self.dev_ratio), ("test_ratio", self.test_ratio)):
@@ -123,7 +127,8 @@ class ModelConfig:
     layers: int | None = None
     """Keep the lower N blocks of the backbone. None: all."""
     prompt: str | None = None
-    """`zh`, `en`, or a template with {text} (generate: and {labels} before it). None: the bare text; generate: the labels' language."""
+    """`zh`, `en`, or a template with {text} (generate: and {labels} before it; pairs: {pair} behind it, else the two are lines of {text}).
+    None: the bare text; generate: the labels' language."""
     max_length: int | None = None
     """Tokens an input (a window) may have, prompt and special tokens included. None: 1024, of a window 512, or what the model takes if that
     is less."""
@@ -297,6 +302,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         found = [*self.data.problems(), *self.model.problems(), *self.optimization.problems(), *self.trust.problems()]
+        found += self._pair_problems()
         if self.model.objective == "tokens" and self.optimization.label_smoothing:
             found.append("label_smoothing spreads over the label set, which objective 'tokens' does not see")
         if self.model.objective == "tokens" and self.optimization.imbalance in ("focal", "logit-adjustment"):
@@ -306,6 +312,24 @@ class RunConfig:
             )
         if found:
             raise ConfigError("\n".join(found))
+
+    def _pair_problems(self) -> list[str]:
+        """Options that a run on pairs of texts cannot have, and what only such a run can."""
+        prompt = self.model.prompt or ""
+        if self.data.pair_column is None:
+            return ["prompt has a place for a second text, {pair}, and rows have one text; give pair_column"] if "{pair}" in prompt else []
+        found = []
+        if self.model.long in ("windows", "mean", "max"):
+            found.append(
+                f"long {self.model.long!r} reads one text in windows, and pair_column makes pairs; take truncate, head-tail or full"
+            )
+        if prompt.count("{pair}") > 1 or 0 <= prompt.find("{pair}") < prompt.find("{text}"):
+            found.append(f"prompt must contain {{pair}} at most once and behind {{text}}, was {prompt!r}")
+        if self.model.shots:
+            found.append("shots show single texts in the prompt, and pair_column makes pairs; leave them out")
+        if self.trust.out_of_scope is not None:
+            found.append("out_of_scope is a file of single texts, and pair_column makes pairs; leave it out")
+        return found
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], where: str = "options") -> RunConfig:

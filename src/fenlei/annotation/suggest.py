@@ -64,6 +64,8 @@ def suggest(
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, was {n}")
+    if classifier.pairs:
+        raise ConfigError("suggest looks at single texts, and this run was trained on pairs of texts")
     rows = list(read_examples(pool, text_column=text_column, labelled=False))
     _refuse_labelled(rows)
     examples = [rows[places[0]] for places in groups(plain(row.text) or row.text for row in rows).values()]

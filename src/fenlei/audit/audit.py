@@ -47,6 +47,7 @@ def audit_data(
     test: str | Path | None = None,
     run: str | Path | None = None,
     text_column: str | None = None,
+    pair_column: str | None = None,
     label_column: str | None = None,
     class_file: str | Path | None = None,
     multi_label: bool | None = None,
@@ -64,7 +65,7 @@ def audit_data(
     manifest = None if run is None else read_manifest(run)
     known = None if manifest is None else tuple(manifest["labels"])
     rows = read_rows(
-        data, dev=dev, test=test, text_column=text_column, label_column=label_column, class_file=class_file,
+        data, dev=dev, test=test, text_column=text_column, pair_column=pair_column, label_column=label_column, class_file=class_file,
         multi_label=multi_label, label_separator=label_separator,
     )  # fmt: skip
     for note in rows.notes:
@@ -100,7 +101,7 @@ def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:
     gold = _gold(rows, places, labels)
     judged = [rows.examples[row] for row in places]
     strata = np.array(rows.labelling.strata(judged, labels))
-    answers = cross_validated_probabilities([one.text for one in judged], text_ids, gold, len(labels), strata)
+    answers = cross_validated_probabilities([one.whole for one in judged], text_ids, gold, len(labels), strata)
     return _label_errors(places, gold, answers, labels, "cross-validated TF-IDF")
 
 
@@ -118,7 +119,7 @@ def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], d
     trained_on = set(read_manifest(run).get("data", {}).get("files", {}))
     if trained_on & {rows.examples[row].source for row in places}:
         notes.append(f"{run} was trained on rows of this file: it may have learned their wrong labels by heart")
-    answers = Classifier.load(run, device=device).predict_proba([rows.examples[row].text for row in places])
+    answers = Classifier.load(run, device=device).predict_proba([rows.examples[row].input for row in places])
     return _label_errors(places, _gold(rows, places, labels), answers, labels, str(run), "; ".join(notes))
 
 

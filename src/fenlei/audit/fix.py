@@ -150,4 +150,4 @@ def _same(audit: Audit, row: int) -> list[int]:
 def _logged(audit: Audit, touched: Touched) -> dict[str, Any]:
     example = audit.rows.examples[touched.row]
     told = {"action": touched.action, "reason": touched.reason, "suggested": touched.suggested}
-    return {**audit.rows.place(touched.row), **told, "label": example.label, "text": example.text}
+    return {**audit.rows.place(touched.row), **told, "label": example.label, "text": example.whole}

@@ -78,7 +78,7 @@ class Classes:
 
 def profile_texts(rows: AuditedRows) -> tuple[Lengths, Languages]:
     """Lengths and scripts of the texts of every part."""
-    texts = [example.text for example in rows.examples]
+    texts = [example.whole for example in rows.examples]
     lengths = np.array([len(text) for text in texts])
     characters = _characters_by_script(texts)
     weights = np.array([TOKENS_PER_CHARACTER.get(script, TOKENS_PER_LETTER) for script in SCRIPTS])

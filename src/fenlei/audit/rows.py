@@ -14,7 +14,7 @@ from fenlei.data.columns import known_label
 from fenlei.data.examples import Example, joined
 from fenlei.data.label_file import read_class_file
 from fenlei.data.labelling import ONE_LABEL, Labelling
-from fenlei.data.readers import file_layout, find_class_file, read_examples
+from fenlei.data.readers import ColumnNames, file_layout, find_class_file, read_examples
 from fenlei.data.several_labels import choose_labelling
 from fenlei.data.sources import part_files, split_files
 from fenlei.errors import DataError
@@ -41,7 +41,7 @@ class AuditedRows:
 
     @cached_property
     def plain_texts(self) -> tuple[str, ...]:
-        return tuple(plain(example.text) for example in self.examples)
+        return tuple(plain(example.whole) for example in self.examples)
 
     @cached_property
     def same_text(self) -> dict[str, list[int]]:
@@ -73,6 +73,7 @@ def read_rows(
     dev: str | Path | None = None,
     test: str | Path | None = None,
     text_column: str | None = None,
+    pair_column: str | None = None,
     label_column: str | None = None,
     class_file: str | Path | None = None,
     multi_label: bool | None = None,
@@ -82,18 +83,17 @@ def read_rows(
     found = split_files(data)
     files = (found.train, part_files(dev, "dev") if dev else found.dev, part_files(test, "test") if test else found.test)
     notes: list[str] = []
-    columns = DataConfig(text_column=text_column, label_column=label_column, multi_label=multi_label, label_separator=label_separator)
+    named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=label_column)
+    columns = DataConfig(**named, multi_label=multi_label, label_separator=label_separator)
     labelling = choose_labelling(columns, files[0], notes)
     names = _class_names(files[0][0], class_file, notes)
     parts = []
     for part, of_part in zip(PARTS, files, strict=True):
         rows: list[Example] = []
         for file in of_part:
-            labelled = part == "train" or _has_labels(file, text_column, label_column, notes)
-            notes.append(str(file_layout(file, text_column=text_column, label_column=label_column, labelled=labelled)))
-            rows += read_examples(
-                file, text_column=text_column, label_column=label_column, labelled=labelled, labelling=labelling, blanks=True
-            )
+            labelled = part == "train" or _has_labels(file, named, notes)
+            notes.append(str(file_layout(file, **named, labelled=labelled)))
+            rows += read_examples(file, **named, labelled=labelled, labelling=labelling, blanks=True)
         parts.append([_with_name(row, names) for row in rows])
     return gather(parts, notes, labelling)
 
@@ -112,10 +112,10 @@ def _class_names(train: Path, class_file: str | Path | None, notes: list[str]) -
     return names
 
 
-def _has_labels(file: Path, text_column: str | None, label_column: str | None, notes: list[str]) -> bool:
+def _has_labels(file: Path, named: ColumnNames, notes: list[str]) -> bool:
     """Test files of competitions have none: their texts are compared all the same."""
     try:
-        file_layout(file, text_column=text_column, label_column=label_column)
+        file_layout(file, **named)
     except DataError:
         notes.append(f"{file}: no labels, so its texts alone are looked at")
         return False

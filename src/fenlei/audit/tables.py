@@ -132,7 +132,7 @@ def _copies(audit: Audit, copies: Sequence[Copy]) -> Table:
     for copy in copies:
         labels = dict.fromkeys(str(audit.rows.examples[row].label) for row in (copy.row, copy.of))
         other = audit.rows.examples[copy.of]
-        like = _where(other) if copy.exact else f"{_where(other)}: {_excerpt(other.text)}"
+        like = _where(other) if copy.exact else f"{_where(other)}: {_excerpt(other.whole)}"
         _add(audit, table, copy.row, like, " / ".join(labels))
     return table
 
@@ -146,7 +146,7 @@ def _table(*headings: str) -> Table:
 
 def _add(audit: Audit, table: Table, row: int, *cells: str) -> None:
     example = audit.rows.examples[row]
-    table.add_row(*(Text(cell) for cell in (_where(example), _excerpt(example.text), *cells)))  # as Text: [red] in a text is no markup
+    table.add_row(*(Text(cell) for cell in (_where(example), _excerpt(example.whole), *cells)))  # as Text: [red] in a text is no markup
 
 
 def _where(example: Example) -> str:

@@ -24,6 +24,7 @@ def audit(
     fix: Annotated[Path | None, typer.Option("--fix", help="Write train cleaned, .jsonl or .csv, and a log beside it.")] = None,
     run: Annotated[Path | None, typer.Option(help="A trained run to judge the labels; default: a cross-validated baseline.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; 'title,body' joins two.")] = None,
+    pair_column: Annotated[str | None, typer.Option(help="Column of the second text, where rows are pairs.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label.")] = None,
     class_file: Annotated[Path | None, typer.Option(help="File of class names, one a line, if the labels are their numbers.")] = None,
     multi_label: Annotated[
@@ -49,6 +50,7 @@ def audit(
         test=test,
         run=run,
         text_column=text_column,
+        pair_column=pair_column,
         label_column=label_column,
         class_file=class_file,
         multi_label=multi_label,

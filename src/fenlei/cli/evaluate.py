@@ -31,6 +31,9 @@ def evaluate(
         typer.Option("--compare", metavar="RUN...", help="Runs to test against, or their predictions.jsonl on the same rows."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder for the report; default: RUN/report.")] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(help="Column of the second text, for a run on pairs; default: the one it was trained on.")
+    ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     label_column: Annotated[str | None, typer.Option(help="Column of the label; default: the one the run was trained on.")] = None,
     class_file: Annotated[Path | None, typer.Option(help="File of class names, one a line, if the labels are their numbers.")] = None,
@@ -62,6 +65,7 @@ def evaluate(
             data,
             out=out,
             text_column=text_column,
+            pair_column=pair_column,
             label_column=label_column,
             class_names=None if class_file is None else read_class_file(class_file),
             label_separator=label_separator,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from fenlei.text.pairs import Text
 
 EXAMPLES = (
     "fenlei export runs/news --out exported",
@@ -49,7 +52,7 @@ def export(
 
     if push_to_hub is not None:
         check_push(push_to_hub)
-    asked = None if texts is None else _some_texts(texts, text_column, PARITY_TEXTS)
+    asked = None if texts is None else _some_texts(run, texts, text_column, PARITY_TEXTS)
     result = export_merged(run, out, force=force, texts=asked)
     address = (
         None if push_to_hub is None else push(result.out, push_to_hub, private=private, message=f"fenlei export of {run.resolve().name}")
@@ -106,9 +109,14 @@ def _texts_and_labels(run: Path, source: str, text_column: str | None, most: int
     return [row.text for row in rows], labels if labels and set(labels) <= set(known) else None
 
 
-def _some_texts(source: str, text_column: str | None, most: int) -> list[str]:
+def _some_texts(run: Path, source: str, text_column: str | None, most: int) -> list[Text]:
+    """The texts of a file; its pairs, in the columns that the run was trained on, where it reads such."""
     from itertools import islice
 
+    from fenlei.artifact import read_manifest
     from fenlei.data.readers import read_examples
+    from fenlei.text.pairs import columns_of
 
-    return [example.text for example in islice(read_examples(source, text_column=text_column, labelled=False), most)]
+    text_column, pair_column = columns_of(read_manifest(run), text_column, None)
+    rows = read_examples(source, text_column=text_column, pair_column=pair_column, labelled=False)
+    return [example.input for example in islice(rows, most)]

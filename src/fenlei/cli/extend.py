@@ -21,7 +21,8 @@ OPTIONS = [
     name
     for panel, part in PANELS.items()
     for name in part.__dataclass_fields__
-    if name in HELP and (panel in ("Training options", "Trust options") or name in ("text_column", "label_column", "dev", "dev_ratio"))
+    if name in HELP
+    and (panel in ("Training options", "Trust options") or name in ("text_column", "pair_column", "label_column", "dev", "dev_ratio"))
 ]
 
 

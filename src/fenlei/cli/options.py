@@ -23,6 +23,7 @@ PANELS: dict[str, Any] = {
 
 HELP = {
     "text_column": "Column of the text; 'title,body' joins two.",
+    "pair_column": "Column of the second text, where rows are pairs (NLI, paraphrase, question and answer).",
     "label_column": "Column of the label.",
     "multi_label": "Any number of labels a row, none included (default: where a row lists several).",
     "label_separator": "Multi-label: what joins a row's labels in one string, as ',' or '|' (default: they are lists).",

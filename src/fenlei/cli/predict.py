@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
     from fenlei.inference.classifier import Classifier
     from fenlei.inference.prediction import Prediction, Predictor
+    from fenlei.text.pairs import Text
 
 
 EXAMPLES = (
@@ -43,6 +44,7 @@ def predict(
     ] = None,
     *,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to classify instead of a file; may be given again.")] = None,
+    pair: Annotated[list[str] | None, typer.Option("--pair", help="For a run on pairs, the second text to each --text.")] = None,
     out: Annotated[str, typer.Option("--out", "--output", help="File to write, .jsonl or .csv; `-` is stdout.")] = "-",
     labels: Annotated[
         str | None, typer.Option(help="Labels to choose among, joined by commas, or a labels.yaml.", show_default=False)
@@ -50,6 +52,9 @@ def predict(
     multi_label: Annotated[bool, typer.Option("--multi-label", help="With a model's name: any number of --labels may be right.")] = False,
     url: Annotated[str | None, typer.Option(help="Ask the service there; FENLEI_API_KEY is its key.", show_default=False)] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
+    pair_column: Annotated[
+        str | None, typer.Option(help="Column of the second text, for a run on pairs; default: the one it was trained on.")
+    ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
     passages: Annotated[bool, typer.Option("--passages", help="Add which passages of a long text counted most (--long windows).")] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
@@ -83,6 +88,7 @@ def predict(
     if (run is None) == (url is None):
         raise typer.BadParameter("give a run, a model, or --url of a service", param_hint="RUN_OR_MODEL")
 
+    texts = _typed(text or [], pair or [])
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
     if url is not None and (trust.promises or int8 or verify or passages or device != "auto"):
         raise typer.BadParameter("how it computes, what it promises and which passages counted is up to the service", param_hint="--url")
@@ -94,7 +100,7 @@ def predict(
         with _what_is_done_is_told(out):
             result = predict_on_ray(
                 str(run), str(source), out, address, workers, out_format, device, trust, int8, verify,
-                text_column=text_column or _trained_column(str(run)), probabilities=probabilities, prefix=prefix,
+                text_column=text_column or _trained_column(str(run)), pair_column=pair_column, probabilities=probabilities, prefix=prefix,
                 labels=None if labels is None else _named(labels), passages=passages,
             )  # fmt: skip
         _tell(result, out, json)
@@ -105,7 +111,6 @@ def predict(
 
     if source is None:
         classifier, among = load()
-        texts = text or []
         predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
         _show_texts(texts, predictions, probabilities, json, own_labels=labels is None, passages_of=classifier if passages else None)
         return
@@ -121,17 +126,27 @@ def predict(
     if is_remote(source):
         source = str(one_file(source)[0])
     columns = text_column or (_trained_column(run) if run is not None else None)
+    second = _second_column(run, pair_column) if run is not None else pair_column
     if source != "-" and not follow:
-        layout = file_layout(source, text_column=columns, labelled=False, on_bad_row=lambda line, error: None)
+        layout = file_layout(source, text_column=columns, pair_column=second, labelled=False, on_bad_row=lambda line, error: None)
         notes().print(str(layout), style="dim", markup=False)
     classifier, among = load()
     with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
         result = predict_file(
-            classifier, source, out, text_column=columns, probabilities=probabilities, prefix=prefix, labels=among,
+            classifier, source, out, text_column=columns, pair_column=second, probabilities=probabilities, prefix=prefix, labels=among,
             passages=passages, follow=follow,
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
         )  # fmt: skip
     _tell(result, out, json)
+
+
+def _typed(text: Sequence[str], pair: Sequence[str]) -> Sequence[Text]:
+    """The texts, or pairs, of the command line."""
+    if not pair:
+        return text
+    if len(pair) != len(text):
+        raise typer.BadParameter(f"{len(pair)} second texts to {len(text)} --text; give one to each", param_hint="--pair")
+    return list(zip(text, pair, strict=True))
 
 
 @contextmanager
@@ -201,7 +216,7 @@ def _split(labels: str) -> list[str]:
 
 
 def _show_texts(
-    texts: list[str],
+    texts: Sequence[Text],
     predictions: list[Prediction],
     with_probabilities: bool,
     as_json: bool,
@@ -219,17 +234,19 @@ def _show_texts(
         check_has_passages(passages_of)
 
     for text, prediction in zip(texts, predictions, strict=True):
+        whole = text if isinstance(text, str) else "\n".join(text)
         if as_json:
-            shown = None if passages_of is None else text
-            typer.echo(to_json(predicted_row({"text": text}, prediction, probabilities=with_probabilities, text=shown)))
+            shown = None if passages_of is None else whole
+            own = {"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]}
+            typer.echo(to_json(predicted_row(own, prediction, probabilities=with_probabilities, text=shown)))
             continue
         if len(texts) > 1:
-            typer.echo(text)
+            typer.echo(whole)
         typer.echo(f"{joined(prediction.answer)}\t{prediction.confidence:.4f}")
         tables().print(probability_bars(prediction.probabilities))
         for line in _beside(prediction):
             typer.echo(line)
-        for passage in told_passages(text, prediction) if passages_of is not None else ():
+        for passage in told_passages(whole, prediction) if passages_of is not None else ():
             typer.echo(f"passage\t{passage['weight']:.4f}\t{passage['begin']}-{passage['end']}\t{' '.join(passage['text'].split())}")
         if prediction.tokens_cut:
             notes().print(f"{prediction.tokens_cut:,} tokens of the text were too many for the model and were not read")
@@ -254,6 +271,14 @@ def _trained_column(run: str) -> str | None:
 
     path = Path(run) / "config.yaml"
     return RunConfig.from_yaml(path).data.text_column if path.is_file() else None
+
+
+def _second_column(run: str, given: str | None) -> str | None:
+    """The column of the second text: that given, else that of the run; ConfigError where the run reads single texts."""
+    from fenlei.artifact import MANIFEST, read_manifest
+    from fenlei.text.pairs import pair_column_of
+
+    return pair_column_of(read_manifest(run) if (Path(run) / MANIFEST).exists() else {}, given)
 
 
 def _tell(result: BulkResult, out: str, as_json: bool) -> None:

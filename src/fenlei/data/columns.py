@@ -42,6 +42,8 @@ class Columns:
 
     text: tuple[str, ...]
     label: str | None
+    pair: str | None = None
+    """That of the second text, where rows are pairs."""
 
     def text_of(self, row: Mapping[str, Any], where: str) -> str:
         """The text of a row; DataError if it has none."""
@@ -51,6 +53,16 @@ class Columns:
             absent = "" if any(name in row for name in self.text) else f", found {_listed(row)}"
             raise DataError(f"{where}: expected a text in column {named}, found none{absent}; fill it in or remove the row")
         return "\n".join(parts)
+
+    def pair_of(self, row: Mapping[str, Any], where: str) -> str | None:
+        """The second text of a row, None where rows have one; DataError if it is missing."""
+        if self.pair is None:
+            return None
+        text = _text_part(row, self.pair, where)
+        if not text:
+            absent = "" if self.pair in row else f", found {_listed(row)}"
+            raise DataError(f"{where}: expected a second text in column {self.pair!r}, found none{absent}; fill it in or remove the row")
+        return text
 
     def label_of(self, row: Mapping[str, Any], where: str, known: LabelSet | None = None) -> str:
         """The label of a row as a name (an id where no names are known); DataError if it has none or not one of `known`."""
@@ -75,7 +87,7 @@ class Columns:
 
     def candidates_of(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         """The labels that a row offers; None where it has no such column. One word alone is some other column's category."""
-        name = find_name(row, CANDIDATE_NAMES, excluded=(*self.text, self.label or ""))
+        name = find_name(row, CANDIDATE_NAMES, excluded=(*self.text, self.pair or "", self.label or ""))
         value = None if name is None else row[name]
         if isinstance(value, str):
             value = re.split("[,，、]", value) if re.search("[,，、]", value) else None
@@ -84,7 +96,8 @@ class Columns:
         return tuple(dict.fromkeys(one for part in value if (one := str(part).strip())))
 
     def has_text(self, row: Mapping[str, Any]) -> bool:
-        return any(not _is_missing(row.get(name)) for name in self.text)
+        """Whether a text is there; of a pair, both."""
+        return any(not _is_missing(row.get(name)) for name in self.text) and (self.pair is None or not _is_missing(row.get(self.pair)))
 
     def has_label(self, row: Mapping[str, Any], *, multi_label: bool = False) -> bool:
         """Whether the row says what its label is, or, multi-label, that it has none."""
@@ -92,21 +105,30 @@ class Columns:
         return value is not None if multi_label else not _is_missing(value)
 
 
-def choose_columns(row: Mapping[str, Any], *, text_column: str | None, label_column: str | None, labelled: bool, where: str) -> Columns:
+def choose_columns(
+    row: Mapping[str, Any],
+    *,
+    text_column: str | None,
+    label_column: str | None,
+    labelled: bool,
+    where: str,
+    pair_column: str | None = None,
+) -> Columns:
     """The columns to read, judged by a file's first row; DataError lists what was looked for and what is there."""
     named = _named(text_column, row) if text_column is not None else None
-    for name in (*(named or ()), *([label_column] if labelled and label_column is not None else [])):
+    wanted = (*(named or ()), pair_column, label_column if labelled else None)
+    for name in filter(None, wanted):
         if name not in row:
             near = difflib.get_close_matches(name, list(row), n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise DataError(f"{where}: no column {name!r}, found {_listed(row)}{hint}")
-    text = named if named is not None else _found_text(row, label_column, where)
+    text = named if named is not None else _found_text(row, (label_column, pair_column), where)
     if not labelled:
-        return Columns(text, None)
-    label = label_column if label_column is not None else find_name(row, LABEL_NAMES, excluded=text)
+        return Columns(text, None, pair_column)
+    label = label_column if label_column is not None else find_name(row, LABEL_NAMES, excluded=(*text, pair_column or ""))
     if label is None:
         raise DataError(_none_found("label", LABEL_NAMES, row, where))
-    return Columns(text, label)
+    return Columns(text, label, pair_column)
 
 
 def known_label(name: str, known: LabelSet, where: str) -> str:
@@ -139,8 +161,9 @@ def _named(text_column: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for part in text_column.split(",") if (name := part.strip())) or (text_column,)
 
 
-def _found_text(row: Mapping[str, Any], label_column: str | None, where: str) -> tuple[str, ...]:
-    excluded = () if label_column is None else (label_column,)
+def _found_text(row: Mapping[str, Any], others: Sequence[str | None], where: str) -> tuple[str, ...]:
+    """The columns of the text, none of them one of `others`."""
+    excluded = tuple(filter(None, others))
     found = find_name(row, TEXT_NAMES, excluded)
     if found is None:
         raise DataError(_none_found("text", TEXT_NAMES, row, where))

@@ -11,7 +11,7 @@ from fenlei.errors import DataError
 
 @dataclass(frozen=True)
 class Example:
-    """A text with its label (None where the file has none), and where it came from."""
+    """A text, or a pair of texts, with its label (None where the file has none), and where it came from."""
 
     text: str
     label: str | None
@@ -26,6 +26,18 @@ class Example:
     """The labels that the row itself offers (Fudan files); None where it offers none. Methods with fixed labels do not look at them."""
     labels: tuple[str, ...] | None = None
     """Multi-label: every label of the row, maybe none; None where a row has one."""
+    pair: str | None = None
+    """The second text of a pair; None where rows have one text."""
+
+    @property
+    def input(self) -> str | tuple[str, str]:
+        """What a classifier is asked: the text, or both texts of a pair."""
+        return self.text if self.pair is None else (self.text, self.pair)
+
+    @property
+    def whole(self) -> str:
+        """The text; of a pair both, a line break between: for whoever compares, counts or shows texts."""
+        return self.text if self.pair is None else f"{self.text}\n{self.pair}"
 
     @property
     def all_labels(self) -> tuple[str, ...]:

@@ -63,12 +63,16 @@ def load_extension(config: DataConfig, known: LabelSet, replay: Rows, held_out: 
 
 def read_replay(path: str | Path, config: DataConfig) -> Rows:
     """The labelled rows of a file; DataError where there are none."""
-    return tuple(read_examples(path, text_column=config.text_column, label_column=config.label_column))
+    return tuple(read_examples(path, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column))
 
 
 def _new_rows(config: DataConfig, known: LabelSet) -> Rows:
     assert config.data is not None
-    rows = tuple(read_examples(config.data, text_column=config.text_column, label_column=config.label_column, class_names=None))
+    rows = tuple(
+        read_examples(
+            config.data, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column, class_names=None
+        )
+    )
     old = [row for row in rows if row.label in known]
     if len(old) == len(rows):
         names = ", ".join(repr(name) for name in list(dict.fromkeys(str(row.label) for row in rows))[:8])
@@ -104,7 +108,9 @@ def _alike(labels: LabelSet, known: LabelSet) -> list[str]:
 
 def _dev_file(config: DataConfig, labels: LabelSet) -> Rows:
     assert config.dev is not None
-    rows = tuple(read_examples(config.dev, text_column=config.text_column, label_column=config.label_column))
+    rows = tuple(
+        read_examples(config.dev, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
+    )
     strange = next((row for row in rows if row.label not in labels), None)
     if strange is not None:
         raise DataError(f"{strange.where}: {labels.unknown(str(strange.label))}; correct or remove the row")

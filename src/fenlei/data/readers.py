@@ -5,12 +5,12 @@ A file is opened (encodings), told apart and cut into rows (formats), and its co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name, known_label
 from fenlei.data.delimited import Row
@@ -29,6 +29,14 @@ CLASS_FILES = ("labels.yaml", "labels.yml", *LABEL_FILES)
 """Names of class files that are taken without being asked for, from the folder of the data."""
 
 
+class ColumnNames(TypedDict):
+    """The columns that a user named, as options of `read_examples`; None: found by name (of a second text: there is none)."""
+
+    text_column: str | None
+    pair_column: str | None
+    label_column: str | None
+
+
 @dataclass(frozen=True)
 class FileLayout:
     """How a file is read: what was recognised and what was chosen."""
@@ -43,16 +51,18 @@ class FileLayout:
     def __str__(self) -> str:
         encoding = f", {self.encoding.upper()}" if self.encoding not in (None, "utf-8") else ""
         text = " + ".join(repr(name) for name in self.columns.text)
+        pair = f", paired with {self.columns.pair!r}" if self.columns.pair is not None else ""
         label = f", label from {self.columns.label!r}" if self.columns.label is not None else ""
         joined = f"{self.unread_title},{','.join(self.columns.text)}"
         hint = f" (not from {self.unread_title!r}; --text-column {joined} joins them)" if self.unread_title is not None else ""
-        return f"{self.source}: {self.format}{encoding}, text from {text}{label}{hint}"
+        return f"{self.source}: {self.format}{encoding}, text from {text}{pair}{label}{hint}"
 
 
 def read_examples(
     path: str | Path,
     *,
     text_column: str | None = None,
+    pair_column: str | None = None,
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
     labelled: bool = True,
@@ -64,6 +74,7 @@ def read_examples(
     """The rows of a file (`-`: JSON lines from stdin), streamed; DataError at the first row that does not fit.
 
     text_column: one name, or several joined by commas, whose texts are joined by line breaks. None: found by name.
+    pair_column: that of the second text, where rows are pairs of texts.
     class_names: the only labels allowed; an id in the file becomes its name.
     labelled: False leaves labels unread, so that no label column is needed.
     labelling: whether a row has one label or any number, and how they are written.
@@ -72,14 +83,14 @@ def read_examples(
     follow: JSON lines that are still being written are read for ever; it is called whenever there is none to be read for now.
     """
     known = None if class_names is None else LabelSet(tuple(class_names))
-    with _opened(path, text_column, label_column, labelled, on_bad_row, follow) as (layout, rows, file_names):
+    with _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row, follow) as (layout, rows, file_names):
         columns = layout.columns
         for line, row in rows:
             where = f"{layout.source}:{line}"
             try:
                 if isinstance(row, DataError):
                     raise row
-                text = "" if blanks and not columns.has_text(row) else columns.text_of(row, where)
+                text, pair = _texts(columns, row, where, blanks)
                 label, names = None, None
                 if not labelled or (blanks and not columns.has_label(row, multi_label=labelling.multi_label)):
                     pass
@@ -94,19 +105,20 @@ def read_examples(
                     raise
                 on_bad_row(line, error)
                 continue
-            yield Example(text, label, layout.source, line, row, columns.candidates_of(row), names)
+            yield Example(text, label, layout.source, line, row, columns.candidates_of(row), names, pair)
 
 
 def file_layout(
     path: str | Path,
     *,
     text_column: str | None = None,
+    pair_column: str | None = None,
     label_column: str | None = None,
     labelled: bool = True,
     on_bad_row: OnBadRow | None = None,
 ) -> FileLayout:
     """How `read_examples` would read a file, judged by its head; DataError where it cannot."""
-    with _opened(path, text_column, label_column, labelled, on_bad_row) as (layout, _, _):
+    with _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row) as (layout, _, _):
         return layout
 
 
@@ -118,27 +130,42 @@ def find_class_file(data: str | Path) -> Path | None:
     return next((file for file in candidates if file.is_file() and file.name != Path(data).name), None)
 
 
+def _texts(columns: Columns, row: Mapping[str, Any], where: str, blanks: bool) -> tuple[str, str | None]:
+    """The text, and the second of a pair; with `blanks`, "" where one is missing."""
+    if blanks and not columns.has_text(row):
+        return "", None
+    return columns.text_of(row, where), columns.pair_of(row, where)
+
+
 @contextmanager
 def _opened(
     path: str | Path,
-    text_column: str | None,
-    label_column: str | None,
+    named_columns: tuple[str | None, str | None, str | None],
     labelled: bool,
     on_bad_row: OnBadRow | None,
     follow: Callable[[], None] | None = None,
 ) -> Iterator[tuple[FileLayout, Iterator[Row], LabelSet | None]]:
-    """The layout of a file, its rows, and the names that the file itself gives to label ids."""
+    """The layout of a file, its rows, and the names that the file itself gives to label ids.
+
+    `named_columns`: those that the user named for the text, the second text and the label.
+    """
+    text_column, pair_column, label_column = named_columns
     named = [name.strip() for name in (text_column or "").split(",") if name.strip()]
+    named += [] if pair_column is None else [pair_column]
     if labelled and label_column is not None:
         named.append(label_column)
     with open_table(path, named=named, labelled=labelled, follow=follow) as table:
         rows = iter(table.rows)
         line, row = _first_that_fits(rows, table.source, on_bad_row)
         where = f"{table.source}:{line}"
-        columns = choose_columns(row, text_column=text_column, label_column=label_column, labelled=labelled, where=where)
+        columns = choose_columns(
+            row, text_column=text_column, pair_column=pair_column, label_column=label_column, labelled=labelled, where=where
+        )
         names = table.class_names.get(columns.label) if columns.label is not None else None
         own_names = None if names is None else LabelSet(names)
-        title = find_name(row, TITLE_NAMES, excluded=(*columns.text, columns.label or "")) if text_column is None else None
+        title = (
+            find_name(row, TITLE_NAMES, excluded=(*columns.text, columns.pair or "", columns.label or "")) if text_column is None else None
+        )
         yield FileLayout(table.source, table.format, table.encoding, columns, title), chain([(line, row)], rows), own_names
 
 

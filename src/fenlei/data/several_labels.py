@@ -26,8 +26,10 @@ def choose_labelling(config: DataConfig, files: Sequence[Path], notes: list[str]
 
 def _first_with_several(file: Path, config: DataConfig) -> Example | None:
     """The first row that lists several labels. Where the first row of all has no list, none is looked for."""
-    layout = file_layout(file, text_column=config.text_column, label_column=config.label_column)
-    rows = read_examples(file, text_column=config.text_column, labelled=False, on_bad_row=lambda line, error: None)
+    layout = file_layout(file, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
+    rows = read_examples(
+        file, text_column=config.text_column, pair_column=config.pair_column, labelled=False, on_bad_row=lambda line, error: None
+    )
     lists = ((row, row.columns.get(str(layout.columns.label))) for row in rows)
     for place, (row, value) in enumerate(lists):
         if isinstance(value, (list, tuple)):

@@ -127,7 +127,7 @@ def _with_labels(test: tuple[Path, ...], config: DataConfig, notes: list[str]) -
     """A test file that only lies in the folder is left out where it has no labels, as in competitions."""
     if test:
         try:
-            file_layout(test[0], text_column=config.text_column, label_column=config.label_column)
+            file_layout(test[0], text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
         except DataError as error:
             notes.append(f"{_listed(test)} is not used: {error}")
             return ()
@@ -143,7 +143,7 @@ def _refuse_seen(role: str, part: tuple[Path, ...], others: tuple[Path, ...]) ->
 def _read_train(files: tuple[Path, ...], config: DataConfig, labelling: Labelling, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
     """The rows to train on, and the class file where there is one that fits."""
     class_file = _class_file(config, files[0], notes)
-    layout = file_layout(files[0], text_column=config.text_column, label_column=config.label_column)
+    layout = file_layout(files[0], text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
     if class_file is None or class_file.found:
         rows = _read(files, config, labelling)
     else:
@@ -236,7 +236,14 @@ def _read_part(
 
 def _read(files: Sequence[Path], config: DataConfig, labelling: Labelling, class_names: Sequence[str] | None = None) -> Rows:
     read = (
-        read_examples(file, text_column=config.text_column, label_column=config.label_column, class_names=class_names, labelling=labelling)
+        read_examples(
+            file,
+            text_column=config.text_column,
+            pair_column=config.pair_column,
+            label_column=config.label_column,
+            class_names=class_names,
+            labelling=labelling,
+        )
         for file in files
     )
     return tuple(chain.from_iterable(read))

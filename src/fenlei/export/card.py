@@ -13,7 +13,7 @@ USAGE = """```python
 from transformers import pipeline
 
 classify = pipeline("text-classification", "this/folder", top_k=None)
-classify("...")
+classify({asked})
 ```"""
 
 
@@ -29,5 +29,11 @@ def stock_card(card: str, manifest: dict[str, Any]) -> str:
     base = split_prefix(manifest["base_model"]["name"])[1]
     known = [f"base_model: {base}"] if not manifest["base_model"].get("local", True) and is_id(base) and "/" in base else []
     front = "\n".join(["library_name: transformers", "tags: [fenlei]", *known])
+    usage = _usage(manifest)
     card = card.replace("library_name: fenlei", front, 1)
-    return card if manifest["method"] == "generate" else re.sub(r"```python\n.*?\n```", lambda _: USAGE, card, count=1, flags=re.DOTALL)
+    return card if manifest["method"] == "generate" else re.sub(r"```python\n.*?\n```", lambda _: usage, card, count=1, flags=re.DOTALL)
+
+
+def _usage(manifest: dict[str, Any]) -> str:
+    """How the folder is asked, a text or a pair."""
+    return USAGE.replace("{asked}", '"..."' if manifest.get("pair_column") is None else '{"text": "...", "text_pair": "..."}')

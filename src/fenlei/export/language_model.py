@@ -21,6 +21,7 @@ from fenlei.inference.loading import LoadedRun
 from fenlei.text.answers import ROOT, AnswerTree
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
+from fenlei.text.pairs import Text
 
 PROMPT_FILE = "prompt.json"
 PARITY_BATCH = 16
@@ -36,10 +37,11 @@ def refuse_prior(manifest: dict[str, Any], force: bool) -> None:
 
 
 def write_prompt(folder: Path, encoder: QuestionEncoder, tokenizer: PreTrainedTokenizerBase) -> None:
-    """prompt.json: the prompt with {text} in it, the labels, and what ends an answer."""
-    before, after = encoder.instruction.around(tokenizer, encoder.labels.names)
+    """prompt.json: the prompt with {text} in it (and {pair}, where the run reads pairs), the labels, and what ends an answer."""
+    before, between, after = encoder.instruction.around(tokenizer, encoder.labels.names)
+    second = f"{tokenizer.decode(between)}{{pair}}" if encoder.pairs else ""
     told = {
-        "prompt": f"{tokenizer.decode(before)}{{text}}{tokenizer.decode(after)}",
+        "prompt": f"{tokenizer.decode(before)}{{text}}{second}{tokenizer.decode(after)}",
         "labels": [encoder.instruction.leading_space + name for name in encoder.labels],
         "stop": encoder.instruction.terminator,
         "max_length": encoder.max_length,
@@ -47,7 +49,7 @@ def write_prompt(folder: Path, encoder: QuestionEncoder, tokenizer: PreTrainedTo
     write_text(folder / PROMPT_FILE, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
 
 
-def parity(loaded: LoadedRun, ours: np.ndarray, folder: Path, texts: Sequence[str]) -> tuple[float, float]:
+def parity(loaded: LoadedRun, ours: np.ndarray, folder: Path, texts: Sequence[Text]) -> tuple[float, float]:
     """Share of equal labels, and the largest difference of log-probabilities: `ours` (rows, labels) against plain transformers."""
     assert isinstance(loaded.encoder, QuestionEncoder)
     theirs = _stock_scores(folder, loaded.encoder.encode(texts), loaded.method.pad_id)

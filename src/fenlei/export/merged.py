@@ -22,6 +22,7 @@ from fenlei.evaluation.calibration import Calibration
 from fenlei.export.card import write_card
 from fenlei.export.language_model import parity as language_model_parity
 from fenlei.export.language_model import refuse_prior, write_prompt
+from fenlei.export.pairs import columns, filled, sample_pairs, teach_pairs
 from fenlei.export.sample_texts import sample_texts
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import load_run
@@ -31,6 +32,8 @@ from fenlei.models.devices import pick_precision
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.lora import fold_lora
 from fenlei.text.asking import QuestionEncoder
+from fenlei.text.pair_encoder import PairEncoder
+from fenlei.text.pairs import PAIR_COLUMN, Text
 
 logger = logging.getLogger(__name__)
 
@@ -57,8 +60,8 @@ class ExportResult:
     """What the run does and the stock folder cannot."""
 
 
-def export_merged(run: str | Path, out: str | Path, *, force: bool = False, texts: Sequence[str] | None = None) -> ExportResult:
-    """Writes the folder and proves parity on `texts` (else on texts made up from the tokenizer's vocabulary).
+def export_merged(run: str | Path, out: str | Path, *, force: bool = False, texts: Sequence[Text] | None = None) -> ExportResult:
+    """Writes the folder and proves parity on `texts`, of a run on pairs pairs (else on some made up from the tokenizer's vocabulary).
 
     ConfigError where the stock layout cannot express the run (`force` exports nonetheless, where a stock layout exists at all);
     ArtifactError where `out` is taken, or where the folder's labels agree with the run's on less than 99.5 % of the texts.
@@ -95,12 +98,15 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     (stock if writes else stock.base_model).to(dtype)
     stock.config.dtype = dtype
     tokenizer.model_max_length = loaded.encoder.max_length
+    if isinstance(loaded.encoder, PairEncoder) and loaded.encoder.template == "{text}":
+        notes += teach_pairs(tokenizer, loaded.encoder)
     with whole_folder(target) as folder, quiet_transformers():
         stock.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_card(Path(run), folder, loaded.manifest)
         most = PARITY_TEXTS_WRITTEN if writes else PARITY_TEXTS
-        asked = (list(texts) if texts is not None else sample_texts(tokenizer, most))[:most]
+        made_up = sample_pairs if loaded.manifest.get(PAIR_COLUMN) else sample_texts
+        asked = list(made_up(tokenizer, most) if texts is None else texts)[:most]
         if isinstance(loaded.encoder, QuestionEncoder):
             write_prompt(folder, loaded.encoder, tokenizer)
         agreement, difference = _parity(run, folder, asked, folded, writes)
@@ -168,7 +174,7 @@ def _fold_calibration(stock: PreTrainedModel, calibration: Calibration) -> tuple
     return calibration, notes
 
 
-def _parity(run: str | Path, folder: Path, texts: list[str], folded: Calibration, writes: bool) -> tuple[float, float]:
+def _parity(run: str | Path, folder: Path, texts: list[Text], folded: Calibration, writes: bool) -> tuple[float, float]:
     """Share of equal labels, and the largest difference of logits calibrated by what was folded in, run against plain transformers.
 
     A classifier computes in float32 on both sides: it is the weights and the layout that are proven. In bfloat16 a real model differs from
@@ -181,21 +187,26 @@ def _parity(run: str | Path, folder: Path, texts: list[str], folded: Calibration
     classifier = Classifier(loaded)
     template = classifier.describe()["prompt"]
     ours = folded.apply(classifier.logits(texts).logits)
-    theirs = _stock_logits(folder, [template.replace("{text}", text) for text in texts])
+    theirs = _stock_logits(folder, [filled(template, text) for text in texts])
     same = ((ours > 0) == (theirs > 0)).all(axis=1) if folded.multi_label else ours.argmax(1) == theirs.argmax(1)
     assert np.isfinite(theirs).all()
     return float(same.mean()), float(np.abs(ours - theirs).max())
 
 
 @torch.inference_mode()
-def _stock_logits(folder: Path, texts: list[str]) -> np.ndarray:
+def _stock_logits(folder: Path, texts: list[Text]) -> np.ndarray:
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
-    order = sorted(range(len(texts)), key=lambda at: -len(texts[at]))
+    order = sorted(range(len(texts)), key=lambda at: -sum(map(len, texts[at])))
     logits = np.zeros((len(texts), model.config.num_labels), dtype=np.float32)
     for first in range(0, len(order), PARITY_BATCH):
         rows = order[first : first + PARITY_BATCH]
-        batch = tokenizer([texts[at] for at in rows], padding=True, truncation=True, return_tensors="pt")
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        batch = tokenizer(*columns([texts[at] for at in rows]), padding=True, truncation=True, return_tensors="pt")
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask", *_types(texts)) if name in batch}
         logits[rows] = model(**inputs).logits.float().numpy()
     return logits
+
+
+def _types(texts: Sequence[Text]) -> tuple[str, ...]:
+    """What tells the texts of pairs apart, which stock code gives to a model as its tokenizer says."""
+    return () if all(isinstance(text, str) for text in texts) else ("token_type_ids",)

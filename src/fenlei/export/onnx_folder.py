@@ -125,6 +125,8 @@ def _check_packages() -> None:
 def _checked(loaded: LoadedRun, force: bool) -> tuple[HeadMethod, TextEncoder]:
     if not isinstance(loaded.method, HeadMethod) or not isinstance(loaded.encoder, TextEncoder):
         raise ConfigError("an ONNX folder answers with a head, and this run generates; export it with --format merged")
+    if loaded.manifest.get("pair_column"):
+        raise ConfigError("an ONNX folder reads single texts, and this run pairs of them; export it with --format merged")
     if loaded.manifest.get("merged"):
         raise ConfigError("labels that were merged are sums of several outputs, which the graph does not add up; train again to export")
     refuse_long(loaded.encoder.long, force)

@@ -20,12 +20,13 @@ from fenlei.artifact import saving, whole_file
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import json_value, to_json
-from fenlei.data.readers import read_examples
+from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.errors import ConfigError, DataError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
 from fenlei.inference.passages import check_has_passages
 from fenlei.inference.rowtext import RowText, row_text
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Row, Window, answer_window
+from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
     from fenlei.inference.prediction import Described, Predictor
@@ -60,6 +61,7 @@ def predict_file(
     target: str | Path,
     *,
     text_column: str | None = None,
+    pair_column: str | None = None,
     probabilities: bool = False,
     prefix: str = "",
     labels: Sequence[str] | None = None,
@@ -73,6 +75,7 @@ def predict_file(
     Ended at any moment and called again as before, it goes on, and the file is the same as that of an unbroken call; with standard
     input or output it starts anew. Rows that cannot be read go to TARGET.rejected.jsonl, with line and reason.
 
+    `pair_column` is the column of the second text, for a run on pairs, whose columns default to those it was trained on.
     `labels` are the labels to choose among; without them a run of the generate method asks each row among the candidates that it offers.
     `passages` adds the weightiest passages of each text, where the run reads long ones in windows (else ConfigError).
     `prefix` goes before the name of each added column. `follow` waits for more rows of a file of JSON lines, until it is interrupted;
@@ -81,7 +84,8 @@ def predict_file(
     twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
     """
     began = time.monotonic()
-    options = BulkOptions(text_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
+    text_column, pair_column = columns_of(classifier.describe(), text_column, pair_column)
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
     if passages:
         check_has_passages(classifier)
     target = checked_target(target)
@@ -97,7 +101,8 @@ def predict_file(
 
             intake = Intake(options, WINDOW_ROWS, answer, takes_labels=classifier.takes_labels, to_skip=before.rows + before.rejected)
             waiting = intake.flush if follow else None
-            for example in read_examples(source, text_column=text_column, labelled=False, on_bad_row=intake.reject, follow=waiting):
+            named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=None)
+            for example in read_examples(source, **named, labelled=False, on_bad_row=intake.reject, follow=waiting):
                 intake.take(example)
             intake.flush()
     return result_of(sink.state, before, target, began)

@@ -25,6 +25,7 @@ from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder, check_candidates
+from fenlei.text.pairs import PAIR_COLUMN, Text, check_texts
 from fenlei.text.prompts import TextEncoder
 
 KEPT_LABEL_SETS = 8
@@ -104,6 +105,11 @@ class Classifier:
         return self.trust.calibration.multi_label
 
     @property
+    def pairs(self) -> bool:
+        """Whether it is asked pairs of texts, (first, second), instead of texts."""
+        return self._run.manifest.get(PAIR_COLUMN) is not None
+
+    @property
     def temperature(self) -> float:
         return self.trust.calibration.temperature
 
@@ -125,30 +131,33 @@ class Classifier:
         """Whether it can be asked among other labels than its own."""
         return isinstance(self._run.encoder, QuestionEncoder)
 
-    def logits(self, texts: Sequence[str], *, labels: Labels | None = None, progress: Callable[[int], None] | None = None) -> Scores:
-        """Uncalibrated scores of every text, float32 (rows, labels). RequestError for a lone string or anything that is no text.
+    def logits(self, texts: Sequence[Text], *, labels: Labels | None = None, progress: Callable[[int], None] | None = None) -> Scores:
+        """Uncalibrated scores of every text, float32 (rows, labels). RequestError for a lone string, and for anything that is no text (of a
+        run on pairs: no pair of texts).
 
         `labels` asks among others than the run's: columns are those labels (each text its own: all of them in order of appearance), -inf
         where a label is no candidate for a text. RequestError where the run answers with a head, or a text has no candidates.
         """
-        _check_texts(texts)
+        check_texts(texts, pairs=self.pairs)
         return self._score(texts, self._asked(labels, len(texts)), progress)
 
-    def predict_proba(self, texts: Sequence[str], *, labels: Labels | None = None) -> np.ndarray:
+    def predict_proba(self, texts: Sequence[Text], *, labels: Labels | None = None) -> np.ndarray:
         """float32 (rows, labels), columns in the order of `labels`, else of the run's."""
-        _check_texts(texts)
+        check_texts(texts, pairs=self.pairs)
         asked = self._asked(labels, len(texts))
         return self._probabilities(self._score(texts, asked), asked)
 
-    def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
-        """The answer for each text, among the run's labels or those given; see `logits`."""
+    def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
+        """The answer for each text, or for each pair (first, second) where `pairs`, among the run's labels or those given; see `logits`."""
         return self.answer(self.logits(texts, labels=labels), labels=labels)
 
-    def predict_frame(self, frame: Any, *, text_column: str | None = None, probabilities: bool = False, prefix: str = "") -> Any:
+    def predict_frame(
+        self, frame: Any, *, text_column: str | None = None, pair_column: str | None = None, probabilities: bool = False, prefix: str = ""
+    ) -> Any:
         """A pandas or polars frame, a Hugging Face dataset or an Arrow table with the answer's columns added; see inference/frames.py."""
         from fenlei.inference.frames import predict_frame
 
-        return predict_frame(self, frame, text_column=text_column, probabilities=probabilities, prefix=prefix)
+        return predict_frame(self, frame, text_column=text_column, pair_column=pair_column, probabilities=probabilities, prefix=prefix)
 
     def columns(self, labels: Labels | None, rows: int) -> tuple[str, ...]:
         """The names of the columns that `logits` gives for such labels."""
@@ -186,7 +195,7 @@ class Classifier:
             )
         return answers
 
-    def _score(self, texts: Sequence[str], asked: _Asked, progress: Callable[[int], None] | None = None) -> Scores:
+    def _score(self, texts: Sequence[Text], asked: _Asked, progress: Callable[[int], None] | None = None) -> Scores:
         if isinstance(asked.encoder, QuestionEncoder):
             encoded = asked.encoder.encode(texts, asked.candidates)
         else:
@@ -256,22 +265,3 @@ def _each_text(labels: Labels, rows: int) -> list[tuple[str, ...] | None]:
         if one is not None:
             check_candidates(one, f"labels of text {at}")
     return [None if one is None else tuple(one) for one in labels]
-
-
-def _check_texts(texts: Sequence[str]) -> None:
-    if isinstance(texts, str):
-        raise RequestError("expected a list of texts, found one string; write [text]")
-    wrong = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
-    if wrong is not None:
-        raise RequestError(f"text {wrong} is {type(texts[wrong]).__name__} {texts[wrong]!r}, expected a string")
-    broken = next((at for at, text in enumerate(texts) if not _is_unicode(text)), None)
-    if broken is not None:
-        raise RequestError(f"text {broken} {texts[broken]!r} is no valid Unicode (a lone surrogate); decode it with the right encoding")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

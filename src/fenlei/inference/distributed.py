@@ -17,7 +17,7 @@ from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
 from fenlei.data.encodings import STDIN
 from fenlei.data.jsonvalues import json_value
-from fenlei.data.readers import read_examples
+from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.errors import ConfigError, DataError
 from fenlei.inference.bulk import WINDOW_ROWS, BulkResult, Writer, checked_target, digest_of, going_on, opened_sink, result_of
 from fenlei.inference.journal import State
@@ -26,6 +26,7 @@ from fenlei.inference.passages import check_has_passages
 from fenlei.inference.ray_engine import Cluster, results
 from fenlei.inference.storage import is_folder, is_url, known_as, local_file, row_files
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Window, answer_window
+from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
     from fenlei.inference.classifier import Classifier
@@ -73,7 +74,9 @@ class Reading:
     def windows(self, file: str) -> Iterator[Window]:
         """The windows of a file, in order; DataError where it cannot be read on. Errors name the file as the user did."""
         ready: list[Window] = []
-        intake = Intake(self.options, WINDOW_ROWS, ready.append, takes_labels=self.takes_labels, to_skip=self.to_skip)
+        options = self.options
+        named_columns = ColumnNames(text_column=options.text_column, pair_column=options.pair_column, label_column=None)
+        intake = Intake(options, WINDOW_ROWS, ready.append, takes_labels=self.takes_labels, to_skip=self.to_skip)
         with local_file(file) as path:
 
             def named(error: DataError) -> DataError:
@@ -83,7 +86,7 @@ class Reading:
                 intake.reject(line, named(error))
 
             try:
-                for example in read_examples(path, text_column=self.options.text_column, labelled=False, on_bad_row=reject):
+                for example in read_examples(path, **named_columns, labelled=False, on_bad_row=reject):
                     intake.take(example if str(path) == file else replace(example, source=file))
                     while ready:
                         yield ready.pop(0)
@@ -116,6 +119,7 @@ def predict_distributed(
     *,
     cluster: Cluster | None = None,
     text_column: str | None = None,
+    pair_column: str | None = None,
     probabilities: bool = False,
     prefix: str = "",
     labels: Sequence[str] | None = None,
@@ -132,7 +136,8 @@ def predict_distributed(
     ConfigError where Ray is not installed or not reached, or source and target do not go together.
     """
     began = time.monotonic()
-    options = BulkOptions(text_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
+    text_column, pair_column = columns_of(run.describe(), text_column, pair_column)
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
     if passages:
         check_has_passages(run)
     if str(source) == STDIN or str(target) == "-":

@@ -11,12 +11,19 @@ from fenlei.errors import DataError
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.prediction import Predictor
 from fenlei.inference.windows import predict_examples, predicted_row
+from fenlei.text.pairs import columns_of
 
 
 def predict_frame(
-    classifier: Predictor, frame: Any, *, text_column: str | None = None, probabilities: bool = False, prefix: str = ""
+    classifier: Predictor,
+    frame: Any,
+    *,
+    text_column: str | None = None,
+    pair_column: str | None = None,
+    probabilities: bool = False,
+    prefix: str = "",
 ) -> Any:
-    """A frame of the same library, with the columns that a predicted file has.
+    """A frame of the same library, with the columns that a predicted file has. A run on pairs reads those it was trained on, unless told.
 
     DataError names the row (from 1) without a text, and a column that the frame has already; RequestError as for `predict`.
     """
@@ -26,11 +33,14 @@ def predict_frame(
     rows = to_table(frame).to_pylist()
     if not rows:
         return frame
-    columns = choose_columns(rows[0], text_column=text_column, label_column=None, labelled=False, where=f"{source}:1")
+    text_column, pair_column = columns_of(classifier.describe(), text_column, pair_column)
+    columns = choose_columns(
+        rows[0], text_column=text_column, pair_column=pair_column, label_column=None, labelled=False, where=f"{source}:1"
+    )
     examples = []
     for number, row in enumerate(rows, start=1):
-        text = columns.text_of(row, f"{source}:{number}")
-        examples.append(Example(text, None, source, number, row, columns.candidates_of(row)))
+        text, pair = columns.text_of(row, f"{source}:{number}"), columns.pair_of(row, f"{source}:{number}")
+        examples.append(Example(text, None, source, number, row, columns.candidates_of(row), pair=pair))
     answers: list[dict[str, Any]] = []
     for first in range(0, len(examples), WINDOW_ROWS):
         window = examples[first : first + WINDOW_ROWS]

@@ -35,6 +35,8 @@ from fenlei.models.quantized import quantize_linears
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.instructions import Instruction
+from fenlei.text.pair_encoder import text_encoder
+from fenlei.text.pairs import PAIR_COLUMN
 from fenlei.text.prompts import TextEncoder
 
 HEAD_FILE = "head.safetensors"
@@ -54,8 +56,8 @@ class LoadedRun:
 
 
 def encode_examples(encoder: TextEncoder | QuestionEncoder, examples: Sequence[Example]) -> EncodedTexts:
-    """The texts of rows; for the generate method with the candidates that the rows offer."""
-    texts = [example.text for example in examples]
+    """The texts of rows, or their pairs; for the generate method with the candidates that the rows offer."""
+    texts = [example.input for example in examples]
     return encoder.encode(texts, candidates_of(examples)) if isinstance(encoder, QuestionEncoder) else encoder.encode(texts)
 
 
@@ -120,7 +122,8 @@ def load_run_from(
     method = HeadMethod(network, int(tokenizer.pad_token_id), pooling, merging=merging).to(place).eval()
     if manifest["tuning"] in ("lora", "qlora") and not fold:
         fold_adapters(method.network)
-    encoder = TextEncoder(tokenizer, manifest["prompt"], manifest["max_length"], manifest.get("long", "truncate"))
+    long, pairs = manifest.get("long", "truncate"), manifest.get(PAIR_COLUMN) is not None
+    encoder = text_encoder(tokenizer, manifest["prompt"], manifest["max_length"], long, pairs=pairs)
     return LoadedRun(method, encoder, labels, manifest)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+from fenlei.text.pairs import Text
+
 Labels: TypeAlias = Sequence[str] | Sequence[Sequence[str] | None]
 """Labels to choose among: the same for all texts, or for each text its own (None: those of the run)."""
 
@@ -68,5 +70,5 @@ class Described(Protocol):
 class Predictor(Described, Protocol):
     """Whoever answers: a Classifier here, or a Client of one elsewhere."""
 
-    def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
-        """The answer for each text."""
+    def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
+        """The answer for each text, or pair of texts."""

@@ -28,6 +28,7 @@ class BulkOptions:
     """What is asked for of each row."""
 
     text_column: str | None = None
+    pair_column: str | None = None
     probabilities: bool = False
     prefix: str = ""
     labels: tuple[str, ...] | None = None
@@ -166,7 +167,7 @@ def _refused(classifier: Predictor, examples: list[Example], labels: Sequence[st
 
 def predict_examples(classifier: Predictor, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:
     """The answer for each row among `labels`; without them among the candidates that it offers, where the classifier takes such."""
-    texts = [example.text for example in examples]
+    texts = [example.input for example in examples]
     among = offered_labels(classifier, examples) if labels is None else labels
     return classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
 

@@ -11,6 +11,7 @@ the logits of the windows.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -128,8 +129,15 @@ class HeadMethod(nn.Module):
         return Output(self.classify(pooled), pooled)
 
     def _encode(self, batch: Batch) -> Output:
-        answer = self.stock(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        types = {"token_type_ids": batch.token_types} if batch.token_types is not None and self._reads_types else {}
+        answer = self.stock(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **types)
         return Output(answer.logits.float(), None)
+
+    @property
+    def _reads_types(self) -> bool:
+        """Whether the encoder has an embedding for which text of a pair a token is of."""
+        takes = "token_type_ids" in inspect.signature(self.stock.forward).parameters
+        return takes and getattr(self.stock.config, "type_vocab_size", 2) > 1
 
 
 def install_head(network: PreTrainedModel, head: nn.Module) -> None:

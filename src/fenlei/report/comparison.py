@@ -91,14 +91,14 @@ def differing_rows(contenders: Sequence[Contender], examples: Sequence[Example],
     differs = (answers != answers[0]).any(axis=0)
     for row in np.flatnonzero(differs if differs.ndim == 1 else differs.any(axis=1)).tolist():
         said = {one.name: one.said(row, labels) for one in contenders}
-        yield {"where": examples[row].where, "text": examples[row].text, "gold": examples[row].gold, "predictions": said}
+        yield {"where": examples[row].where, "text": examples[row].whole, "gold": examples[row].gold, "predictions": said}
 
 
 def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device: Device) -> Answers:
     from fenlei.inference.classifier import Classifier  # here: rows are checked before torch is imported
 
     classifier = Classifier.load(folder, device=device)
-    texts = [example.text for example in examples]
+    texts = [example.input for example in examples]
     windows = [classifier.predict_proba(texts[start : start + WINDOW_ROWS]) for start in range(0, len(texts), WINDOW_ROWS)]
     answers, columns = classifier.trust.answers(np.concatenate(windows)), LabelSet(classifier.labels).ids(labels.names)
     if isinstance(answers, MultiLabelAnswers):

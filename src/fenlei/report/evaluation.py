@@ -16,7 +16,7 @@ from fenlei.config import DataConfig, Device, RunConfig, TrustConfig
 from fenlei.data.examples import Example, check_gold
 from fenlei.data.label_file import read_class_file
 from fenlei.data.labelling import Labelling
-from fenlei.data.readers import find_class_file, read_examples
+from fenlei.data.readers import ColumnNames, find_class_file, read_examples
 from fenlei.data.sources import one_file
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
@@ -38,6 +38,7 @@ from fenlei.report.levels import Level, by_level
 from fenlei.report.mistakes import Mistake, find_mistakes, find_wrong_sets
 from fenlei.report.page import Page
 from fenlei.report.wording import BASELINE, facts
+from fenlei.text.pairs import pair_column_of
 
 if TYPE_CHECKING:
     from fenlei.inference.classifier import Classifier
@@ -73,6 +74,7 @@ def evaluate_run(
     *,
     out: str | Path | None = None,
     text_column: str | None = None,
+    pair_column: str | None = None,
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
     label_separator: str | None = None,
@@ -99,7 +101,8 @@ def evaluate_run(
     source = _labelled_file(data, notes)
     labelling = Labelling.from_json(read_manifest(run) if (run / MANIFEST).is_file() else {})
     labelling = replace(labelling, separator=label_separator or labelling.separator)
-    examples = _read(source, run, labels, labelling, text_column, label_column, class_names)
+    columns = _columns(run, text_column, pair_column, label_column)
+    examples = _read(source, run, labels, labelling, columns, class_names)
     own = len(labels)
     if any(example.candidates is not None for example in examples) and _takes_labels(run, classifier):
         labels = _with_offered(labels, examples)
@@ -149,23 +152,28 @@ def _read(
     run: Path,
     labels: LabelSet,
     labelling: Labelling,
-    text_column: str | None,
-    label_column: str | None,
+    columns: ColumnNames,
     class_names: Sequence[str] | None,
 ) -> tuple[Example, ...]:
     """The rows, read as the run's own were where the caller does not say otherwise."""
-    trained = RunConfig.from_yaml(run / "config.yaml").data if (run / "config.yaml").is_file() else DataConfig()
+    trained = _trained_on(run)
     if class_names is None and (trained.class_file or _class_file_beside(source) == labels.names):
         class_names = labels.names  # the run was trained on ids of these names: so may the file hold ids
-    return tuple(
-        read_examples(
-            source,
-            text_column=trained.text_column if text_column is None else text_column,
-            label_column=trained.label_column if label_column is None else label_column,
-            class_names=class_names,
-            labelling=labelling,
-        )
-    )
+    return tuple(read_examples(source, **columns, class_names=class_names, labelling=labelling))
+
+
+def _columns(run: Path, text_column: str | None, pair_column: str | None, label_column: str | None) -> ColumnNames:
+    """Those given, else those the run was trained on. ConfigError for a second text that it does not read."""
+    trained = _trained_on(run)
+    return {
+        "text_column": trained.text_column if text_column is None else text_column,
+        "pair_column": pair_column_of(read_manifest(run) if (run / MANIFEST).is_file() else {}, pair_column),
+        "label_column": trained.label_column if label_column is None else label_column,
+    }
+
+
+def _trained_on(run: Path) -> DataConfig:
+    return RunConfig.from_yaml(run / "config.yaml").data if (run / "config.yaml").is_file() else DataConfig()
 
 
 def _class_file_beside(source: str | Path) -> tuple[str, ...] | None:
@@ -214,7 +222,7 @@ def _answer(
     for start in range(0, len(examples), WINDOW_ROWS):
         window = examples[start : start + WINDOW_ROWS]
         among = offered_labels(classifier, window)
-        scores = classifier.logits([example.text for example in window], labels=among)
+        scores = classifier.logits([example.input for example in window], labels=among)
         raw[start : start + len(window), labels.ids(classifier.columns(among, len(window)))] = scores.logits
         predictions += classifier.answer(scores, labels=among)
         if progress:
@@ -236,7 +244,7 @@ def _mistakes(examples: Sequence[Example], gold: np.ndarray, answers: Answers, l
 
 def _with_passages(mistakes: Sequence[Mistake], predictions: Sequence[Prediction]) -> tuple[Mistake, ...]:
     """The same with the words that counted most."""
-    return tuple(replace(one, passage=decisive_passage(one.example.text, predictions[one.row])) for one in mistakes)
+    return tuple(replace(one, passage=decisive_passage(one.example.whole, predictions[one.row])) for one in mistakes)
 
 
 def _remarks(examples: Sequence[Example], predictions: Sequence[Prediction], labels: LabelSet) -> Iterator[str]:
@@ -262,7 +270,7 @@ def _baseline_answers(folder: Path, examples: Sequence[Example], labelling: Labe
     baseline = Baseline.load(folder)
     if baseline.n_labels != len(labels):
         raise ArtifactError(f"{folder}: knows {baseline.n_labels} labels, the run {len(labels)}; remove the folder or train again")
-    return baseline_answers(baseline, [example.text for example in examples], labelling, labels)
+    return baseline_answers(baseline, [example.whole for example in examples], labelling, labels)
 
 
 def _written_row(example: Example, prediction: Prediction, prefix: str) -> dict[str, Any]:
@@ -292,7 +300,7 @@ def _write_report(
         mistakes=evaluation.mistakes,
         confusion_png=plot.png if plot else None,
         confidence=evaluation.confidence,
-        lengths=by_length([len(example.text) for example in examples], answered.right, tokens_cut),
+        lengths=by_length([len(example.whole) for example in examples], answered.right, tokens_cut),
         cut=what_was_cut(answered.right, tokens_cut),
         comparison=evaluation.comparison,
         levels=evaluation.levels,

@@ -81,7 +81,7 @@ def _classes(metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
 def _confused(page: Page) -> Iterable[str]:
     rows = []
     for pair in confused_pairs(page):
-        example = excerpt(pair.examples[0].text, SHORT_CHARACTERS) if pair.examples else ""
+        example = excerpt(pair.examples[0].whole, SHORT_CHARACTERS) if pair.examples else ""
         rows.append((pair.gold, pair.predicted, f"{pair.rows:,}", percent(pair.share), example))
     if rows:
         yield _table((*PAIR_HEADINGS[page.confusion_png is None], "Rows", "Share of the class", "For example"), rows)
@@ -92,7 +92,7 @@ def _mistakes(page: Page) -> Iterable[str]:
     for one in page.mistakes[:SHOWN_MISTAKES]:
         suspected = "yes" if one.label_suspected else ""
         rows.append(
-            (one.example.where, excerpt(one.passage or one.example.text), one.gold, one.predicted, percent(one.confidence), suspected)
+            (one.example.where, excerpt(one.passage or one.example.whole), one.gold, one.predicted, percent(one.confidence), suspected)
         )
     if rows:
         yield "## Most confident errors"

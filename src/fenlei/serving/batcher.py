@@ -22,6 +22,7 @@ from fenlei.serving.limits import Limits
 from fenlei.serving.model import Answered, ModelLostError, Served
 from fenlei.serving.problems import ProblemError, problem_of
 from fenlei.serving.scheduling import about_tokens, together
+from fenlei.text.pairs import Text
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ class _Request:
 
 @dataclass(eq=False)
 class _Row:
-    text: str
+    text: Text
     labels: tuple[str, ...] | None
     tokens: int
     request: _Request
@@ -110,7 +111,7 @@ class Batcher:
         if self._thread.ident is not None:
             self._thread.join(CLOSING_SECONDS)
 
-    async def classify(self, texts: Sequence[str], labels: Sequence[tuple[str, ...] | None]) -> list[Answered]:
+    async def classify(self, texts: Sequence[Text], labels: Sequence[tuple[str, ...] | None]) -> list[Answered]:
         """The answer for each text among its labels (None: the run's). ProblemError where there is none."""
         loop = asyncio.get_running_loop()
         request = _Request(loop.create_future(), [None] * len(texts), len(texts))

@@ -16,6 +16,7 @@ import httpx2
 
 from fenlei.errors import RequestError
 from fenlei.inference.prediction import Labels, Prediction
+from fenlei.text.pairs import Text, check_texts
 
 TRY_AGAIN = frozenset({429, 502, 503})
 """Nothing was wrong with the request: it was too early, or the service was not there."""
@@ -57,16 +58,12 @@ class Client:
         """What the service says of itself and its run."""
         return dict(self._info)
 
-    def predict(self, texts: Sequence[str], *, labels: Labels | None = None) -> list[Prediction]:
+    def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, in their order, whatever their number; see Classifier.predict.
 
         RequestError where the service refuses, or has not answered within `patience`.
         """
-        if isinstance(texts, str):
-            raise RequestError("expected a list of texts, found one string; write [text]")
-        wrong = next((at for at, text in enumerate(texts) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise RequestError(f"text {wrong} is {type(texts[wrong]).__name__} {texts[wrong]!r}, expected a string")
+        check_texts(texts, pairs=len(texts) > 0 and isinstance(texts[0], (tuple, list)))
         each = None if labels is None or all(isinstance(one, str) for one in labels) else list(labels)
         if each is not None and len(each) != len(texts):
             raise RequestError(f"labels: expected one list of labels for each of {len(texts)} texts, found {len(each)}")
@@ -86,19 +83,19 @@ class Client:
     def _open(self) -> httpx2.Client:
         return httpx2.Client(headers=self._headers, timeout=self._timeout, limits=httpx2.Limits(max_connections=self._connections))
 
-    def _parts(self, texts: Sequence[str]) -> Iterator[slice]:
+    def _parts(self, texts: Sequence[Text]) -> Iterator[slice]:
         """The texts in requests that the service takes."""
         most_texts, most_bytes = self._info["max_client_batch_size"], BODY_SHARE * self._info["max_body_bytes"]
         first = size = 0
         for at, text in enumerate(texts):
-            size += len(text.encode("utf-8", "surrogatepass"))
+            size += sum(len(part.encode("utf-8", "surrogatepass")) for part in ((text,) if isinstance(text, str) else text))
             if at > first and (at - first >= most_texts or size > most_bytes):
                 yield slice(first, at)
                 first, size = at, 0
         if first < len(texts):
             yield slice(first, len(texts))
 
-    def _ask(self, http: httpx2.Client, texts: Sequence[str], labels: Labels | None, first: int) -> list[Prediction]:
+    def _ask(self, http: httpx2.Client, texts: Sequence[Text], labels: Labels | None, first: int) -> list[Prediction]:
         body: dict[str, Any] = {"texts": list(texts)}
         if labels is not None:
             body["labels"] = [one if one is None or isinstance(one, str) else list(one) for one in labels]

@@ -15,6 +15,7 @@ from fenlei.artifact import MANIFEST
 from fenlei.errors import FenleiError, ModelError
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.prediction import Prediction
+from fenlei.text.pairs import Text
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +63,12 @@ class Served:
         """Tokens a pass where nothing else is asked for."""
         return CPU_BATCH_TOKENS if self.classifier.device.type == "cpu" else BATCH_TOKENS
 
-    def answer(self, texts: Sequence[str], labels: Sequence[str] | None) -> list[Answered | Exception]:
+    def own_text(self, length: int = 1) -> Text:
+        """A text, or a pair, that it can always be asked, `length` times as long as the shortest."""
+        text = OWN_TEXT * length
+        return (text, OWN_TEXT) if self.classifier.pairs else text
+
+    def answer(self, texts: Sequence[Text], labels: Sequence[str] | None) -> list[Answered | Exception]:
         """What Classifier.predict says of each text among `labels` (None: the run's); an exception where that is no number."""
         predictions = self.classifier.predict(texts, labels=labels)
         return [Answered(one, self.run, self.version) if math.isfinite(one.confidence) else _not_a_number() for one in predictions]
@@ -107,7 +113,7 @@ class ServedRun:
         version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:VERSION_DIGITS]
         served = Served(classifier, folder.name, version, time.time())
         _prove(served)
-        served.answer([OWN_TEXT * (1 + row) for row in range(WARMING_ROWS)], None)
+        served.answer([served.own_text(1 + row) for row in range(WARMING_ROWS)], None)
         return served
 
     def check(self) -> None:
@@ -123,7 +129,7 @@ class ServedRun:
 
 
 def _prove(served: Served) -> None:
-    (answer,) = served.answer([OWN_TEXT], None)
+    (answer,) = served.answer([served.own_text()], None)
     if isinstance(answer, Exception):
         raise answer
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
+from fenlei.text.pairs import Text
+
 BYTES_A_TOKEN = 3
 """Of UTF-8: one Chinese character, or most of an English word's four letters. Rough, and enough to tell short from long."""
 SHORT = 32
@@ -23,9 +25,10 @@ class Waiting(Protocol):
         """About how many the model reads."""
 
 
-def about_tokens(text: str) -> int:
-    """An estimate that costs no tokenizer; a lone surrogate counts like any character."""
-    return max(1, len(text.encode("utf-8", "surrogatepass")) // BYTES_A_TOKEN)
+def about_tokens(text: Text) -> int:
+    """An estimate that costs no tokenizer; a lone surrogate counts like any character, a pair as both its texts."""
+    parts = (text,) if isinstance(text, str) else text
+    return max(1, sum(len(part.encode("utf-8", "surrogatepass")) for part in parts) // BYTES_A_TOKEN)
 
 
 def together(waiting: Iterable[Waiting], budget: int) -> list[int]:

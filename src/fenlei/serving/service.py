@@ -15,6 +15,7 @@ from fenlei.serving.limits import Limits
 from fenlei.serving.metrics import Metrics
 from fenlei.serving.model import Answered, Served, ServedRun
 from fenlei.serving.problems import ProblemError
+from fenlei.text.pairs import Text
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Service:
             raise ProblemError("unavailable", "the model is still loading", retry_after=2)
         return self.run.current
 
-    async def classify(self, texts: Sequence[str], labels: Labels | None = None) -> list[Answered]:
+    async def classify(self, texts: Sequence[Text], labels: Labels | None = None) -> list[Answered]:
         """The answer for each text. ProblemError where the request is beyond the limits, or the model cannot answer."""
         self._check(texts)
         asked = self._asked(labels, len(texts))
@@ -106,7 +107,7 @@ class Service:
         self.state = "failed"
         self._on_death()
 
-    def _check(self, texts: Sequence[str]) -> None:
+    def _check(self, texts: Sequence[Text]) -> None:
         limits = self.limits
         if self.state == "failed":
             raise ProblemError("unavailable", "the model has failed; the service ends", retry_after=1)
@@ -116,8 +117,9 @@ class Service:
                 "too_many", f"{len(texts):,} texts in one request, at most {limits.max_texts:,} are taken; send several requests"
             )
         for at, text in enumerate(texts):
-            if len(text) > limits.max_characters:
-                raise ProblemError("too_large", f"text {at} has {len(text):,} characters, at most {limits.max_characters:,} are taken")
+            characters = len(text) if isinstance(text, str) else sum(map(len, text))
+            if characters > limits.max_characters:
+                raise ProblemError("too_large", f"text {at} has {characters:,} characters, at most {limits.max_characters:,} are taken")
 
     def _asked(self, labels: Labels | None, texts: int) -> list[tuple[str, ...] | None]:
         """The labels of each text, or None."""

@@ -1,14 +1,14 @@
 """Texts to token ids for the generate method: the prompt before them kept apart, the tree of answers after them.
 
 Only the text is ever shortened, or read in windows, to what the prompt, its labels, the longest answer and the answer's end leave of
-`max_length`.
+`max_length`; of a pair the longer text first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -18,7 +18,9 @@ from fenlei.labels import LabelSet
 from fenlei.text.answers import answer_path, answer_tree, check_distinct, yes_no_tree
 from fenlei.text.encoded import EncodedTexts, Question
 from fenlei.text.instructions import Instruction
-from fenlei.text.prompts import chunks, shortened
+from fenlei.text.pair_encoder import LEAST_ROOM, paired_ids
+from fenlei.text.pairs import Pair, Text, check_texts
+from fenlei.text.prompts import chunks, shortened, shortened_pair
 from fenlei.text.tokens import control_ids, plain_ids
 from fenlei.text.windows import WINDOWED, encode_in_windows
 
@@ -62,9 +64,10 @@ class QuestionEncoder:
         if names not in self._asked:
             answers = [self._answers[name] for name in names]
             check_distinct(names, answers)
-            before, after = self.instruction.around(self._tokenizer, names)
+            before, between, after = self.instruction.around(self._tokenizer, names)
             ends = plain_ids(self._tokenizer, list(self.instruction.yes_no)) if self.instruction.yes_no else [self._end]
-            room = self.max_length - len(before) - len(after) - max(len(answer) for answer in answers) - max(map(len, ends))
+            around = len(before) + len(between) + len(after)
+            room = self.max_length - around - max(len(answer) for answer in answers) - max(map(len, ends))
             self._check_room(room, len(names))
             if len(self._asked) >= KEPT_QUESTIONS:
                 self._asked.clear()
@@ -74,15 +77,20 @@ class QuestionEncoder:
             else:
                 tree, columns = answer_tree(answers, self._end), ids
             asks_each = self.instruction.yes_no is not None
-            self._asked[names] = Question(tuple(before), tree, columns, width, tuple(after), room, asks_each)
+            self._asked[names] = Question(tuple(before), tree, columns, width, tuple(after), room, asks_each, tuple(between))
         return self._asked[names]
 
-    def encode(self, texts: Sequence[str], candidates: Candidates | None = None) -> EncodedTexts:
+    @property
+    def pairs(self) -> bool:
+        """Whether it reads pairs of texts."""
+        return "{pair}" in self.instruction.template
+
+    def encode(self, texts: Sequence[Text], candidates: Candidates | None = None) -> EncodedTexts:
         """The texts, each to be answered with one of its candidates."""
         questions = [self.question(given) for given in candidates] if candidates is not None else [self.question()] * len(texts)
         return self._encode(texts, questions)
 
-    def encode_answers(self, texts: Sequence[str], answers: Sequence[str], candidates: Candidates | None = None) -> EncodedTexts:
+    def encode_answers(self, texts: Sequence[Text], answers: Sequence[str], candidates: Candidates | None = None) -> EncodedTexts:
         """As `encode`, with a tree that holds the one answer given and its end: for learning to write it."""
         asked: dict[tuple[Question, str], Question] = {}
         questions = []
@@ -95,18 +103,22 @@ class QuestionEncoder:
             questions.append(asked[key])
         return self._encode(texts, questions)
 
-    def _encode(self, texts: Sequence[str], questions: Sequence[Question]) -> EncodedTexts:
-        if self.long not in WINDOWED:
+    def _encode(self, texts: Sequence[Text], questions: Sequence[Question]) -> EncodedTexts:
+        check_texts(texts, pairs=self.pairs)
+        if self.long not in WINDOWED or self.pairs:
             return self._inputs(texts, questions)
         rooms = [question.room for question in questions]
         return encode_in_windows(
-            texts, rooms, self._count, lambda windows, rows: self._inputs(windows, [questions[row] for row in rows.tolist()])
+            cast("Sequence[str]", texts),
+            rooms,
+            self._count,
+            lambda windows, rows: self._inputs(windows, [questions[row] for row in rows.tolist()]),
         )
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for chunk in chunks(texts) for ids in plain_ids(self._tokenizer, chunk)]
 
-    def _inputs(self, texts: Sequence[str], questions: Sequence[Question]) -> EncodedTexts:
+    def _inputs(self, texts: Sequence[Text], questions: Sequence[Question]) -> EncodedTexts:
         places: dict[int, int] = {}
         different: list[Question] = []
         asked = np.zeros(len(texts), dtype=np.int32)
@@ -117,18 +129,29 @@ class QuestionEncoder:
             asked[row] = places[id(question)]
         pieces: list[np.ndarray] = []
         cut: list[int] = []
-        encoded = (ids for chunk in chunks(texts) for ids in plain_ids(self._tokenizer, chunk))
-        for row, ids in enumerate(encoded):
+        for row, (kept, tokens_cut) in enumerate(self._read(texts, questions)):
             question = different[asked[row]]
-            kept = shortened(ids, question.room, self.long)
-            cut.append(len(ids) - len(kept))
+            cut.append(tokens_cut)
             pieces.append(np.array([*kept, *question.after, *question.tree.tokens], dtype=np.int32))
         flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
         starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces], dtype=np.int64)]).astype(np.int64)
         return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32), tuple(different), asked)
 
+    def _read(self, texts: Sequence[Text], questions: Sequence[Question]) -> Iterator[tuple[Sequence[int], int]]:
+        """What is read of each text, or of both of a pair with what stands between, and how many tokens were cut."""
+        if self.pairs:
+            both = paired_ids(self._tokenizer, cast("Sequence[Pair]", texts), plain_ids)
+            for (first, second), question in zip(both, questions, strict=True):
+                one, other = shortened_pair(first, second, question.room, self.long)
+                yield [*one, *question.between, *other], len(first) + len(second) - len(one) - len(other)
+            return
+        encoded = (ids for chunk in chunks(cast("Sequence[str]", texts)) for ids in plain_ids(self._tokenizer, chunk))
+        for ids, question in zip(encoded, questions, strict=True):
+            kept = shortened(ids, question.room, self.long)
+            yield kept, len(ids) - len(kept)
+
     def _check_room(self, room: int, labels: int) -> None:
-        if room < 1:
+        if room < (LEAST_ROOM if self.pairs else 1):
             raise ConfigError(
                 f"max_length {self.max_length} leaves no room for the text: the instruction with its {labels} labels and the answer take "
                 f"{self.max_length - room} tokens; raise max_length, give fewer labels, or use --method head"

@@ -27,9 +27,12 @@ class Batch:
     """int64 (rows, length): 1 for a real token."""
     questions: tuple[Question, ...] = ()
     """For the generate method: what each row is asked."""
+    token_types: torch.Tensor | None = None
+    """int64 (rows, length): for pairs, which text a token is of, 0 for padding; None where the tokenizer does not say."""
 
     def to(self, device: torch.device) -> Batch:
-        return replace(self, input_ids=sent(self.input_ids, device), attention_mask=sent(self.attention_mask, device))
+        types = None if self.token_types is None else sent(self.token_types, device)
+        return replace(self, input_ids=sent(self.input_ids, device), attention_mask=sent(self.attention_mask, device), token_types=types)
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -49,7 +52,18 @@ def collate(encoded: EncodedTexts, rows: Sequence[int], pad_id: int) -> Batch:
         ids[at, : len(piece)] = piece
         mask[at, : len(piece)] = 1
     asked = () if encoded.asked is None else tuple(encoded.questions[encoded.asked[row]] for row in rows)
-    return Batch(torch.from_numpy(ids), torch.from_numpy(mask), asked)
+    return Batch(torch.from_numpy(ids), torch.from_numpy(mask), asked, _token_types(encoded, rows, longest))
+
+
+def _token_types(encoded: EncodedTexts, rows: Sequence[int], longest: int) -> torch.Tensor | None:
+    """Those of the rows, padded with 0 to `longest`; None where there are none."""
+    if encoded.token_types is None:
+        return None
+    types = np.zeros((len(rows), longest), dtype=np.int64)
+    for at, row in enumerate(rows):
+        own = encoded.token_types[encoded.starts[row] : encoded.starts[row + 1]]
+        types[at, : len(own)] = own
+    return torch.from_numpy(types)
 
 
 @dataclass(frozen=True)

@@ -41,9 +41,11 @@ class Question:
     after: tuple[int, ...]
     """Token ids of the prompt after the text."""
     room: int
-    """Tokens that the text may have."""
+    """Tokens that the text, or both texts of a pair, may have."""
     asks_each: bool = False
     """Multi-label: the first half of the columns are a yes to each label, the second half a no; their difference is the label's logit."""
+    between: tuple[int, ...] = ()
+    """Pairs: token ids of the prompt between the first text and the second."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class EncodedTexts:
     """int32 (rows,): the question of each row."""
     windows: Windows | None = None
     """Where a row is not one input but several, end to end: which."""
+    token_types: np.ndarray | None = None
+    """int8 (tokens,): for pairs, which text each token is of, as the tokenizer says it; None where it says nothing."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1

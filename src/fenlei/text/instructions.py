@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenlei.errors import ConfigError
 from fenlei.labels import LabelNote
+from fenlei.text.pair_encoder import pair_template
 from fenlei.text.tokens import control_ids, control_tokens, plain_ids
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ YES_NO = {"zh": ("：是", "：否"), "en": (": yes", ": no")}
 ANSWER_LINES = {"zh": "\n类别：", "en": "\nCategory: "}
 """What asks for the answer where a tokenizer has no chat template."""
 
-_SLOT = re.compile(r"\{(labels|text|example_\d+|answer_\d+)\}")
+_SLOT = re.compile(r"\{(labels|text|pair|example_\d+|answer_\d+)\}")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _NO_CHINESE = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
 """Kana and hangul: where they stand among them, Chinese characters are Japanese or Korean."""
@@ -50,7 +51,7 @@ class Instruction:
     """A prompt, rendered: what a run stores of it."""
 
     template: str
-    """With the slots {labels} and {text}, and {example_1}, {answer_1}, ... for examples."""
+    """With the slots {labels} and {text}, for pairs {pair} behind it, and {example_1}, {answer_1}, ... for examples."""
     terminator: str
     """What ends an answer."""
     examples: tuple[tuple[str, str], ...] = ()
@@ -77,19 +78,18 @@ class Instruction:
         """A blank at the template's end belongs to the answer: `Category: ` and `finance` are read as `Category:` and ` finance`."""
         return " " if self.template.endswith(" ") else ""
 
-    def around(self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Token ids before and after the text, for a list of labels."""
-        before: list[int] = []
-        after: list[int] = []
-        ids = before
+    def around(self, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -> tuple[list[int], list[int], list[int]]:
+        """Token ids before the text, between it and the second of a pair (none for a single text), and after, for a list of labels."""
+        parts: list[list[int]] = [[]]
         for slot, content in self._parts(labels):
-            if slot == "text":
-                ids = after
+            ids = parts[-1]
+            if slot in ("text", "pair"):
+                parts.append([])
             elif slot:
                 ids += plain_ids(tokenizer, [content])[0]
             else:
                 ids += control_ids(tokenizer, content)
-        return before, after
+        return parts[0], parts[1] if len(parts) > 2 else [], parts[-1]
 
     def _parts(self, labels: Sequence[str]) -> Iterator[tuple[str, str]]:
         """(slot, what fills it), and ("", markup) between them."""
@@ -101,7 +101,7 @@ class Instruction:
             yield "", markup.removesuffix(self.leading_space) if kind == "answer" else markup
             if kind == "labels":
                 yield kind, label_list(labels, self.notes, chinese=_language(template) == "zh")
-            elif kind == "text":
+            elif kind in ("text", "pair"):
                 yield kind, ""
             elif kind == "example":
                 yield kind, self.examples[int(number) - 1][0]
@@ -119,13 +119,18 @@ def compose(
     examples: Sequence[tuple[str, str]] = (),
     *,
     multi_label: bool = False,
+    pairs: bool = False,
 ) -> Instruction:
-    """`prompt` (`zh`, `en`, a template, or None for the labels' own language) in the chat template of `tokenizer`, if it has one."""
+    """`prompt` (`zh`, `en`, a template, or None for the labels' own language) in the chat template of `tokenizer`, if it has one.
+
+    With `pairs` the second text stands where the template has {pair}, else on the line below the first.
+    """
     if multi_label and examples:
         raise ConfigError("examples in the prompt (shots) have one label each; leave them out for multi-label")
     language = prompt if prompt in INSTRUCTIONS else _language(prompt or "".join(labels))
     content = (QUESTIONS if multi_label else INSTRUCTIONS).get(prompt or language, prompt or "")
     _check_slots(content)
+    content = pair_template(content) if pairs else content
     if tokenizer.chat_template:
         template, terminator = _as_chat(tokenizer, content, len(examples))
     else:

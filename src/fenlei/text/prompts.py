@@ -1,19 +1,21 @@
 """The prompt rule and the length rule: how a text becomes token ids, in training, evaluation, prediction and service alike.
 
 An input is `specials + prompt before + TEXT + prompt after + specials`. Only TEXT is ever shortened, at its end or in its middle, or read
-in windows; what was cut is counted. Each part is tokenised for itself, so that the prompt's ids never depend on the text.
+in windows; what was cut is counted. Each part is tokenised for itself, so that the prompt's ids never depend on the text. Pairs of texts
+are laid out by pair_encoder.py, and shortened by the rule that stands here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from fenlei.config import Long
-from fenlei.errors import ConfigError, ModelError, first_line
+from fenlei.errors import ConfigError, ModelError, RequestError, first_line
 from fenlei.text.encoded import EncodedTexts
+from fenlei.text.pairs import Text
 from fenlei.text.windows import WINDOWED, encode_in_windows
 
 if TYPE_CHECKING:
@@ -35,18 +37,16 @@ CHUNK_ROWS, CHUNK_CHARACTERS = 4096, 4_000_000
 class TextEncoder:
     """Texts to token ids under one prompt and one length limit."""
 
+    least_room = 1
+    """Tokens that must be left for what is read."""
+
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: str | None, max_length: int, long: Long = "truncate") -> None:
-        template = PROMPTS.get(prompt or "", prompt) or "{text}"
-        before, _, after = template.partition("{text}")
-        specials_before, specials_after = special_ids(tokenizer)
         self._tokenizer = tokenizer
-        self._before = [*specials_before, *_plain_ids(tokenizer, before)]
-        self._after = [*_plain_ids(tokenizer, after), *specials_after]
-        self.template = template
+        self.template = PROMPTS.get(prompt or "", prompt) or "{text}"
         self.max_length = max_length
         self.long = long
-        self.room = max_length - len(self._before) - len(self._after)
-        if self.room < 1:
+        self.room = max_length - self._lay_out()
+        if self.room < self.least_room:
             raise ConfigError(
                 f"max_length {max_length} leaves no room for the text: the prompt and special tokens take "
                 f"{max_length - self.room}; raise max_length or shorten the prompt"
@@ -56,7 +56,22 @@ class TextEncoder:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._tokenizer
 
-    def encode(self, texts: Sequence[str]) -> EncodedTexts:
+    def encode(self, texts: Sequence[Text]) -> EncodedTexts:
+        """The texts; RequestError where one is a pair, which pair_encoder.py reads."""
+        wrong = next((text for text in texts if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise RequestError(f"{wrong!r} is no single text, and this run was not trained on pairs")
+        return self._encode_texts(cast("Sequence[str]", texts))
+
+    def _lay_out(self) -> int:
+        """Settles what stands around a text; its number of tokens."""
+        before, _, after = self.template.partition("{text}")
+        specials_before, specials_after = special_ids(self._tokenizer)
+        self._before = [*specials_before, *plain_ids(self._tokenizer, before)]
+        self._after = [*plain_ids(self._tokenizer, after), *specials_after]
+        return len(self._before) + len(self._after)
+
+    def _encode_texts(self, texts: Sequence[str]) -> EncodedTexts:
         if self.long in WINDOWED:
             return encode_in_windows(texts, [self.room] * len(texts), self._count, lambda windows, _: self._encode(windows))
         return self._encode(texts)
@@ -64,7 +79,7 @@ class TextEncoder:
     def _encode(self, texts: Sequence[str]) -> EncodedTexts:
         pieces, lengths, cut = [], [], []
         for chunk in chunks(texts):
-            for ids in _token_ids(self._tokenizer, chunk):
+            for ids in token_ids(self._tokenizer, chunk):
                 kept = shortened(ids, self.room, self.long)
                 cut.append(len(ids) - len(kept))
                 row = np.array([*self._before, *kept, *self._after] or [self._stand_in], dtype=np.int32)
@@ -75,7 +90,7 @@ class TextEncoder:
         return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32))
 
     def _count(self, texts: Sequence[str]) -> list[int]:
-        return [len(ids) for chunk in chunks(texts) for ids in _token_ids(self._tokenizer, chunk)]
+        return [len(ids) for chunk in chunks(texts) for ids in token_ids(self._tokenizer, chunk)]
 
     @property
     def _stand_in(self) -> int:
@@ -96,6 +111,23 @@ def shortened(ids: Sequence[int], room: int, long: Long) -> Sequence[int]:
     return [*ids[: room - tail], *ids[len(ids) - tail :]]
 
 
+def shortened_pair(first: Sequence[int], second: Sequence[int], room: int, long: Long) -> tuple[Sequence[int], Sequence[int]]:
+    """The length rule for a pair: what is read of both texts' ids where at most `room` can be together, each cut as `shortened` cuts.
+
+    The longer loses tokens until both are of one length, then both in turn, so that each keeps some wherever `room` is 2 or more.
+    """
+    kept = longest_first(len(first), len(second), room)
+    return shortened(first, kept[0], long), shortened(second, kept[1], long)
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Tokens that two texts of so many keep of `room`: what `longest_first` of transformers' fast tokenizers leaves."""
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second, room // 2)
+    return (room - shorter, shorter) if first > second else (shorter, room - shorter)
+
+
 def chunks(texts: Sequence[str]) -> Iterator[list[str]]:
     """The texts in groups for the tokenizer, at most CHUNK_ROWS of about CHUNK_CHARACTERS together."""
     chunk: list[str] = []
@@ -110,21 +142,23 @@ def chunks(texts: Sequence[str]) -> Iterator[list[str]]:
         yield chunk
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+def token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text, without special tokens."""
     # verbose=False: the "longer than the maximum" warning is about ids we shorten ourselves.
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
     return ids
 
 
-def _plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    return _token_ids(tokenizer, [text])[0] if text else []
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of one text, without special tokens."""
+    return token_ids(tokenizer, [text])[0] if text else []
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """The ids that the tokenizer puts before and after a text ([CLS] and [SEP], a bos), found by looking at what it does."""
     named = f"{tokenizer.name_or_path}: its tokenizer ({type(tokenizer).__name__})"
     try:
-        known = ((text, _plain_ids(tokenizer, text)) for text in PROBES)
+        known = ((text, plain_ids(tokenizer, text)) for text in PROBES)
         text, probe = next(((text, ids) for text, ids in known if ids), ("", []))
         whole: list[int] = tokenizer(text)["input_ids"] if probe else []
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError, NotImplementedError) as error:

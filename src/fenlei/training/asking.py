@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from fenlei.config import ModelConfig
+from fenlei.config import ModelConfig, RunConfig
 from fenlei.data.examples import Example, candidates_of, check_gold
 from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError
@@ -55,11 +55,14 @@ def take_shots(dataset: Dataset, shots: int, seed: int) -> tuple[Dataset, list[t
 
 
 def question_encoder(
-    tokenizer: PreTrainedTokenizerBase, config: ModelConfig, dataset: Dataset, shots: Sequence[tuple[str, str]]
+    tokenizer: PreTrainedTokenizerBase, config: RunConfig, dataset: Dataset, shots: Sequence[tuple[str, str]]
 ) -> QuestionEncoder:
     """The encoder that the run will be trained, measured and used with."""
-    instruction = compose(tokenizer, config.prompt, dataset.labels.names, dataset.label_notes, shots, multi_label=dataset.multi_label)
-    encoder = QuestionEncoder(tokenizer, instruction, dataset.labels, int(config.max_length or 0), config.long or "truncate")
+    model, pairs = config.model, config.data.pair_column is not None
+    instruction = compose(
+        tokenizer, model.prompt, dataset.labels.names, dataset.label_notes, shots, multi_label=dataset.multi_label, pairs=pairs
+    )
+    encoder = QuestionEncoder(tokenizer, instruction, dataset.labels, int(model.max_length or 0), model.long or "truncate")
     if any(row.candidates is None for row in dataset.train):
         encoder.question()  # too many labels show before the model is loaded
     return encoder
@@ -68,5 +71,5 @@ def question_encoder(
 def encode_for_training(encoder: QuestionEncoder, rows: Sequence[Example], config: ModelConfig) -> EncodedTexts:
     """Each row with what its loss needs: all labels, or the right one and its end."""
     if config.objective == "tokens":
-        return encoder.encode_answers([row.text for row in rows], [str(row.label) for row in rows], candidates_of(rows))
+        return encoder.encode_answers([row.input for row in rows], [str(row.label) for row in rows], candidates_of(rows))
     return encode_examples(encoder, rows)

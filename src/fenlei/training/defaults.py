@@ -93,10 +93,10 @@ def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, r
     return float(epochs), Choice("epochs", epochs, why)
 
 
-def choose_long(config: ModelConfig, lengths: Sequence[int], model_takes: int) -> tuple[Long, Choice | None]:
+def choose_long(config: ModelConfig, lengths: Sequence[int], model_takes: int, *, pairs: bool = False) -> tuple[Long, Choice | None]:
     """What is read of long texts: all in windows (generate: beginning and end), where truncation would leave much unread.
 
-    `lengths`: tokens of training texts.
+    `lengths`: tokens of training texts. Of `pairs` the beginnings are read, however much that leaves.
     """
     if config.long is not None:
         return config.long, None
@@ -106,6 +106,8 @@ def choose_long(config: ModelConfig, lengths: Sequence[int], model_takes: int) -
     found = f"{longer:.0%} of the training texts are longer than {room:,} tokens, and {unread:.0%} of all tokens lie beyond"
     if not longer:
         return "truncate", None
+    if pairs:
+        return "truncate", Choice("long", "truncate", f"{found}: of a pair the longer text is shortened first")
     if unread < WORTH_READING:
         return "truncate", Choice("long", "truncate", found)
     if config.method == "generate":

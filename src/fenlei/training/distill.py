@@ -26,6 +26,7 @@ from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.trust import load_scores
 from fenlei.labels import LabelSet
+from fenlei.text.pairs import Text
 from fenlei.training.fit import TrainResult, run_training
 from fenlei.training.lessons import NO_LABEL, Lessons, Taught, taught_loss
 from fenlei.training.objectives import choose_loss
@@ -115,7 +116,7 @@ def distill(
 class _Exam:
     """The rows that both are asked, and the teacher's answers."""
 
-    texts: tuple[str, ...]
+    texts: tuple[Text, ...]
     label_ids: np.ndarray
     """int64 (rows,)"""
     answers: np.ndarray
@@ -137,7 +138,7 @@ def _student_config(run: Path, manifest: dict[str, Any], options: dict[str, Any]
     taught = RunConfig.from_yaml(run / "config.yaml")
     own = {key: value for key, value in asdict(taught.data).items() if value is not None and key != "store_exemplars"}
     if data is not None:  # other rows: files named for the old ones say nothing of them
-        own = {key: own[key] for key in ("text_column", "label_column", "class_file") if key in own} | {"data": str(data)}
+        own = {key: own[key] for key in ("text_column", "pair_column", "label_column", "class_file") if key in own} | {"data": str(data)}
     for role, ratio in (("dev", "dev_ratio"), ("test", "test_ratio")):
         if options.get(role) is not None or options.get(ratio) is not None:
             own = {key: value for key, value in own.items() if key not in (role, ratio)}
@@ -160,7 +161,7 @@ def _build(
     pool, notes = _pool(unlabeled, config, dataset)
     if announce:
         announce(f"asking the teacher about {len(dataset.train) + len(pool):,} texts")
-    said = soft_labels(teacher, [row.text for row in (*dataset.train, *pool)], out)
+    said = soft_labels(teacher, [row.input for row in (*dataset.train, *pool)], out)
     exam = _examine(teacher, run.resolve().name, dataset, len(pool), config.optimization.device)
     del teacher  # before the student is loaded: two large networks may not fit
     notes += _changed_since(run)
@@ -179,7 +180,7 @@ def _build(
 
 def _examine(teacher: Classifier, name: str, dataset: Dataset, unlabelled: int, device: Device) -> _Exam:
     rows = dataset.calibrating
-    texts = tuple(row.text for row in rows)
+    texts = tuple(row.input for row in rows)
     gold = np.array(dataset.labels.ids([str(row.label) for row in rows]), dtype=np.int64)
     answers = np.concatenate([teacher.predict_proba(texts[at : at + WINDOW_ROWS]) for at in range(0, len(texts), WINDOW_ROWS)])
     metrics = compute_metrics(gold, answers, dataset.labels, uncertainty=True)
@@ -202,13 +203,13 @@ def _pool(unlabeled: str | Path | None, config: RunConfig, dataset: Dataset) -> 
     """The texts without labels, each once, none of them a row of train, dev or test."""
     if unlabeled is None:
         return (), []
-    seen = {row.text for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for row in part}
+    seen = {row.input for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for row in part}
     pool: list[Example] = []
     rows = 0
-    for row in read_examples(unlabeled, text_column=config.data.text_column, labelled=False):
+    for row in read_examples(unlabeled, text_column=config.data.text_column, pair_column=config.data.pair_column, labelled=False):
         rows += 1
-        if row.text not in seen:
-            seen.add(row.text)
+        if row.input not in seen:
+            seen.add(row.input)
             pool.append(replace(row, columns={}))
     if not rows:
         raise DataError(f"{unlabeled}: expected texts to learn from, found none")

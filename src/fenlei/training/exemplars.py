@@ -53,8 +53,9 @@ def herd(states: np.ndarray, count: int) -> list[int]:
 
 
 def save_exemplars(run: Path, rows: Sequence[Example]) -> None:
-    """Writes text, label and place of each row."""
-    told = ({"text": row.text, "label": row.label, "where": row.where} for row in rows)
+    """Writes text (of a pair also the second), label and place of each row."""
+    pairs = ({} if row.pair is None else {"pair": row.pair} for row in rows)
+    told = ({"text": row.text, **pair, "label": row.label, "where": row.where} for row, pair in zip(rows, pairs, strict=True))
     write_text(run / EXEMPLARS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told))
 
 
@@ -68,7 +69,7 @@ def load_exemplars(run: Path) -> tuple[Example, ...]:
         for line in filter(None, path.read_text(encoding="utf-8").split("\n")):  # not splitlines: texts hold other line ends
             one = json.loads(line)
             source, _, number = one["where"].rpartition(":")
-            rows.append(Example(one["text"], one["label"], source, int(number)))
+            rows.append(Example(one["text"], one["label"], source, int(number), pair=one.get("pair")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); restore the file, or give --replay") from error
     return tuple(rows)

@@ -218,9 +218,9 @@ def _ask(setup: Setup, known: LabelSet, rows: Sequence[Example], encoded: Encode
     """What the run says of rows, over the labels it knows: the new rows of its head play no part."""
     setup.method.eval()
     if isinstance(setup.encoder, QuestionEncoder):
-        asked = setup.encoder.with_labels(known).encode([row.text for row in rows])
+        asked = setup.encoder.with_labels(known).encode([row.input for row in rows])
         return score(setup.method, asked, len(known), autocast=_autocast(setup))
-    asked = setup.encoder.encode([row.text for row in rows]) if encoded is None else encoded
+    asked = setup.encoder.encode([row.input for row in rows]) if encoded is None else encoded
     said = score(setup.method, asked, len(setup.dataset.labels), autocast=_autocast(setup), keep_states=True)
     return replace(said, logits=np.ascontiguousarray(said.logits[:, : len(known)]))
 

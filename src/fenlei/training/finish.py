@@ -35,6 +35,7 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.hub import is_local, resolved_revision
 from fenlei.text.asking import QuestionEncoder
+from fenlei.text.pairs import told_columns
 from fenlei.text.windows import WINDOWED
 from fenlei.training.exemplars import choose_exemplars, save_exemplars
 from fenlei.training.model_card import model_card
@@ -150,6 +151,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "labels": list(setup.dataset.labels),
         **setup.dataset.labelling.to_json(),
+        **told_columns(setup.config.data.text_column, setup.config.data.pair_column),
         "method": model.method,
         "tuning": model.tuning,
         "head": setup.head_kind,
@@ -185,7 +187,8 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
 def _length_rule(setup: Setup) -> str:
     if isinstance(setup.encoder, QuestionEncoder) and setup.encoder.long in WINDOWED:
         return "the text is read in overlapping windows, whose scores are averaged"
-    return LENGTH_RULES[setup.encoder.long]
+    of_pairs = "" if setup.config.data.pair_column is None else "the longer text of the pair is shortened first: "
+    return of_pairs + LENGTH_RULES[setup.encoder.long]
 
 
 def _method_facts(setup: Setup) -> dict[str, Any]:
@@ -204,13 +207,13 @@ def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> AnyMetrics:
     """Fitted on the same rows, calibrated on the same rows, and kept in the run so that `evaluate` can show it beside the model."""
     dataset = setup.dataset
     calibrating = dataset.calibrating
-    baseline = Baseline.fit([e.text for e in dataset.train], setup.label_ids, len(dataset.labels), seed=setup.config.optimization.seed)
+    baseline = Baseline.fit([e.whole for e in dataset.train], setup.label_ids, len(dataset.labels), seed=setup.config.optimization.seed)
     ancestors = dataset.labelling.ancestors(dataset.labels)
     if len(calibrating) >= LEAST_CALIBRATING_ROWS:
-        baseline = calibrate_baseline(baseline, [e.text for e in calibrating], dataset.gold(calibrating), ancestors)
+        baseline = calibrate_baseline(baseline, [e.whole for e in calibrating], dataset.gold(calibrating), ancestors)
     with whole_folder(out / "baseline") as folder:
         baseline.save(folder)
-    answers = baseline_answers(baseline, [e.text for e in dataset.selecting], dataset.labelling, dataset.labels)
+    answers = baseline_answers(baseline, [e.whole for e in dataset.selecting], dataset.labelling, dataset.labels)
     return figures_of(gold, answers, dataset.labels, uncertainty=True)
 
 

@@ -13,6 +13,7 @@ def model_card(manifest: dict[str, Any], metrics: AnyMetrics, baseline: AnyMetri
     rows, base = manifest["data"]["rows"], manifest["base_model"]
     revision = f" at revision {base['revision']}" if base["revision"] else ""
     per_class = "\n".join(f"| {c.name} | {c.precision:.3f} | {c.recall:.3f} | {c.f1:.3f} | {c.support} |" for c in metrics.classes)
+    asked = '"..."' if manifest.get("pair_column") is None else '("...", "...")'
     libraries = ", ".join(f"{name} {version}" for name, version in manifest["libraries"].items())
     return f"""---
 library_name: fenlei
@@ -37,7 +38,7 @@ error {metrics.expected_calibration_error:.3f}. Where an input would be longer t
 from fenlei import Classifier
 
 classifier = Classifier.load("this/folder")
-classifier.predict(["..."])
+classifier.predict([{asked}])
 ```
 
 Made with {libraries}.

@@ -42,6 +42,7 @@ from fenlei.models.qlora import check_four_bit, four_bit
 from fenlei.models.quantized import quantize_below_adapters
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
+from fenlei.text.pair_encoder import text_encoder
 from fenlei.text.prompts import TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
 from fenlei.training.defaults import (
@@ -219,8 +220,9 @@ def network_format(config: RunConfig, precision: Precision) -> torch.dtype:
 def with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int) -> tuple[RunConfig, list[Choice]]:
     """The configuration with a way of reading long texts, by the lengths of training texts evenly spread."""
     sample = dataset.train[:: -(-len(dataset.train) // MEASURED_TEXTS)]
-    lengths = TextEncoder(tokenizer, None, UNLIMITED).encode([example.text for example in sample]).lengths
-    long, choice = choose_long(config.model, lengths.tolist(), model_takes)
+    pairs = config.data.pair_column is not None
+    lengths = text_encoder(tokenizer, None, UNLIMITED, pairs=pairs).encode([example.input for example in sample]).lengths
+    long, choice = choose_long(config.model, lengths.tolist(), model_takes, pairs=pairs)
     return config.replace(long=long), [choice] if choice else []
 
 
@@ -244,9 +246,10 @@ def _encoder(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizer
             "multi-label: objective 'tokens' and shots are for one answer a row; leave them out, each label is asked yes or no"
         )
     if config.model.method == "head":
-        return dataset, TextEncoder(tokenizer, config.model.prompt, int(config.model.max_length or 0), config.model.long or "truncate")
+        limit, long = int(config.model.max_length or 0), config.model.long or "truncate"
+        return dataset, text_encoder(tokenizer, config.model.prompt, limit, long, pairs=config.data.pair_column is not None)
     dataset, shots = take_shots(with_candidates(dataset), config.model.shots, config.optimization.seed)
-    return dataset, question_encoder(tokenizer, config.model, dataset, shots)
+    return dataset, question_encoder(tokenizer, config, dataset, shots)
 
 
 def _build(

@@ -12,11 +12,12 @@ import numpy as np
 from fenlei.artifact import CHECKPOINTS, DIGEST, saving, whole_file
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.classifier import Classifier
+from fenlei.text.pairs import Text
 
 WARM_ROWS, LEAST_SECONDS, MOST_TEXTS = 32, 1.0, 1000
 
 
-def soft_labels(teacher: Classifier, texts: Sequence[str], out: Path, progress: Callable[[int], None] | None = None) -> np.ndarray:
+def soft_labels(teacher: Classifier, texts: Sequence[Text], out: Path, progress: Callable[[int], None] | None = None) -> np.ndarray:
     """Calibrated logits of every text, float32 (rows, labels); kept among the checkpoints of `out` until its training ends."""
     folder = out / CHECKPOINTS / "teacher"
     with saving(folder):
@@ -35,12 +36,12 @@ def soft_labels(teacher: Classifier, texts: Sequence[str], out: Path, progress: 
     return np.concatenate(windows) if windows else np.zeros((0, len(teacher.labels)), dtype=np.float32)
 
 
-def calibrated_logits(classifier: Classifier, texts: Sequence[str]) -> np.ndarray:
+def calibrated_logits(classifier: Classifier, texts: Sequence[Text]) -> np.ndarray:
     """float32 (rows, labels): their softmax is what the run answers with."""
     return classifier.trust.calibration.apply(classifier.logits(texts).logits).astype(np.float32)
 
 
-def rows_per_second(classifier: Classifier, texts: Sequence[str]) -> float:
+def rows_per_second(classifier: Classifier, texts: Sequence[Text]) -> float:
     """Of answering these texts again and again for a second or more, warmed up before."""
     asked = list(texts[:MOST_TEXTS])
     classifier.predict_proba(asked[:WARM_ROWS])
@@ -53,9 +54,9 @@ def rows_per_second(classifier: Classifier, texts: Sequence[str]) -> float:
             return done / seconds
 
 
-def _key(teacher: Classifier, texts: Sequence[str]) -> str:
+def _key(teacher: Classifier, texts: Sequence[Text]) -> str:
     told = teacher.describe()
     digest = hashlib.sha256(f"{told.get(DIGEST) or told.get('files')} {teacher.dtype}".encode())
     for text in texts:
-        digest.update(hashlib.sha256(text.encode()).digest())
+        digest.update(hashlib.sha256(text.encode() if isinstance(text, str) else "\0".join(text).encode()).digest())
     return digest.hexdigest()[:32]

@@ -27,6 +27,8 @@ class FirstError(FailFast):
 
 Texts = Annotated[list[StrictStr], FirstError()]
 """Texts of a request."""
+Pairs = Annotated[list[tuple[StrictStr, StrictStr]], FirstError()]
+"""Pairs of texts, each [first, second]."""
 
 
 class LabelScore(BaseModel):

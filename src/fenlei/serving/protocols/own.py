@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fenlei.inference.prediction import Prediction
-from fenlei.serving.protocols.answers import FirstError, Json, Texts, TheService
+from fenlei.serving.protocols.answers import FirstError, Json, Pairs, Texts, TheService
 from fenlei.serving.protocols.errors import OpenAIError, responses
 
 router = APIRouter(tags=["fenlei"])
@@ -22,7 +22,7 @@ class OwnRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"texts": ["央行宣布下调存款准备金率"]}]})
 
-    texts: Texts = Field(min_length=1)
+    texts: Texts | Pairs = Field(min_length=1, description="Texts; of a run on pairs, [first, second] each.")
     labels: Texts | Annotated[list[Texts | None], FirstError()] | None = Field(
         default=None, description="Labels to choose among: the same for all texts, or a list for each; generate runs only."
     )

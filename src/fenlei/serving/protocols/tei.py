@@ -13,6 +13,7 @@ from fenlei import __version__
 from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import FirstError, Json, LabelScore, Texts, TheService, by_score, tokens_read
 from fenlei.serving.protocols.errors import TeiError, responses
+from fenlei.text.pairs import PAIR_COLUMN, TEXT_COLUMN
 
 router = APIRouter(tags=["compatible"])
 
@@ -78,6 +79,8 @@ async def info(service: TheService) -> Response:
             "auto_truncate": True,
             "version": __version__,
             "method": manifest["method"],
+            "text_column": manifest.get(TEXT_COLUMN),
+            "pair_column": manifest.get(PAIR_COLUMN),
             "takes_labels": served.classifier.takes_labels,
             "multi_label": served.classifier.multi_label,
             "calibrated": bool(manifest.get("calibrated")),
