@@ -79,7 +79,9 @@ def test_the_run_says_that_it_reads_pairs(run: Path, classifier: Classifier) -> 
 
 def test_the_order_of_a_pair_matters(classifier: Classifier) -> None:
     asked = pairs()
-    assert np.abs(classifier.logits(asked).logits - classifier.logits([(b, a) for a, b in asked]).logits).max() > 5e-5  # rounding is below 1e-5
+    assert (
+        np.abs(classifier.logits(asked).logits - classifier.logits([(b, a) for a, b in asked]).logits).max() > 5e-5
+    )  # rounding is below 1e-5
 
 
 def test_a_pair_is_answered_alone_as_among_others(classifier: Classifier) -> None:

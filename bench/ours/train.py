@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from contextlib import suppress
@@ -80,6 +81,8 @@ def main() -> None:
             batch_size=given.batch_size, max_length=given.max_length, long="truncate", int8=given.int8, seed=SEED,
             device=given.device, baseline=False, progress=clock, announce=notes.append,
         )  # fmt: skip
+    if os.environ.get("RANK", "0") != "0":
+        return  # one of several processes: the first one tells
     seconds = clock.ends[-1] - clock.ends[0]
     say(rows, seconds, device=given.device, loss=clock.loss, tokens=tokens, steps=len(clock.ends) - 1, notes=notes)
 
