@@ -1,26 +1,32 @@
-"""What a run's confidence is worth, from its saved dev scores: python -m bench.trust_thucnews RUN.
+"""What a run's confidence is worth: python -m bench.trust_thucnews RUN.
 
-Calibration is fitted on the run's calibrating rows and measured on the others. For sets and thresholds all dev rows are dealt anew many
-times: one half fits temperature, sets and threshold, the other half tells what they are worth.
+RUN is one of bench.headline_6000 or bench.headline_all: the first SELECTING rows of dev have selected and calibrated it, and what it
+answered to all of dev is in its report. The rows behind them, which fitted nothing, are measured. For sets and thresholds they are dealt
+anew many times: one half fits temperature, sets and threshold, the other half tells what they are worth.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from bench.headline_6000 import SELECTING
 from bench.runs import conclude
+from fenlei.artifact import read_manifest
 from fenlei.errors import DataError
 from fenlei.evaluation.abstention import accuracy_threshold
-from fenlei.evaluation.calibration import fit_calibration, fit_temperature, probabilities
+from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.conformal import fit_conformal
 from fenlei.evaluation.reliability import expected_calibration_error, noise_floor
 from fenlei.inference.trust import DevScores, load_scores
 
 ERROR_GOAL = 0.015
+SMALLEST = 5e-7
+"""What a probability may be that is written as 0.000000."""
 COVERAGES, COVERAGE_SPLITS, COVERAGE_GOAL = (0.90, 0.95, 0.99), 100, 0.003
 TARGET, TARGET_SPLITS, TARGET_GOAL = 0.99, 200, 0.93
 
@@ -47,17 +53,24 @@ def splits(rows: DevScores, count: int) -> list[Split]:
     return dealt
 
 
-def calibration_error(dev: dict[str, DevScores]) -> float:
-    """On the selecting rows, which did not fit it, with the noise floor and the raw network beside it."""
-    calibrating, other = dev["calibrating"], dev["selecting"]
-    fitted = fit_calibration(calibrating.logits, calibrating.label_ids)
-    shares = fitted.probabilities(other.logits)
-    error = expected_calibration_error(shares, other.label_ids)
+def unfitted(run: Path) -> DevScores:
+    """What the run says of the rows behind the first SELECTING: logarithms of its probabilities, which six decimals bound below."""
+    labels = list(read_manifest(run)["labels"])
+    lines = (run / "report" / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
+    rows = [json.loads(line) for line in lines if line][SELECTING:]
+    shares = np.array([[row["probabilities"][name] for name in labels] for row in rows])
+    return DevScores(np.log(np.maximum(shares, SMALLEST)), np.array([labels.index(row["gold"]) for row in rows]))
+
+
+def calibration_error(run: Path, rows: DevScores) -> float:
+    """Of the probabilities that the run answered with; what it is without calibration, on its own selecting rows, and the noise floor."""
+    shares = probabilities(rows.logits)
+    error = expected_calibration_error(shares, rows.label_ids)
+    other = load_scores(run)["selecting"]
     raw = expected_calibration_error(probabilities(other.logits), other.label_ids)
-    kind = "temperature" if fitted.scale is None else "vector scaling"
-    accuracy = float((shares.argmax(axis=1) == other.label_ids).mean())
-    print(f"{len(other.label_ids):,} rows not used for fitting, accuracy {accuracy:.4f}")
-    print(f"calibration error {raw:.4f} raw, {error:.4f} by {kind}; noise floor {noise_floor(shares):.4f}")
+    accuracy = float((shares.argmax(axis=1) == rows.label_ids).mean())
+    print(f"{len(rows.label_ids):,} rows not used for fitting, accuracy {accuracy:.4f}")
+    print(f"calibration error {error:.4f}, noise floor {noise_floor(shares):.4f}; uncalibrated {raw:.4f} (selecting rows)")
     return error
 
 
@@ -107,10 +120,10 @@ def targets(dealt: list[Split]) -> tuple[float, float, int]:
 def main() -> None:
     """Prints the figures; the last lines are JSON."""
     if len(sys.argv) != 2:
-        sys.exit("python -m bench.trust_thucnews RUN: give the folder of a run, best one with all dev rows")
-    dev = load_scores(Path(sys.argv[1]))
-    every = DevScores(*(np.concatenate([getattr(part, name) for part in dev.values()]) for name in ("logits", "label_ids")))
-    error = calibration_error(dev)
+        sys.exit("python -m bench.trust_thucnews RUN: give the folder of a run of bench.headline_6000 or bench.headline_all")
+    run = Path(sys.argv[1])
+    every = unfitted(run)
+    error = calibration_error(run, every)
     worst = coverages(splits(every, COVERAGE_SPLITS))
     share, answered, refused = targets(splits(every, TARGET_SPLITS))
     conclude("calibration error allowed against measured", ERROR_GOAL / max(error, 1e-9), 1.0, error=round(error, 4))
