@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from fenlei.errors import RequestError
+from fenlei.errors import ModelError, RequestError
 from fenlei.inference.prediction import Prediction
 from fenlei.serving.batcher import Batcher
 from fenlei.serving.limits import Limits
@@ -28,7 +28,7 @@ class Script:
     max_length: int = 1000
     batch_tokens: int = 10_000
     poison: str = "毒"
-    broken: bool = False
+    broken: Exception | None = None
     curable: bool = True
     threads: set[int] = field(default_factory=set)
     hold: threading.Event | None = None
@@ -43,7 +43,9 @@ class Script:
         if self.hold:
             self.hold.wait(10)
         time.sleep(self.seconds)
-        if self.broken or any(self.poison in text for text in texts):
+        if self.broken:
+            raise self.broken
+        if any(self.poison in text for text in texts):
             raise RuntimeError("a kernel failed")
         if any("错" in text for text in texts):
             raise RequestError("cannot be asked")
@@ -52,12 +54,12 @@ class Script:
 
     def check(self) -> None:
         if self.broken:
-            raise RuntimeError("still broken")
+            raise self.broken
 
     def recover(self) -> None:
         if not self.curable:
             raise ModelLostError
-        self.broken = False
+        self.broken = None
 
 
 @dataclass
@@ -202,16 +204,18 @@ def test_labels_are_never_mixed(bench: Bench) -> None:
     asyncio.run(go())
 
 
-def test_a_broken_model_is_loaded_again(bench: Bench) -> None:
-    bench.model.broken = True
-    with pytest.raises(ProblemError):
+@pytest.mark.parametrize("error", [RuntimeError("a kernel failed"), ModelError("expected finite scores, found NaN")], ids=type)
+def test_a_broken_model_is_loaded_again(bench: Bench, error: Exception) -> None:
+    bench.model.broken = error
+    with pytest.raises(ProblemError) as told:
         asyncio.run(bench.ask("一"))
+    assert told.value.kind == "failed", "the caller's text is not at fault"
     assert asyncio.run(bench.ask("二二")) == [2]
     assert bench.deaths == 0
 
 
 def test_a_model_that_is_lost_ends_the_service_and_leaves_nobody_waiting(bench: Bench) -> None:
-    bench.model.broken, bench.model.curable = True, False
+    bench.model.broken, bench.model.curable = RuntimeError("a kernel failed"), False
 
     async def go() -> list[object]:
         bench.model.hold = threading.Event()

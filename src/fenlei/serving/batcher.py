@@ -17,10 +17,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fenlei.errors import FenleiError
 from fenlei.serving.limits import Limits
 from fenlei.serving.model import Answered, ModelLostError, Served
-from fenlei.serving.problems import ProblemError, problem_of
+from fenlei.serving.problems import ProblemError, is_callers, problem_of
 from fenlei.serving.scheduling import about_tokens, together
 from fenlei.text.pairs import Text
 
@@ -230,7 +229,7 @@ class Batcher:
 
     def _fail_row(self, row: _Row, error: Exception) -> None:
         row.request.error = row.request.error or error
-        if isinstance(error, FenleiError):
+        if is_callers(error):
             return
         frames = error.__traceback__
         while frames and frames.tb_next:

@@ -65,8 +65,10 @@ class Settings:
 class Server(uvicorn.Server):
     """uvicorn's server around one service."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, load_first: bool = False) -> None:
+        """`load_first`: no connection is taken before the run is loaded, for others take them meanwhile."""
         self._settings = settings
+        self._load_first = load_first
         self._service: Service | None = None
         self._reloading: asyncio.Task[None] | None = None
         self.died = False
@@ -116,6 +118,8 @@ class Server(uvicorn.Server):
         settings = self._settings
         run = ServedRun(settings.run, partial(Classifier.load, device=settings.device, trust=settings.trust, int8=settings.int8))
         self._service = Service(run, settings.limits, Metrics(), self._on_death, log_texts=settings.log_texts)
+        if self._load_first:
+            self._service.load()
         return create_app(
             self._service,
             keys=Keys.read(settings.api_key_file, os.environ),
@@ -138,13 +142,13 @@ class Server(uvicorn.Server):
             logger.error("the run before stays in service: %s", error)
 
 
-def run_server(settings: Settings, listener: socket.socket) -> int:
-    """One process's life, from here to its exit code."""
+def run_server(settings: Settings, listener: socket.socket, *, load_first: bool = False) -> int:
+    """One process's life, from here to its exit code; for `load_first` see Server."""
     log_to_stderr()
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server takes it: by default it kills
     keep_freed_memory()
-    return Server(settings).run_on(listener)
+    return Server(settings, load_first=load_first).run_on(listener)
 
 
 def log_to_stderr() -> None:

@@ -1,13 +1,14 @@
 """What can go wrong with a request, in one vocabulary; each protocol says it in its own words.
 
-A FenleiError that the classifier raises is the request's fault, whatever its class: the run itself was proven when it was loaded.
+A FenleiError that the classifier raises is the request's fault, for the run itself was proven when it was loaded; but what it says of the
+model's own numbers or files is not.
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from fenlei.errors import FenleiError
+from fenlei.errors import ArtifactError, FenleiError, ModelError
 
 Kind = Literal[
     "malformed", "empty", "invalid", "too_many", "too_large", "slow", "unauthorized", "not_found", "method", "overloaded", "unavailable",
@@ -46,10 +47,15 @@ class ProblemError(Exception):
         return named | ({"WWW-Authenticate": "Bearer"} if self.kind == "unauthorized" else {})
 
 
+def is_callers(error: Exception) -> bool:
+    """Whether a forward pass failed because of what was asked."""
+    return isinstance(error, FenleiError) and not isinstance(error, (ModelError, ArtifactError))
+
+
 def problem_of(error: Exception) -> ProblemError:
     """What the caller is told of an error that a forward pass raised; nothing of an unexpected one's message, which may quote texts."""
     if isinstance(error, ProblemError):
         return error
-    if isinstance(error, FenleiError):
+    if is_callers(error):
         return ProblemError("invalid", str(error))
     return ProblemError("failed", "the model failed on this request; the texts beside it were answered")

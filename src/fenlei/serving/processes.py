@@ -94,13 +94,14 @@ class _Parent:
         code = 0
         while not self._ending.wait(TICK_SECONDS) and code == 0:
             code = self._replace_dead()
+        self._listener.close()  # else the port would go on taking connections that nobody answers
         self._pass_on(signal.SIGTERM)
         for child in self._children:
             child.join()
         return code
 
-    def _start(self) -> BaseProcess:
-        child = multiprocessing.get_context("spawn").Process(target=_child, args=(self._settings, self._listener))
+    def _start(self, *, others_answer: bool = False) -> BaseProcess:
+        child = multiprocessing.get_context("spawn").Process(target=_child, args=(self._settings, self._listener, others_answer))
         child.start()
         return child
 
@@ -119,7 +120,7 @@ class _Parent:
                 logger.critical("%d processes died within %g s: giving up", len(self._deaths), WITHIN_SECONDS)
                 return DIED
             logger.error("process %s ended with %s: another one takes its place", child.pid, child.exitcode)
-            self._children[place] = self._start()
+            self._children[place] = self._start(others_answer=True)
         return 0
 
     def _pass_on(self, told: signal.Signals) -> None:
@@ -128,9 +129,9 @@ class _Parent:
                 os.kill(child.pid, told)
 
 
-def _child(settings: Settings, listener: socket.socket) -> None:
+def _child(settings: Settings, listener: socket.socket, others_answer: bool) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(run_server(settings, listener))
+    sys.exit(run_server(settings, listener, load_first=others_answer))
 
 
 def _end_with_parent() -> None:

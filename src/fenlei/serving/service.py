@@ -32,13 +32,22 @@ class Service:
         self.limits = limits
         self.metrics = metrics
         self.state: State = "loading"
+        self._loading: threading.Thread | None = None
         self._log_texts = log_texts
         self._on_death = on_death
         self._batcher = Batcher(run, limits, metrics, self._died)
 
     def start(self) -> None:
-        """Begins to load, and returns at once; `state` says when it is done."""
-        threading.Thread(target=self._load, name="loading", daemon=True).start()
+        """Begins to load, unless it has begun, and returns at once; `state` says when it is done."""
+        if self._loading is None:
+            self._loading = threading.Thread(target=self._load, name="loading", daemon=True)
+            self._loading.start()
+
+    def load(self) -> None:
+        """Returns when it is loaded, or cannot be."""
+        self.start()
+        assert self._loading is not None
+        self._loading.join()
 
     async def stop(self) -> None:
         """Returns when what waits is answered."""
