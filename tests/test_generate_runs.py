@@ -21,6 +21,7 @@ from fenlei.training.dry_run import dry_run
 from fenlei.training.objectives import label_loss
 
 QUICK: dict[str, Any] = {"method": "generate", "max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "max_length": 200}
+TOO_MANY = [f"类别{at}" for at in range(200)]
 TEXTS = ["国足热身赛两球取胜", "央行下调利率"]
 
 
@@ -139,11 +140,23 @@ def test_rows_are_answered_inside_their_candidates(tiny_qwen: Path, fudan_file: 
     assert sum(row["prediction"] == row["output"] for row in rows) == round(report.metrics.accuracy * 60)
 
 
+def test_a_row_that_cannot_be_asked_among_its_candidates_is_set_aside(tiny_qwen: Path, fudan_file: Path, tmp_path: Path) -> None:
+    train(fudan_file, dev=copy_of(fudan_file), model=str(tiny_qwen), out=tmp_path / "run", tuning="lora", **QUICK)
+    rows = [{"text": text, "category": ["体育", *TOO_MANY] if at == 1 else "体育，财经、军事"} for at, text in enumerate([*TEXTS, "好"])]
+    source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    assert main(["predict", str(tmp_path / "run"), str(source), "--out", str(out), "--device", "cpu"]) == 0
+    assert [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").splitlines()] == [TEXTS[0], "好"]
+    (rejected,) = (tmp_path / "out.jsonl.rejected.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(rejected)["line"] == 2
+    assert "in.jsonl:2: max_length 200 leaves no room for the text" in json.loads(rejected)["reason"]
+
+
 @pytest.mark.parametrize(
     ("category", "message"),
     [
         (["体育"], r"fudan.jsonl:2: label '财经' is not among the row's candidates, '体育'"),
         ([], "fudan.jsonl:2: the list of candidate labels"),
+        (["财经", *TOO_MANY], "fudan.jsonl:2: max_length 200 leaves no room for the text"),
     ],
 )
 def test_a_row_without_its_label_among_the_candidates_is_named(category: list[str], message: str, tiny_qwen: Path, tmp_path: Path) -> None:
@@ -157,7 +170,7 @@ def test_a_row_without_its_label_among_the_candidates_is_named(category: list[st
 def test_zero_shot_from_the_command_line(tiny_qwen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labels = tmp_path / "labels.yaml"
     labels.write_text("- name: 体育\n  description: 比赛和球队\n  aliases: [运动]\n- 财经\n", encoding="utf-8")
-    for given in ("体育, 财经", str(labels)):
+    for given in ("体育, 财经", "体育，财经", "体育、财经", str(labels)):
         assert main(["predict", str(tiny_qwen), "--labels", given, "--text", TEXTS[0], "--device", "cpu", "--json", "--probabilities"]) == 0
         row = json.loads(capsys.readouterr().out)
         assert list(row["probabilities"]) == ["体育", "财经"]
@@ -176,6 +189,7 @@ def test_zero_shot_from_the_command_line(tiny_qwen: Path, tmp_path: Path, capsys
         ({"method": "head", "shots": 3}, "belong to method generate"),
         ({"objective": "tokens", "label_smoothing": 0.1}, "label_smoothing"),
         ({"prompt": "{text}: {labels}"}, "{labels} at most once and before it"),
+        ({"prompt": "{example_1} {labels} {text}"}, "prompt has a place {example_1}, which fenlei fills by itself"),
         ({"max_length": 40}, "max_length 40 leaves no room for the text: the instruction with its 3 labels"),
         ({"shots": 51}, "shots 51 would take all 51 training rows"),
     ],

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fenlei.errors import DataError
+
+COMMAS = re.compile("[,，、]")
+"""What joins names in one text, as it is typed in English and in Chinese."""
+
+
+def names_in(text: str) -> list[str]:
+    """The names that commas join in `text`, in order."""
+    return [name for part in COMMAS.split(text) if (name := part.strip())]
 
 
 @dataclass(frozen=True)

@@ -177,9 +177,10 @@ def _load(
         return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
     from fenlei.inference.adapters import is_adapter
+    from fenlei.labels import names_in
 
     file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
-    named = _split(labels)
+    named = names_in(labels)
     if (Path(run) / MANIFEST).exists():
         classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify)
         return classifier, named if file is None else list(read_class_file(file))
@@ -207,12 +208,9 @@ def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
 def _named(labels: str) -> list[str]:
     """The labels that --labels names: its parts, or those of its file."""
     from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
+    from fenlei.labels import names_in
 
-    return list(read_class_file(Path(labels))) if labels.lower().endswith(YAML_SUFFIXES) else _split(labels)
-
-
-def _split(labels: str) -> list[str]:
-    return [name for part in labels.split(",") if (name := part.strip())]
+    return list(read_class_file(Path(labels))) if labels.lower().endswith(YAML_SUFFIXES) else names_in(labels)
 
 
 def _show_texts(

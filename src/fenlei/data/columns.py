@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fenlei.data.labelling import Labelling
 from fenlei.errors import DataError
-from fenlei.labels import LabelSet
+from fenlei.labels import COMMAS, LabelSet, names_in
 
 TEXT_NAMES = (
     *("text", "content", "sentence", "input", "document", "doc", "body", "article", "utterance", "query", "review", "comment"),
@@ -90,7 +89,7 @@ class Columns:
         name = find_name(row, CANDIDATE_NAMES, excluded=(*self.text, self.pair or "", self.label or ""))
         value = None if name is None else row[name]
         if isinstance(value, str):
-            value = re.split("[,，、]", value) if re.search("[,，、]", value) else None
+            value = names_in(value) if COMMAS.search(value) else None
         if not isinstance(value, (list, tuple)) or not all(isinstance(one, (str, int)) for one in value):
             return None
         return tuple(dict.fromkeys(one for part in value if (one := str(part).strip())))

@@ -25,6 +25,7 @@ from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder, check_candidates
+from fenlei.text.encoded import EncodedTexts
 from fenlei.text.pairs import PAIR_COLUMN, Text, check_texts
 from fenlei.text.prompts import TextEncoder
 
@@ -197,10 +198,18 @@ class Classifier:
 
     def _score(self, texts: Sequence[Text], asked: _Asked, progress: Callable[[int], None] | None = None) -> Scores:
         if isinstance(asked.encoder, QuestionEncoder):
-            encoded = asked.encoder.encode(texts, asked.candidates)
+            encoded = self._encoded(asked.encoder, texts, asked.candidates)
         else:
             encoded = asked.encoder.encode(texts)
         return score(self._run.method, encoded, len(asked.names), keep_states=self.trust.needs_states, progress=progress)
+
+    def _encoded(self, encoder: QuestionEncoder, texts: Sequence[Text], candidates: list[tuple[str, ...]] | None) -> EncodedTexts:
+        try:
+            return encoder.encode(texts, candidates)
+        except ConfigError as error:
+            if candidates is None:
+                raise
+            raise RequestError(str(error)) from error  # of labels that came with the request
 
     def _probabilities(self, scores: Scores, asked: _Asked) -> np.ndarray:
         calibration = self.trust.calibration

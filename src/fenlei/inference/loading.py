@@ -17,7 +17,7 @@ from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.labelling import Labelling
-from fenlei.errors import ArtifactError, ConfigError, first_line
+from fenlei.errors import ArtifactError, ConfigError, DataError, first_line
 from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import head_modules, in_head, load_language_model, load_network, load_tokenizer
@@ -56,9 +56,20 @@ class LoadedRun:
 
 
 def encode_examples(encoder: TextEncoder | QuestionEncoder, examples: Sequence[Example]) -> EncodedTexts:
-    """The texts of rows, or their pairs; for the generate method with the candidates that the rows offer."""
+    """The texts of rows, or their pairs; for the generate method with the candidates that the rows offer, see `offered_to`."""
     texts = [example.input for example in examples]
-    return encoder.encode(texts, candidates_of(examples)) if isinstance(encoder, QuestionEncoder) else encoder.encode(texts)
+    return encoder.encode(texts, offered_to(encoder, examples)) if isinstance(encoder, QuestionEncoder) else encoder.encode(texts)
+
+
+def offered_to(encoder: QuestionEncoder, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+    """The candidates that rows offer; None where none does. DataError for a row that the model cannot be asked among its own."""
+    offered = candidates_of(examples)
+    for example in examples if offered is not None else ():
+        try:
+            encoder.question(example.candidates)
+        except ConfigError as error:
+            raise DataError(f"{example.where}: {error}") from error
+    return offered
 
 
 def load_run(

@@ -165,6 +165,11 @@ def _check_slots(content: str) -> None:
             f"prompt must contain {{text}} once, and {{labels}} at most once and before it, so that all rows share what is before the "
             f"text; was {content!r}"
         )
+    own = next((found[0] for found in _SLOT.finditer(content) if found[1].startswith(("example", "answer"))), None)
+    if own is not None:
+        raise ConfigError(
+            f"prompt has a place {own}, which fenlei fills by itself (shots); it may have {{text}}, {{labels}} and {{pair}}"
+        )
 
 
 def _turns(content: str, examples: int) -> list[dict[str, str]]:

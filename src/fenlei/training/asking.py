@@ -9,10 +9,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fenlei.config import ModelConfig, RunConfig
-from fenlei.data.examples import Example, candidates_of, check_gold
+from fenlei.data.examples import Example, check_gold
 from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError
-from fenlei.inference.loading import encode_examples
+from fenlei.inference.loading import encode_examples, offered_to
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
@@ -71,5 +71,5 @@ def question_encoder(
 def encode_for_training(encoder: QuestionEncoder, rows: Sequence[Example], config: ModelConfig) -> EncodedTexts:
     """Each row with what its loss needs: all labels, or the right one and its end."""
     if config.objective == "tokens":
-        return encoder.encode_answers([row.input for row in rows], [str(row.label) for row in rows], candidates_of(rows))
+        return encoder.encode_answers([row.input for row in rows], [str(row.label) for row in rows], offered_to(encoder, rows))
     return encode_examples(encoder, rows)

@@ -46,7 +46,7 @@ async function call(method, path, body) {
 }
 
 function classify(texts) {
-  const labels = $("labels").value.split(/[,，\n]/).map((name) => name.trim()).filter(Boolean);
+  const labels = $("labels").value.split(/[,，、\n]/).map((name) => name.trim()).filter(Boolean);
   return call("POST", "v1/classify", labels.length ? { texts, labels } : { texts }).then((told) => told.results);
 }
 

@@ -15,6 +15,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
 from fenlei.inference.prediction import Prediction
+from fenlei.labels import names_in
 from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score, logit, tokens_read
 from fenlei.serving.protocols.errors import OpenAIError, responses
@@ -177,7 +178,6 @@ async def _infinity(texts: list[str], service: Service, *, raw: bool) -> Respons
 
 
 async def _candidates(body: CandidatesRequest, service: Service) -> Response:
-    named = [name for part in (body.category or "").replace("，", ",").split(",") if (name := part.strip())]
-    (answer,) = await service.classify([body.text], named or None)
+    (answer,) = await service.classify([body.text], names_in(body.category or "") or None)
     prediction = answer.prediction
     return Json({"predicted_category": prediction.label if prediction.labels is None else ",".join(prediction.labels), "status": "success"})
