@@ -13,8 +13,9 @@ import pytest
 
 from fenlei import Classifier, train
 from fenlei.annotation.exchange import labelling_interface, render, write_suggestions
-from fenlei.annotation.suggest import _energy, _pick, _uncertainty, suggest
+from fenlei.annotation.suggest import _pick, _strangeness, _uncertainty, suggest
 from fenlei.cli.main import main
+from fenlei.data.labelling import Labelling
 from fenlei.data.readers import file_layout, read_examples
 from fenlei.errors import ConfigError, DataError, FenleiError
 
@@ -72,11 +73,17 @@ def test_uncertainty_goes_before_and_diversity_passes_over_what_is_alike() -> No
     assert _pick(texts, uncertainty, novelty, 4)[3][0] == 1
 
 
-def test_the_two_measures() -> None:
+def test_the_two_measures_are_those_of_every_answer(classifier: Classifier, pool: Path) -> None:
     assert _uncertainty(np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]])) == pytest.approx([1.0, 0.0])
-    energy = _energy(np.array([[9.0, 1.0], [0.1, 0.0], [1e4, -np.inf]], dtype=np.float32))
-    assert energy[1] > energy[0] > energy[2]
-    assert energy[1] == pytest.approx(-np.log(np.exp(0.1) + 1))
+    picked = suggest(classifier, pool, 4)
+    texts = [one.example.text for one in picked]
+    margins = np.sort(classifier.predict_proba(texts), axis=1)
+    assert [one.uncertainty for one in picked] == pytest.approx((1 - (margins[:, -1] - margins[:, -2])).tolist(), abs=1e-5)
+    scores = classifier.logits(texts)
+    assert classifier.trust.novelty is not None
+    np.testing.assert_array_equal(_strangeness(classifier, scores), classifier.trust.novelty.raw(scores))
+    by_strangeness = _strangeness(classifier, scores).argsort()
+    assert np.array([one.novelty for one in picked])[by_strangeness].tolist() == sorted(one.novelty for one in picked)
 
 
 def test_a_pool_that_is_labelled_and_a_number_that_is_none_are_refused(classifier: Classifier, tmp_path: Path, pool: Path) -> None:
@@ -142,11 +149,18 @@ def test_annotators_are_counted_and_skipped_tasks_left_out(tmp_path: Path) -> No
     assert labels_of(tmp_path, tasks) == ["财经", NASTY]
 
 
+def test_several_choices_are_the_labels_of_a_row(tmp_path: Path) -> None:
+    both = chosen("财经", "体育")
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps([task(both, chosen("体育", "财经"), chosen("财经")), task(chosen("体育"))]), encoding="utf-8")
+    assert [set(row.all_labels) for row in read_examples(path, labelling=Labelling(multi_label=True))] == [{"财经", "体育"}, {"体育"}]
+
+
 def test_what_cannot_be_one_label_is_an_error_with_its_place(tmp_path: Path) -> None:
     good = task(chosen("财经"))
     with pytest.raises(DataError, match=r"a\.json:\d+: annotators disagree: '财经' and '体育'"):
         labels_of(tmp_path, [good, task(chosen("财经"), chosen("体育"))])
-    with pytest.raises(DataError, match=r"expected one choice a task, found \['财经', '体育'\]"):
+    with pytest.raises(DataError, match=r"a\.json:\d+: .*'财经'"):
         labels_of(tmp_path, [good, task(chosen("财经", "体育"))])
     with pytest.raises(DataError, match="expected a Label Studio task with `data`"):
         labels_of(tmp_path, [good, {"text": "央行降准", "label": "财经"}])

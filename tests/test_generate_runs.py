@@ -138,6 +138,11 @@ def test_rows_are_answered_inside_their_candidates(tiny_qwen: Path, fudan_file: 
         assert row["calibrated"]
     report = evaluate_run(tmp_path / "run", fudan_file, device="cpu")
     assert sum(row["prediction"] == row["output"] for row in rows) == round(report.metrics.accuracy * 60)
+    others = [tmp_path / "run", tmp_path / "run" / "report" / "predictions.jsonl"]  # each row among its candidates there as well
+    compared = evaluate_run(tmp_path / "run", fudan_file, device="cpu", out=tmp_path / "again", compare_with=others).comparison
+    for one in compared:
+        if one.name != "TF-IDF baseline":
+            assert one.metrics.log_loss == pytest.approx(report.metrics.log_loss, abs=1e-3), one.name
 
 
 def test_a_row_that_cannot_be_asked_among_its_candidates_is_set_aside(tiny_qwen: Path, fudan_file: Path, tmp_path: Path) -> None:

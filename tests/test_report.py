@@ -470,6 +470,14 @@ def test_runs_are_compared_on_the_same_rows_and_differences_written(run, tmp_pat
     assert "Side by side" in (run / "report" / "report.md").read_text(encoding="utf-8")
 
 
+def test_an_earlier_evaluation_is_read_whatever_line_ends_its_texts_hold(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", [{**MANY[0], "text": "前一行\u2028后一行\x85" + MANY[0]["text"]}, *MANY[1:]])
+    evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
+    earlier = tmp_path / "other" / "report" / "predictions.jsonl"
+    evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
+    assert evaluation.comparison[-1].metrics.accuracy == evaluation.metrics.accuracy
+
+
 def test_what_cannot_be_compared_is_said(run, tmp_path):
     data = write_rows(tmp_path / "dev.jsonl", MANY)
     evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())

@@ -14,9 +14,9 @@ from fenlei.audit.same_text import groups, plain
 from fenlei.data.examples import Example
 from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError
-from fenlei.evaluation.calibration import probabilities
-from fenlei.evaluation.novelty import joint_energy
+from fenlei.evaluation.novelty import energy, joint_energy
 from fenlei.inference.classifier import Classifier
+from fenlei.inference.scoring import Scores
 
 NOVEL_EVERY = 3
 """Each third text is picked for novelty, the others for uncertainty: what is new to the run is worth a look, but may be noise."""
@@ -35,7 +35,7 @@ class Suggestion:
     uncertainty: float
     """1 less the margin between the two likeliest labels: 1 where the run cannot choose. Multi-label: 1 less the confidence."""
     novelty: float
-    """Share of the pool with a lower energy score, between 0 and 1."""
+    """Share of the pool that is less strange to the run, between 0 and 1."""
     reason: str
     """uncertain, novel"""
     labels: tuple[str, ...] | None = None
@@ -57,8 +57,8 @@ def suggest(
 ) -> list[Suggestion]:
     """At most `n` texts of a file, the most useful first; of texts that come twice the first.
 
-    Uncertainty is the margin of the calibrated probabilities; novelty the energy of the logits (Liu et al.: "Energy-based
-    out-of-distribution detection", NeurIPS 2020), multi-label their joint energy. Each pick's rank by its measure is weighed by its
+    Uncertainty is the margin of the calibrated probabilities; novelty the score that the run measures it by (see evaluation/novelty.py),
+    energy where it measures none. Each pick's rank by its measure is weighed by its
     distance from those picked before (maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998). ConfigError for n below 1,
     DataError where a row of the pool has no text, or a label already.
     """
@@ -72,11 +72,10 @@ def suggest(
     scores = classifier.logits([example.text for example in examples], progress=progress)
     predictions = classifier.answer(scores)
     confidence = np.array([one.confidence for one in predictions])
-    if classifier.multi_label:
-        uncertainty, energy = 1.0 - confidence, joint_energy(scores.logits)
-    else:
-        uncertainty, energy = _uncertainty(probabilities(scores.logits, classifier.temperature)), _energy(scores.logits)
-    novelty = energy.argsort(kind="stable").argsort(kind="stable") / max(1, len(energy) - 1)
+    shares = np.array([list(one.probabilities.values()) for one in predictions])
+    uncertainty = 1.0 - confidence if classifier.multi_label else _uncertainty(shares)
+    strangeness = _strangeness(classifier, scores)
+    novelty = strangeness.argsort(kind="stable").argsort(kind="stable") / max(1, len(strangeness) - 1)
     return [
         Suggestion(
             example=examples[place],
@@ -108,11 +107,11 @@ def _uncertainty(answers: np.ndarray) -> np.ndarray:
     return np.asarray(1.0 - np.abs(top_two[:, 1] - top_two[:, 0]))
 
 
-def _energy(logits: np.ndarray) -> np.ndarray:
-    """The negative log of the summed exponentials of logits (rows, labels): high where no label fits. float64 (rows,)."""
-    scores = np.asarray(logits, dtype=np.float64)
-    best = scores.max(axis=1)
-    return np.asarray(-(best + np.log(np.exp(scores - best[:, None]).sum(axis=1))))
+def _strangeness(classifier: Classifier, scores: Scores) -> np.ndarray:
+    """Higher for stranger texts, by the run's own rule where it has one: float64 (rows,)."""
+    if classifier.trust.novelty is not None:
+        return classifier.trust.novelty.raw(scores)
+    return joint_energy(scores.logits) if classifier.multi_label else energy(scores.logits)
 
 
 def _pick(texts: Sequence[str], uncertainty: np.ndarray, novelty: np.ndarray, n: int) -> list[tuple[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -53,21 +53,22 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
         raise DataError(f"{source}: none of its {tasks:,} Label Studio tasks is annotated; export the project after the annotators' work")
 
 
-def _answer(task: Mapping[str, Any], where: str) -> str | None:
-    """The choice of most annotators; None where nobody chose. DataError where they are split, or chose several labels at once."""
-    votes: Counter[str] = Counter()
+def _answer(task: Mapping[str, Any], where: str) -> list[str] | None:
+    """The choices of most annotators, one or several; None where nobody chose. DataError where they are split."""
+    votes: Counter[tuple[str, ...]] = Counter()
     try:
         answers = [choices for annotation in task.get("annotations") or () for choices in _choices(annotation)]
     except (AttributeError, TypeError, KeyError):
         raise DataError(f"{where}: `annotations` is not what Label Studio writes; export the project as JSON again") from None
-    for choices in answers:
-        if len(choices) > 1:
-            raise DataError(f"{where}: expected one choice a task, found {choices}; several labels a row are not supported yet")
-        votes.update(choices)
+    votes.update(tuple(sorted(choices)) for choices in answers)
     best = votes.most_common(2)
     if len(best) == 2 and best[0][1] == best[1][1]:
-        raise DataError(f"{where}: annotators disagree: {best[0][0]!r} and {best[1][0]!r}; settle it, or cancel one of the answers")
-    return best[0][0] if best else None
+        raise DataError(f"{where}: annotators disagree: {_told(best[0][0])} and {_told(best[1][0])}; settle it, or cancel one answer")
+    return list(best[0][0]) if best else None
+
+
+def _told(choices: Sequence[str]) -> str:
+    return ", ".join(map(repr, choices))
 
 
 def _choices(annotation: Mapping[str, Any]) -> list[list[str]]:

@@ -59,7 +59,7 @@ def parity(loaded: LoadedRun, ours: np.ndarray, folder: Path, texts: Sequence[Te
 @torch.inference_mode()
 def _stock_scores(folder: Path, encoded: EncodedTexts, pad_id: int) -> np.ndarray:
     """float32 (rows, labels): every branch of the tree as a row of its own, padded, through the stock model."""
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
     question = encoded.questions[0]
     branches = list(_branches(question.tree))
     scores = np.full((len(encoded), question.width), -np.inf, dtype=np.float32)

@@ -109,7 +109,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
         asked = list(made_up(tokenizer, most) if texts is None else texts)[:most]
         if isinstance(loaded.encoder, QuestionEncoder):
             write_prompt(folder, loaded.encoder, tokenizer)
-        agreement, difference = _parity(run, folder, asked, folded, writes)
+        agreement, difference = _parity(run, folder, asked, folded)
         if agreement < LEAST_AGREEMENT:
             raise ArtifactError(
                 f"{target}: the exported model gives the run's label on only {agreement:.2%} of {len(asked):,} texts "
@@ -174,13 +174,13 @@ def _fold_calibration(stock: PreTrainedModel, calibration: Calibration) -> tuple
     return calibration, notes
 
 
-def _parity(run: str | Path, folder: Path, texts: list[Text], folded: Calibration, writes: bool) -> tuple[float, float]:
+def _parity(run: str | Path, folder: Path, texts: list[Text], folded: Calibration) -> tuple[float, float]:
     """Share of equal labels, and the largest difference of logits calibrated by what was folded in, run against plain transformers.
 
-    A classifier computes in float32 on both sides: it is the weights and the layout that are proven. In bfloat16 a real model differs from
-    itself in the label of one made-up text in a hundred, by the way its rows were batched alone.
+    Both sides compute in float32: it is the weights and the layout that are proven. In bfloat16 a real model differs from itself in the
+    label of one made-up text in a hundred, by the way its rows were batched alone.
     """
-    loaded = load_run(run, device="cpu", fold=not writes)
+    loaded = load_run(run, device="cpu", fold=True)
     if isinstance(loaded.method, GenerateMethod):
         loaded.method.correct_prior = False
         return language_model_parity(loaded, Classifier(loaded).logits(texts).logits, folder, texts)

@@ -19,6 +19,7 @@ from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
 from fenlei.evaluation.comparison import PairedTest, holm, mcnemar
 from fenlei.evaluation.figures import AnyMetrics, figures_of
 from fenlei.inference.bulk import WINDOW_ROWS
+from fenlei.inference.windows import offered_labels
 from fenlei.labels import LabelSet
 
 if TYPE_CHECKING:
@@ -98,9 +99,14 @@ def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device:
     from fenlei.inference.classifier import Classifier  # here: rows are checked before torch is imported
 
     classifier = Classifier.load(folder, device=device)
-    texts = [example.input for example in examples]
-    windows = [classifier.predict_proba(texts[start : start + WINDOW_ROWS]) for start in range(0, len(texts), WINDOW_ROWS)]
-    answers, columns = classifier.trust.answers(np.concatenate(windows)), LabelSet(classifier.labels).ids(labels.names)
+    offered = offered_labels(classifier, examples)
+    shares = np.zeros((len(examples), len(classifier.labels)), dtype=np.float32)
+    for start in range(0, len(examples), WINDOW_ROWS):
+        texts = [example.input for example in examples[start : start + WINDOW_ROWS]]
+        among = None if offered is None else [one or classifier.labels for one in offered[start : start + WINDOW_ROWS]]
+        asked = LabelSet(classifier.labels).ids(classifier.columns(among, len(texts)))
+        shares[start : start + len(texts), asked] = classifier.predict_proba(texts, labels=among)
+    answers, columns = classifier.trust.answers(shares), LabelSet(classifier.labels).ids(labels.names)
     if isinstance(answers, MultiLabelAnswers):
         return MultiLabelAnswers(answers.probabilities[:, columns], answers.chosen[:, columns], answers.confidence)
     return answers[:, columns]
@@ -108,7 +114,8 @@ def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device:
 
 def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answers:
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: texts hold other line ends
+        rows = [json.loads(line) for line in lines if line]
         named: list[Mapping[str, float]] = [row["probabilities"] for row in rows]
         gold = [row["gold"] for row in rows]
         answers = [(row["prediction"], float(row["confidence"])) for row in rows]
@@ -124,8 +131,8 @@ def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answe
             f"{path}:{at + 1}: is of other rows than those evaluated ({len(gold):,} and {len(examples):,}); evaluate it on these"
         )
     if named:
-        _check_labels(path, list(named[0]), labels)
-    shares = np.array([[row[name] for name in labels] for row in named], dtype=np.float32)
+        _check_labels(path, list({name: None for row in named for name in row}), labels)
+    shares = np.array([[row.get(name, 0.0) for name in labels] for row in named], dtype=np.float32)  # 0: no candidate of the row
     if examples[0].labels is None:
         return shares
     chosen = np.array([[name in given for name in labels] for given, _ in answers], dtype=bool)
