@@ -24,7 +24,7 @@ from fenlei.config import ModelConfig
 from fenlei.models.attention import speed_up_short_rows
 from fenlei.models.head import HeadMethod, parameter_counts
 from fenlei.models.lora import add_lora
-from fenlei.text.batches import LengthGroupedBatches, by_token_budget, collate, sent
+from fenlei.text.batches import TrainingBatches, by_token_budget, collate, sent
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.memory import gpu_batch_tokens
 
@@ -49,7 +49,7 @@ def main() -> None:
     given = parser.parse_args()
     texts, gold = made_up_texts((8, 24) if given.tiny else (256, 768), (STEPS + 1) * ROWS)
     network = drawn(TINY if given.tiny else SEVEN, given.device)
-    steps = list(LengthGroupedBatches(texts.lengths, ROWS, 0))
+    steps = list(TrainingBatches(texts.lengths, ROWS, 0, alike=True))
     if given.way != "fenlei":
         mixed = np.random.default_rng(0).permutation(len(texts)).tolist()  # a plain loader knows nothing of lengths
         steps = [mixed[at : at + ROWS] for at in range(0, len(mixed), ROWS)]

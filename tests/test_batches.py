@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fenlei.text.batches import ENOUGH_TOKENS, LEAST_REAL, LengthGroupedBatches, by_token_budget, collate
+from fenlei.text.batches import ENOUGH_TOKENS, LEAST_REAL, TrainingBatches, by_token_budget, collate
 from fenlei.text.encoded import EncodedTexts
 
 
@@ -28,14 +28,21 @@ def test_token_budget_holds_every_row_once_and_keeps_the_bound(lengths: list[int
 
 def test_an_epoch_is_every_row_once_and_depends_on_seed_and_epoch_alone() -> None:
     lengths = np.random.default_rng(0).integers(1, 99, size=1000)
-    batches = LengthGroupedBatches(lengths, 16, seed=1)
+    batches = TrainingBatches(lengths, 16, seed=1)
     first = list(batches)
     assert len(first) == len(batches)
     assert sorted(row for batch in first for row in batch) == list(range(1000))
     assert list(batches) == first
     batches.set_epoch(1)
     assert list(batches) != first
-    assert list(LengthGroupedBatches(lengths, 16, seed=2)) != first
+    assert list(TrainingBatches(lengths, 16, seed=2)) != first
+
+
+def test_rows_of_a_batch_are_of_any_length_unless_they_are_to_be_alike() -> None:
+    lengths = np.random.default_rng(0).integers(1, 99, size=3200)
+    spread = [np.mean([np.ptp(lengths[batch]) for batch in TrainingBatches(lengths, 32, seed=0, alike=alike)]) for alike in (False, True)]
+    assert spread[0] > 80
+    assert spread[1] < 10
 
 
 def test_length_grouping_pads_less_than_chance() -> None:
@@ -45,7 +52,7 @@ def test_length_grouping_pads_less_than_chance() -> None:
         return sum(len(batch) * int(lengths[batch].max()) for batch in batches)
 
     shuffled = np.random.default_rng(1).permutation(3200).reshape(-1, 32).tolist()
-    assert computed(list(LengthGroupedBatches(lengths, 32, seed=0))) < 0.65 * computed(shuffled)
+    assert computed(list(TrainingBatches(lengths, 32, seed=0, alike=True))) < 0.65 * computed(shuffled)
 
 
 def test_collate_pads_on_the_right() -> None:

@@ -13,7 +13,7 @@ import torch
 from fenlei import Classifier, train
 from fenlei.config import Imbalance, RunConfig
 from fenlei.errors import ConfigError
-from fenlei.text.batches import LengthGroupedBatches
+from fenlei.text.batches import TrainingBatches
 from fenlei.training.imbalance import class_counts, cure_of, proposal, row_shares
 from fenlei.training.objectives import choose_loss
 from fenlei.training.setup import prepare
@@ -78,7 +78,7 @@ def test_a_class_without_rows_breaks_nothing() -> None:
 def test_classes_are_drawn_alike_and_by_the_seed() -> None:
     label_ids = np.repeat([0, 1], [950, 50])
     shares = row_shares("balanced-sampling", label_ids)
-    batches = LengthGroupedBatches(np.ones(1000, dtype=np.int64), 32, seed=1, shares=shares)
+    batches = TrainingBatches(np.ones(1000, dtype=np.int64), 32, seed=1, shares=shares)
     drawn = [row for batch in batches for row in batch]
     assert len(drawn) == 1000
     assert 0.45 < label_ids[drawn].mean() < 0.55

@@ -17,8 +17,12 @@ IDS = torch.randint(5, 90, (4, 9), generator=torch.Generator().manual_seed(0))
 MASK = (torch.arange(9) < torch.tensor([[9], [4], [1], [7]])).long()
 
 
+@pytest.mark.parametrize("packs", [True, False], ids=["packed", "padded"])
 @pytest.mark.parametrize("base", ["tiny_qwen", "tiny_llama"])
-def test_logits_and_gradients_are_those_of_the_whole_block(base: str, request: pytest.FixtureRequest) -> None:
+def test_logits_and_gradients_are_those_of_the_whole_block(
+    base: str, packs: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HeadMethod, "packs", lambda self, longest: packs)
     folder: Path = request.getfixturevalue(base)
 
     def answers(spared: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor], list[torch.Size]]:
@@ -36,7 +40,7 @@ def test_logits_and_gradients_are_those_of_the_whole_block(base: str, request: p
     logits, gradients, seen = answers(spared=True)
     whole_logits, whole_gradients, whole_seen = answers(spared=False)
     assert seen == [torch.Size((4, 1))]
-    assert whole_seen == [torch.Size((4, 9))]
+    assert whole_seen == [torch.Size((1, 21) if packs else (4, 9))]
     torch.testing.assert_close(logits, whole_logits, atol=1e-6, rtol=1e-5)
     assert gradients.keys() == whole_gradients.keys()
     for name, gradient in gradients.items():
@@ -48,10 +52,10 @@ def test_who_does_not_say_what_is_read_gets_every_state(tiny_qwen: Path) -> None
     stock = network.base_model(input_ids=IDS).last_hidden_state
     HeadMethod(network, pad_id=1)
     torch.testing.assert_close(network.base_model(input_ids=IDS).last_hidden_state, stock)
-    with only_read_at(MASK.sum(dim=1) - 1):
+    rows, last = torch.arange(4), MASK.sum(dim=1) - 1
+    with only_read_at((rows, last), IDS.shape):
         spared = network.base_model(input_ids=IDS).last_hidden_state
     assert not torch.allclose(spared, stock)
-    rows, last = torch.arange(4), MASK.sum(dim=1) - 1
     torch.testing.assert_close(spared[rows, last], stock[rows, last])
 
 

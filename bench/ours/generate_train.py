@@ -11,7 +11,7 @@ from bench.generate_sides import say
 from fenlei import train
 from fenlei.data.readers import read_examples
 from fenlei.models.backbone import load_tokenizer
-from fenlei.text.batches import LengthGroupedBatches
+from fenlei.text.batches import TrainingBatches
 from fenlei.text.tokens import plain_ids
 from fenlei.training.progress import Progress
 
@@ -50,7 +50,7 @@ def _timed_rows(data: Path, model: str, batch_size: int) -> float:
 
     tokenizer = load_tokenizer(Path(model))
     lengths = np.array([len(ids) for ids in plain_ids(tokenizer, [example.text for example in read_examples(data)])])
-    first = next(iter(LengthGroupedBatches(lengths, batch_size, SEED)))
+    first = next(iter(TrainingBatches(lengths, batch_size, SEED, alike=True)))
     return float(lengths.sum() - lengths[first].sum()) / float(lengths.mean())
 
 

@@ -15,7 +15,7 @@ from bench.ours.said import say
 from fenlei import train
 from fenlei.data.readers import read_examples
 from fenlei.models.backbone import load_tokenizer
-from fenlei.text.batches import LengthGroupedBatches
+from fenlei.text.batches import TrainingBatches
 from fenlei.text.prompts import TextEncoder
 from fenlei.training.progress import Progress
 
@@ -45,15 +45,15 @@ class StepClock:
             raise AllStepsDone
 
 
-def timed_rows(data: Path, model: str, batch_size: int, max_length: int) -> tuple[float, float]:
+def timed_rows(data: Path, model: str, batch_size: int, max_length: int, *, alike: bool) -> tuple[float, float]:
     """Rows and tokens of all steps but the first, in one epoch.
 
-    Steps hold rows of like length, so that the first may be a short or a long one: rows are counted as tokens over the mean length,
+    The first step may be a short or a long one, all the more where its rows are `alike`: rows are counted as tokens over the mean length,
     else leaving out a step of short rows would make the rest look slow, and one of long rows fast.
     """
     encoder = TextEncoder(load_tokenizer(Path(model)), None, max_length)
     lengths = encoder.encode([example.text for example in read_examples(data)]).lengths
-    first = next(iter(LengthGroupedBatches(lengths, batch_size, SEED)))
+    first = next(iter(TrainingBatches(lengths, batch_size, SEED, alike=alike)))
     tokens = float(lengths.sum() - lengths[first].sum())
     return tokens / float(lengths.mean()), tokens
 
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--steps-alone", action="store_true", help="end with the last step: nothing is measured, saved or loaded back")
     parser.add_argument("--keep", type=Path, help="a folder for the run, which then stays")
     given = parser.parse_args()
-    rows, tokens = timed_rows(given.data, given.model, given.batch_size, given.max_length)
+    rows, tokens = timed_rows(given.data, given.model, given.batch_size, given.max_length, alike=given.device != "cpu")
     notes: list[str] = []
     clock = StepClock(given.device, alone=given.steps_alone)
     with tempfile.TemporaryDirectory() as folder, suppress(AllStepsDone):

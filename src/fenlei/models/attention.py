@@ -16,6 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from fenlei.models.packing import packing_now, padded_again
+
 NAME, CAUSAL = "fenlei_short_rows", "fenlei_causal"
 """The names transformers knows it by. For the second it makes no masks, and asks nothing of a GPU to find that none is needed."""
 LONGEST_ROW = 128
@@ -35,7 +37,7 @@ def speed_up_short_rows(network: PreTrainedModel) -> None:
 def without_masks(network: PreTrainedModel, length: int) -> Iterator[None]:
     """Within it a decoder that is given no mask makes none, where causal attention over rows of `length` tokens is all that it needs."""
     config = network.config
-    if not _is_plainly_causal(config, length):
+    if not is_plainly_causal(config, length):
         yield
         return
     config._attn_implementation = CAUSAL
@@ -45,7 +47,8 @@ def without_masks(network: PreTrainedModel, length: int) -> Iterator[None]:
         config._attn_implementation = NAME
 
 
-def _is_plainly_causal(config: Any, length: int) -> bool:
+def is_plainly_causal(config: Any, length: int) -> bool:
+    """Whether each token of a row of `length` tokens looks at all before it and at nothing else, by the attention of this module."""
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     window = getattr(config, "sliding_window", None)
     causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
@@ -67,8 +70,13 @@ def attention(
     """Query (rows, heads, length, width), key and value (rows, key heads, length, width) -> (rows, length, heads, width).
 
     `attention_mask`: True where a query may look, broadcastable to (rows, 1, length, length); None is causal or, for encoders, everywhere.
-    Scores and their softmax are float32, as in the fused kernel.
+    Scores and their softmax are float32, as in the fused kernel. Packed rows come as one, and are attended to as what they are.
     """
+    if (packing := packing_now()) is not None:
+        query, key, value = (packing.padded(one[0].transpose(0, 1)).transpose(1, 2) for one in (query, key, value))
+        with padded_again():
+            states, _ = attention(module, query, key, value, attention_mask, dropout, scaling, is_causal, **others)
+        return packing.packed(states).unsqueeze(0), None
     causal = attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
     if not _is_short(query, key, value) or any(other is not None for other in (others.get("position_bias"), others.get("softcap"))):
         return sdpa_attention_forward(

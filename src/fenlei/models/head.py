@@ -1,8 +1,9 @@
 """The head method: a backbone, the state of the last real token, and a head in float32.
 
-Decoders are padded on the right and run without an attention mask: causal attention never lets a real token see what follows it, so
-the padding cannot matter, and the mask-free path is the fast one. The last real token comes from the batch's mask, never from the
-pad id: a text may well end in the token that pads. Encoders (BERT) keep their own pooling and head, and get the mask.
+Decoders are run without an attention mask: causal attention never lets a real token see what follows it, so padding on the right cannot
+matter, and the mask-free path is the fast one. On a CPU the padding is left out as well (models/packing.py). The last real token comes
+from the batch's mask, never from the pad id: a text may well end in the token that pads. Encoders (BERT) keep their own pooling and head,
+and get the mask.
 
 Of documents that are read in windows, the states of the windows are joined before the head; of encoders, whose heads take no joined state,
 the logits of the windows.
@@ -21,11 +22,12 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fenlei.errors import ConfigError, first_line
-from fenlei.models.attention import without_masks
+from fenlei.models.attention import is_plainly_causal, without_masks
 from fenlei.models.backbone import head_modules, is_decoder
 from fenlei.models.last_block import only_read_at, spare_last_block
 from fenlei.models.merging import Merging
 from fenlei.models.method import Output
+from fenlei.models.packing import Packing, rows_packed
 from fenlei.models.passages import Pooling, WindowStates, read_windows
 from fenlei.text.batches import Batch, DocumentBatch, sent
 
@@ -44,7 +46,7 @@ class MlpHead(nn.Module):
 
 
 class HeadMethod(nn.Module):
-    """A stock classification network, bare or inside a PeftModel, called on padded batches.
+    """A stock classification network, bare or inside a PeftModel, called on batches.
 
     `pooling` joins the windows of documents; `merging` makes labels of several outputs.
     """
@@ -88,12 +90,31 @@ class HeadMethod(nn.Module):
     def pool(self, batch: Batch) -> torch.Tensor:
         """The state of the last real token, float32 (rows, hidden). Decoders only."""
         batch = batch.to(self.device)
+        longest = batch.input_ids.shape[1]
+        if self.packs(longest) and not batch.attention_mask.all():
+            return self._pool_packed(batch.input_ids, Packing.of(batch.attention_mask))
         # A decoder that was made bidirectional (EmbeddingGemma) does see the padding.
         mask = batch.attention_mask if getattr(self.stock.config, "use_bidirectional_attention", False) else None
         last = batch.attention_mask.sum(dim=1) - 1
-        with only_read_at(last), without_masks(self.stock, batch.input_ids.shape[1]):
+        places = (torch.arange(len(last), device=self.device), last)
+        with only_read_at(places, batch.input_ids.shape), without_masks(self.stock, longest):
             states = self.stock.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return cast(torch.Tensor, states[torch.arange(len(last), device=states.device), last].float())
+        return cast(torch.Tensor, states[places].float())
+
+    def packs(self, longest: int) -> bool:
+        """Whether rows of up to `longest` tokens are read without their padding.
+
+        Not on a GPU, which would be waited for, nor where activations are computed anew in the backward pass, which knows of no rows.
+        """
+        again = self.training and getattr(self.stock, "is_gradient_checkpointing", False)
+        return is_decoder(self.stock) and self.device.type == "cpu" and not again and is_plainly_causal(self.stock.config, longest)
+
+    def _pool_packed(self, input_ids: torch.Tensor, packing: Packing) -> torch.Tensor:
+        ids, positions, last = (one.unsqueeze(0) for one in (packing.packed(input_ids), packing.positions, packing.last))
+        places = (torch.zeros_like(last[0]), last[0])
+        with only_read_at(places, ids.shape), without_masks(self.stock, packing.longest), rows_packed(packing):
+            states = self.stock.base_model(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
+        return cast(torch.Tensor, states[places].float())
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """The head alone: float32 (rows, hidden) -> (rows, labels). Decoders only."""

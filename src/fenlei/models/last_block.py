@@ -15,14 +15,17 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-_read: ContextVar[torch.Tensor | None] = ContextVar("read", default=None)
-"""int64 (rows,): the place of each row that will be read; None: all may be."""
+Places = tuple[torch.Tensor, torch.Tensor]
+"""Rows and their columns, each int64 (read,)."""
+
+_read: ContextVar[tuple[Places, torch.Size] | None] = ContextVar("read", default=None)
+"""The places that will be read of states of that shape; None: all may be."""
 
 
 @contextmanager
-def only_read_at(places: torch.Tensor) -> Iterator[None]:
-    """Within it, states other than those at `places`, (rows,), need not be right after the last block."""
-    token = _read.set(places)
+def only_read_at(places: Places, shape: torch.Size) -> Iterator[None]:
+    """Within it, states other than those at `places` of `shape`, (rows, length), need not be right after the last block."""
+    token = _read.set((places, shape))
     try:
         yield
     finally:
@@ -40,14 +43,14 @@ def spare_last_block(network: PreTrainedModel) -> None:
     mlp._whole = mlp.forward
 
     def forward(states: torch.Tensor, *others: Any, **more: Any) -> Any:
-        places = _read.get()
-        if places is None or states.dim() != 3 or len(states) != len(places) or others or more:
+        read = _read.get()
+        if read is None or states.shape[:-1] != read[1] or others or more:
             return mlp._whole(states, *others, **more)
-        row = torch.arange(len(places), device=states.device)
-        found = mlp._whole(states[row, places].unsqueeze(1))
+        places = read[0]
+        found = mlp._whole(states[places].unsqueeze(1))
         if not isinstance(found, torch.Tensor):
             return mlp._whole(states)
-        return found.new_zeros(states.shape).index_put((row, places), found.squeeze(1))
+        return found.new_zeros(states.shape).index_put(places, found.squeeze(1))
 
     mlp.forward = forward
 

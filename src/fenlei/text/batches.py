@@ -11,7 +11,7 @@ import torch
 from fenlei.text.encoded import EncodedTexts, Question, as_windows
 
 WINDOW_BATCHES = 50
-"""Batches that are sorted by length together in training: wide enough to pad little, narrow enough to keep the order random."""
+"""Batches that are sorted by length together where rows of a batch are to be alike: wide enough to pad little."""
 
 ENOUGH_TOKENS, LEAST_REAL = 1024, 0.97
 """Tokens from which a matrix product runs at full speed, and the share of real tokens that a larger group keeps."""
@@ -114,19 +114,20 @@ def by_token_budget(lengths: Sequence[int] | np.ndarray, rows: Sequence[int], bu
         yield group
 
 
-class LengthGroupedBatches:
-    """Batches of `batch_size` rows of like length, in a random order that depends on seed and epoch alone.
+class TrainingBatches:
+    """Batches of `batch_size` rows drawn at random, in an order that depends on seed and epoch alone.
 
-    A window of WINDOW_BATCHES batches is drawn at random, sorted by length and cut; the cut batches are then shuffled.
-    The epoch is 0 until `set_epoch` says which. `shares`, float64 (rows,), says how often each row is drawn, 1 together, of as many draws
-    as there are rows; without it each is drawn once.
+    `alike`: rows of a batch are of like length, where padding would cost too much: a window of WINDOW_BATCHES batches is drawn, sorted by
+    length and cut; the cut batches are then shuffled. The epoch is 0 until `set_epoch` says which. `shares`, float64 (rows,), says how
+    often each row is drawn, 1 together, of as many draws as there are rows; without it each is drawn once.
     """
 
-    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, shares: np.ndarray | None = None) -> None:
+    def __init__(self, lengths: np.ndarray, batch_size: int, seed: int, shares: np.ndarray | None = None, *, alike: bool = False) -> None:
         self._lengths = lengths
         self._batch_size = batch_size
         self._seed = seed
         self._shares = shares
+        self._alike = alike
         self._epoch = 0
 
     def __len__(self) -> int:
@@ -139,7 +140,7 @@ class LengthGroupedBatches:
         generator = np.random.default_rng((self._seed, self._epoch))
         rows = len(self._lengths)
         order = generator.permutation(rows) if self._shares is None else generator.choice(rows, rows, p=self._shares)
-        window = self._batch_size * WINDOW_BATCHES
+        window = self._batch_size * (WINDOW_BATCHES if self._alike else 1)
         batches = []
         for first in range(0, len(order), window):
             part = order[first : first + window]

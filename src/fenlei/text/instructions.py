@@ -167,9 +167,7 @@ def _check_slots(content: str) -> None:
         )
     own = next((found[0] for found in _SLOT.finditer(content) if found[1].startswith(("example", "answer"))), None)
     if own is not None:
-        raise ConfigError(
-            f"prompt has a place {own}, which fenlei fills by itself (shots); it may have {{text}}, {{labels}} and {{pair}}"
-        )
+        raise ConfigError(f"prompt has a place {own}, which fenlei fills by itself (shots); it may have {{text}}, {{labels}} and {{pair}}")
 
 
 def _turns(content: str, examples: int) -> list[dict[str, str]]:

@@ -31,7 +31,7 @@ from fenlei.errors import ArtifactError, ModelError
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
-from fenlei.text.batches import Batch, LengthGroupedBatches, batch_of, by_token_budget, sent
+from fenlei.text.batches import Batch, TrainingBatches, batch_of, by_token_budget, sent
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training import zero
 from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
@@ -91,6 +91,9 @@ class RowTrainer(Trainer):
         self._ranks = ranks
         self._shares = shares
         self._step_rows: list[int] = []
+        # Cached states have no length, and packed rows no padding: only else are rows of a step to be alike.
+        packs = isinstance(method, HeadMethod) and method.train().packs(int(self._lengths.max()))
+        self._alike = vectors is None and not packs
         self._learning = [weight for weight in method.parameters() if weight.requires_grad]
         self._spread = spread_by()
         if self._spread == "FSDP":
@@ -113,7 +116,7 @@ class RowTrainer(Trainer):
             self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        batches = LengthGroupedBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares)
+        batches = TrainingBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares, alike=self._alike)
         loader: DataLoader[Any] = DataLoader(cast(Any, self.train_dataset), batch_sampler=cast(Any, batches), collate_fn=_row_numbers)
         # One process, whatever their number: all are given the rows of a step, and each takes its share in `_gradients`.
         return cast("DataLoader[Any]", prepare_data_loader(cast(Any, loader), num_processes=1, process_index=0))
