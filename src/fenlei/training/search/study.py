@@ -42,10 +42,22 @@ often its options were tried before, and the number of the last of these trials.
 """
 
 
-def open_study(plan: Plan, storage: str | None, *, seed: int, beat: int) -> Study:
-    """The study of `plan`, begun or gone on with. ConfigError where its storage cannot be opened or holds a study of something else."""
+@contextmanager
+def open_study(plan: Plan, storage: str | None, *, seed: int, beat: int) -> Iterator[Study]:
+    """The study of `plan`, begun or gone on with; its storage is closed with the block. ConfigError where it cannot be opened or holds a
+    study of something else.
+    """
     _quiet()
     kept = _storage(storage or f"sqlite:///{plan.out / 'study.db'}", beat)
+    try:
+        yield _study(plan, kept, seed)
+    finally:
+        if isinstance(kept, RDBStorage):  # Optuna leaves its connections to the garbage collector
+            kept.remove_session()
+            kept.engine.dispose()
+
+
+def _study(plan: Plan, kept: BaseStorage, seed: int) -> Study:
     with _experimental():
         study = optuna.create_study(
             study_name=plan.out.resolve().name,

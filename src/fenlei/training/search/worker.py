@@ -76,7 +76,8 @@ def main() -> int:
     plan = Plan.from_json(given["plan"])
     torch.set_num_threads(max(1, torch.get_num_threads() // given["workers"]))
     try:
-        work(open_study(plan, given["storage"], seed=given["seed"], beat=given["beat"]), plan, given["beat"])
+        with open_study(plan, given["storage"], seed=given["seed"], beat=given["beat"]) as study:
+            work(study, plan, given["beat"])
     except FenleiError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
