@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +225,29 @@ def test_only_as_itself_is_a_search_gone_on_with(finished: TuneResult, tiny_qwen
         searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, storage=f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(ArtifactError, match="a study in memory begins anew"):
         searched(toy, tiny_qwen, finished.out, storage="memory")
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+def test_no_trial_is_given_to_two_workers_that_begin_in_the_same_moment(tmp_path: Path) -> None:
+    usual = RunConfig.from_options({"tuning": "full", "learning_rate": 3e-4, "batch_size": 32, "epochs": 3})
+    plan = Plan(tmp_path, usual, usual_space(usual), "none", 40, (30,), {})
+    together, given = threading.Barrier(4), []
+
+    def ask(study: optuna.Study) -> None:
+        for _ in range(10):
+            together.wait(60)
+            given.append(study.ask().number)
+
+    with ExitStack() as stack:
+        opened = [stack.enter_context(studies.open_study(plan, None, seed=1, beat=60)) for _ in range(4)]
+        for _ in range(20):  # so that half of what is given has waited, and half is new
+            studies.queue(opened[0], {"learning_rate": 3e-4}, {"learning_rate": FloatDistribution(1e-5, 1e-2)})
+        threads = [threading.Thread(target=ask, args=[study]) for study in opened]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert sorted(given) == list(range(40))
 
 
 def test_a_retried_trial_begins_at_the_pruners_first_rung() -> None:
