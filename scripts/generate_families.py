@@ -31,7 +31,8 @@ through training (full and LoRA), saving, loading, predicting and exporting with
 - **Stock folder**: whether `fenlei export` of a head writes one that `AutoModelForSequenceClassification` opens. Where transformers has no
   classifier for a decoder, fenlei puts one together; such a run is used as it is. A generate run is exported as a language model.
 
-A model whose code transformers does not have (`trust_remote_code`) is not run.
+A model whose code transformers does not have (`trust_remote_code`) is not run. Where a version of transformers stands beside a family, it
+came with that one; Python 3.10 has transformers up to 5.20.
 
 | Family | For example | Type | LoRA goes into | Pooling | A text is read | Pads with | Asked as | Stock folder of a head |
 |---|---|---|---|---|---|---|---|---|

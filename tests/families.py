@@ -102,6 +102,8 @@ class Family:
     """Whether the generate method can score with it."""
     exports: bool = True
     """Whether transformers has a classifier of its own for it, and so a stock folder opens there."""
+    since: str = ""
+    """The version of transformers that came with it, where fenlei takes older ones."""
 
 
 QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>")
@@ -165,7 +167,7 @@ FAMILIES = (
     Family("InternLM3", "InternLM3-8B", "internlm3",
            TokenizerFiles("metaspace", "InternLM3Tokenizer", (*LLAMA2_SPECIAL, "<|im_start|>", "<|im_end|>"),
                           {**LLAMA2_NAMED, "pad_token": "</s>"}, first=("<s>",), template="{{ bos_token }}" + CHATML + CHATML_ASKS,
-                          more=ADDS_BOS), {**GROUPED}, exports=False),
+                          more=ADDS_BOS), {**GROUPED}, exports=False, since="5.23"),
     Family("ERNIE 4.5", "ERNIE-4.5-0.3B", "ernie4_5",
            TokenizerFiles("metaspace", "Ernie4_5_Tokenizer", (*LLAMA2_SPECIAL, "<|begin_of_sentence|>"),
                           {**LLAMA2_NAMED, "pad_token": "<unk>", "cls_token": "<|begin_of_sentence|>"}, template=ERNIE45),
@@ -248,8 +250,9 @@ def traits(family: Family, folder: Path) -> Traits:
 def table_row(family: Family, found: Traits) -> str:
     """Its line of docs/families.md."""
     export = "yes" if family.exports else "no"
+    models = f"{family.models} (transformers {family.since})" if family.since else family.models
     cells = (
-        f"**{family.name}**", family.models, f"`{family.model_type}`", _shown(", ".join(found.adapted)), found.pooling,
+        f"**{family.name}**", models, f"`{family.model_type}`", _shown(", ".join(found.adapted)), found.pooling,
         _shown(found.around), _shown(found.pad), _shown(found.asks), export,
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import json
 import os
 import shutil
@@ -105,9 +106,10 @@ def test_ended_after_any_window_the_file_is_the_same_to_the_byte(source: Path, t
 def test_ended_at_any_system_call_nothing_is_lost_and_nothing_comes_twice(
     name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every fsync, rename and truncation in turn is the last thing that the process does, before it or after it."""
+    """Every fsync, rename and truncation in turn is the last thing that the process does, before it or after it: it removes no file."""
     whole = unbroken(source, tmp_path / "whole", name)
     real = {one: getattr(os, one) for one in ("fsync", "replace", "truncate")}
+    unlink = Path.unlink
     calls_left = [0]
 
     def mortal(call_name: str) -> Any:
@@ -131,6 +133,8 @@ def test_ended_at_any_system_call_nothing_is_lost_and_nothing_comes_twice(
                 patch.setattr(os, one, mortal(one))
             # What a dead process cannot do any more:
             patch.setattr(journal.Journal, "discard", lambda self: None)
+            patch.setattr(Path, "unlink", lambda path, **options: unlink(path, **options) if calls_left[0] else None)
+            patch.setattr(os, "getpid", itertools.count(1).__next__)  # nor has the next one its id
             calls_left[0] = moment
             for _ in range(2):  # the second try is ended as well, on its way to where the first was
                 try:

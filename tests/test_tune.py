@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 import signal
+import subprocess
+import sys
+import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import optuna
 import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from fenlei import Classifier, ConfigError, FenleiError, RunConfig, tune
 from fenlei.artifact import MANIFEST
@@ -28,6 +31,7 @@ from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
 from fenlei.training.search import study as studies
 from fenlei.training.search import trial as trials
+from fenlei.training.search import worker
 from fenlei.training.search.plan import Plan, stage_rows
 from fenlei.training.search.space import TUNABLE, read_space, space_from, usual_space
 from fenlei.training.tune import TuneResult
@@ -42,8 +46,13 @@ def searched(data: Path, model: Path, out: Path, **options: Any) -> TuneResult:
     return tune(data, model=str(model), out=out, **{"trials": 3, "first_rows": 15, "space": RATES, **QUICK, **options})
 
 
-def study_of(out: Path, storage: str | None = None) -> optuna.Study:
-    return optuna.load_study(study_name=out.name, storage=storage or f"sqlite:///{out / 'study.db'}")
+def trials_of(out: Path) -> list[FrozenTrial]:
+    """As the study's file has them."""
+    kept = optuna.storages.RDBStorage(f"sqlite:///{out / 'study.db'}")
+    try:
+        return optuna.load_study(study_name=out.name, storage=kept).trials
+    finally:
+        kept.engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +80,7 @@ def test_the_first_trial_has_the_defaults_and_comes_to_its_end(finished: TuneRes
 
 def test_a_trial_reports_more_rows_step_by_step(finished: TuneResult) -> None:
     assert finished.stages == (15, 45)
-    for one in study_of(finished.out).trials:
+    for one in trials_of(finished.out):
         steps = list(one.intermediate_values)
         assert steps == sorted(steps)
         assert 33 in steps  # 15 of 45 rows, where the first stage ends
@@ -114,25 +123,37 @@ def test_a_search_is_gone_on_with_and_an_earlier_best_gives_way(tiny_qwen: Path,
 
 @pytest.mark.timeout(400)
 def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two workers on one study; one is killed at a trial: the study is complete, with that trial's options in another trial."""
+    """Two workers on one study; the first to train is killed at it: the study is complete, with that trial's options in another trial."""
     monkeypatch.setattr(studies, "BEAT", 2)
-    out, killed, told = tmp_path / "search", [], []
+    out, killed, told = tmp_path / "search", tmp_path / "killed", []
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from fenlei.training.search import trial, worker\n"
+        "usual = trial.Watch.__call__\n"
+        "def mortal(self, now):\n"
+        "    usual(self, now)\n"
+        "    try:\n"
+        f"        killed = open({str(killed)!r}, 'x')\n"
+        "    except FileExistsError:\n"
+        "        return\n"
+        "    print(self._trial.number, file=killed, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "trial.Watch.__call__ = mortal\n"
+        "sys.exit(worker.main())\n"
+    )
+    start = subprocess.Popen
 
-    def tell(note: str) -> None:
-        told.append(note)
-        if not note.startswith("trial ") or killed:
-            return
-        for one in study_of(out).get_trials(states=(TrialState.RUNNING,)):
-            if one.params and studies.WORKER in one.user_attrs:
-                os.kill(int(one.user_attrs[studies.WORKER].partition(":")[2]), signal.SIGKILL)
-                killed.append(one)
-                return
+    def started(command: list[str], **options: Any) -> Any:
+        return start([sys.executable, str(script)] if command[-1] == worker.__name__ else command, **options)
 
-    result = searched(toy_file, tiny_qwen, out, trials=3, workers=2, first_rows=60, pruner="none", announce=tell)
+    monkeypatch.setattr(subprocess, "Popen", started)
+    result = searched(toy_file, tiny_qwen, out, trials=3, workers=2, first_rows=60, pruner="none", announce=told.append)
     assert any("ended with -9" in note for note in told)
     assert len(result.trials) == 3
-    assert killed[0].number not in [one.number for one in result.trials]
-    assert killed[0].params in [one.options for one in result.trials if one.state == "complete"]
+    number = int(killed.read_text())
+    assert number not in [one.number for one in result.trials]
+    assert trials_of(out)[number].params in [one.options for one in result.trials if one.state == "complete"]
     best = json.loads((result.best / trials.RECORD).read_text(encoding="utf-8"))["number"]
     assert {path.name for path in (out / "trials").iterdir()} == {f"{one.number:04d}" for one in result.trials if one.number != best}
 
@@ -151,7 +172,7 @@ def test_ctrl_c_leaves_a_search_to_go_on_with(tiny_qwen: Path, toy_file: Path, t
         patch.setattr(trials.Watch, "__call__", interrupted)
         with pytest.raises(TrainingInterrupted, match="the same command goes on with it"):
             searched(toy_file, tiny_qwen, tmp_path / "search", **options)
-    cut_off = study_of(tmp_path / "search").trials[1]
+    cut_off = trials_of(tmp_path / "search")[1]
     assert cut_off.state == TrialState.FAIL
     result = searched(toy_file, tiny_qwen, tmp_path / "search", **options)
     assert [(one.number, one.state) for one in result.trials] == [(0, "complete"), (2, "complete")]
@@ -165,20 +186,20 @@ def test_who_gives_no_sign_of_life_is_given_up(storage: str, beats: bool, tmp_pa
     """Also a worker that died before its first sign, whom Optuna would wait for."""
     usual = RunConfig.from_options({"tuning": "full", "learning_rate": 3e-4, "batch_size": 32, "epochs": 3})
     plan = Plan(tmp_path, usual, usual_space(usual), "halving", 7, (10, 30), {})
-    study = studies.open_study(plan, storage.format(tmp_path), seed=1, beat=1)
-    trial = study.ask(plan.space)
-    if beats:
-        trial.set_user_attr(studies.WORKER, "here:1")
-        study._storage.record_heartbeat(trial._trial_id)
-    studies.bury_the_dead(study, 1)
-    assert [one.state for one in study.trials] == [TrialState.RUNNING]
-    time.sleep(studies.MISSED_BEATS + 2)
-    studies.bury_the_dead(study, 1)
-    dead, again = study.trials
-    assert (dead.state, again.state) == (TrialState.FAIL, TrialState.WAITING)
-    assert again.params == dead.params
-    assert studies.taken(study) == 1
-    assert study.ask(plan.space).params == dead.params
+    with studies.open_study(plan, storage.format(tmp_path), seed=1, beat=1) as study:
+        trial = study.ask(plan.space)
+        if beats:
+            trial.set_user_attr(studies.WORKER, "here:1")
+            study._storage.record_heartbeat(trial._trial_id)
+        studies.bury_the_dead(study, 1)
+        assert [one.state for one in study.trials] == [TrialState.RUNNING]
+        time.sleep(studies.MISSED_BEATS + 2)
+        studies.bury_the_dead(study, 1)
+        dead, again = study.trials
+        assert (dead.state, again.state) == (TrialState.FAIL, TrialState.WAITING)
+        assert again.params == dead.params
+        assert studies.taken(study) == 1
+        assert study.ask(plan.space).params == dead.params
 
 
 def test_a_trial_whose_options_cannot_work_is_noted_and_the_search_goes_on(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
@@ -204,6 +225,29 @@ def test_only_as_itself_is_a_search_gone_on_with(finished: TuneResult, tiny_qwen
         searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, storage=f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(ArtifactError, match="a study in memory begins anew"):
         searched(toy, tiny_qwen, finished.out, storage="memory")
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+def test_no_trial_is_given_to_two_workers_that_begin_in_the_same_moment(tmp_path: Path) -> None:
+    usual = RunConfig.from_options({"tuning": "full", "learning_rate": 3e-4, "batch_size": 32, "epochs": 3})
+    plan = Plan(tmp_path, usual, usual_space(usual), "none", 40, (30,), {})
+    together, given = threading.Barrier(4), []
+
+    def ask(study: optuna.Study) -> None:
+        for _ in range(10):
+            together.wait(60)
+            given.append(study.ask().number)
+
+    with ExitStack() as stack:
+        opened = [stack.enter_context(studies.open_study(plan, None, seed=1, beat=60)) for _ in range(4)]
+        for _ in range(20):  # so that half of what is given has waited, and half is new
+            studies.queue(opened[0], {"learning_rate": 3e-4}, {"learning_rate": FloatDistribution(1e-5, 1e-2)})
+        threads = [threading.Thread(target=ask, args=[study]) for study in opened]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+    assert sorted(given) == list(range(40))
 
 
 def test_a_retried_trial_begins_at_the_pruners_first_rung() -> None:

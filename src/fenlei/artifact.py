@@ -129,9 +129,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def write_bytes(path: Path, content: bytes, error: type[FenleiError] = ArtifactError) -> None:
-    """Whole or not at all, also where the machine loses its power."""
-    with whole_file(path, error) as temporary, saving(path, error), temporary.open("wb") as file:
+def write_bytes(path: Path, content: bytes, error: type[FenleiError] = ArtifactError, *, alone: bool = False) -> None:
+    """Whole or not at all, also where the machine loses its power; `alone` as of `whole_file`."""
+    with whole_file(path, error, alone=alone) as temporary, saving(path, error), temporary.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -144,11 +144,13 @@ def give_name(whole: Path, target: Path, error: type[FenleiError] = ArtifactErro
 
 
 @contextmanager
-def whole_file(target: Path, error: type[FenleiError] = ArtifactError) -> Iterator[Path]:
+def whole_file(target: Path, error: type[FenleiError] = ArtifactError, *, alone: bool = False) -> Iterator[Path]:
     """A temporary name beside `target` that becomes `target` on success and is removed on failure; what is written to it, the caller
     guards with `saving`, for not every OSError of his is about this file.
+
+    `alone`: no two processes write `target` at once. The name is the same each time, so that what a killed one left is written over.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.tmp" if alone else f".{target.name}.{os.getpid()}.tmp")
     with saving(target, error):
         target.parent.mkdir(parents=True, exist_ok=True)
     try:

@@ -109,7 +109,7 @@ class Journal:
 
     def _write(self, begun: Task, state: State) -> None:
         text = json.dumps({"task": begun, "state": asdict(state)}, ensure_ascii=False)
-        write_bytes(self._path, text.encode("utf-8", "backslashreplace"), DataError)
+        write_bytes(self._path, text.encode("utf-8", "backslashreplace"), DataError, alone=True)
         self.state = state
 
     def _remove(self) -> None:

@@ -16,8 +16,10 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
+    LlamaTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from fenlei.errors import ConfigError, ModelError, first_line
@@ -41,7 +43,7 @@ SPARE_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer, with a pad token that is not eos if the vocabulary has one to spare."""
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = _tokenizer_of(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"{folder}: its tokenizer could not be loaded ({first_line(error)}); a model folder needs its tokenizer files"
@@ -53,6 +55,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         if pad is None:
             raise ModelError(f"{folder}: the tokenizer has neither a pad nor an end token; add a pad_token to its tokenizer_config.json")
         tokenizer.pad_token = pad
+    return tokenizer
+
+
+def _tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    """As tokenizer.json has it, whichever class tokenizer_config.json claims.
+
+    DeepSeek-R1-Distill-Llama claims Llama 2's class and splits into bytes, as Llama 3 does. Before 5.22 transformers (5.20 is its last for
+    Python 3.10) believes the claim, and finds no token in a Chinese text.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    told = folder / "tokenizer.json"
+    if isinstance(tokenizer, LlamaTokenizer) and told.is_file() and '"ByteLevel"' in told.read_text(encoding="utf-8"):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,11 +83,16 @@ def tune(
     plan, notes = _plan((config or RunConfig()).replace(**named, **options), search, space, Path(out))
     for note in notes:
         tell(note)
-    study, told = _begin(plan, search)
-    for note in told:
-        tell(note)
-    _run(study, plan, search, tell)
+    with _opened(plan, search) as study:
+        told = _begin(study, plan)
+        for note in told:
+            tell(note)
+        _run(study, plan, search, tell)
+        return _result(study, plan, (*notes, *told), began)
 
+
+def _result(study: Study, plan: Plan, notes: tuple[str, ...], began: float) -> TuneResult:
+    """What the search has found, its best trial put in place."""
     from fenlei.training.search.outcome import BEST, held_out, importances, records, settle
 
     best = settle(study, plan)
@@ -100,7 +106,7 @@ def tune(
         held_out=held_out(study, plan, best),
         stages=plan.stages,
         full_trainings=sum(one.rows_seen for one in trials) / _rows_of_a_training(plan),
-        notes=(*notes, *told),
+        notes=notes,
         seconds=time.monotonic() - began,
     )
 
@@ -145,16 +151,22 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     return plan, notes
 
 
-def _begin(plan: Plan, search: SearchConfig) -> tuple[Study, list[str]]:
-    """The study, with the defaults as its first trial, and what there is to say of it."""
+def _opened(plan: Plan, search: SearchConfig) -> AbstractContextManager[Study]:
+    """The study, and room for its trials. ArtifactError where a study in memory would find some there."""
     from fenlei.training.search import study as studies
-    from fenlei.training.search.space import within
 
     if search.storage == studies.MEMORY and is_taken(plan.out):
         raise ArtifactError(f"{plan.out}: is not empty, and a study in memory begins anew; choose a new folder for --out")
     with saving(plan.out):
         (plan.out / "trials").mkdir(parents=True, exist_ok=True)
-    study = studies.open_study(plan, search.storage, seed=plan.config.optimization.seed, beat=studies.BEAT)
+    return studies.open_study(plan, search.storage, seed=plan.config.optimization.seed, beat=studies.BEAT)
+
+
+def _begin(study: Study, plan: Plan) -> list[str]:
+    """Queues the defaults as the first trial; what there is to say of the study. ArtifactError where the folder holds another's trials."""
+    from fenlei.training.search import study as studies
+    from fenlei.training.search.space import within
+
     known = study.get_trials(deepcopy=False)
     if not known and any((plan.out / "trials").iterdir()):
         raise ArtifactError(f"{plan.out}: holds trials of another study; give its --storage, or choose a new folder for --out")
@@ -164,7 +176,7 @@ def _begin(plan: Plan, search: SearchConfig) -> tuple[Study, list[str]]:
         notes.append("the defaults lie outside the space: they are not tried, and nothing is compared with them")
     elif not any(studies.DEFAULTS in one.user_attrs and (not one.state.is_finished() or _ended_by_itself(one)) for one in known):
         studies.queue(study, options, plan.space, **{studies.DEFAULTS: True})
-    return study, notes
+    return notes
 
 
 def _ended_by_itself(trial: Any) -> bool:

@@ -18,6 +18,7 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.event import listen
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from fenlei.errors import ConfigError, first_line
@@ -42,10 +43,22 @@ often its options were tried before, and the number of the last of these trials.
 """
 
 
-def open_study(plan: Plan, storage: str | None, *, seed: int, beat: int) -> Study:
-    """The study of `plan`, begun or gone on with. ConfigError where its storage cannot be opened or holds a study of something else."""
+@contextmanager
+def open_study(plan: Plan, storage: str | None, *, seed: int, beat: int) -> Iterator[Study]:
+    """The study of `plan`, begun or gone on with; its storage is closed with the block. ConfigError where it cannot be opened or holds a
+    study of something else.
+    """
     _quiet()
     kept = _storage(storage or f"sqlite:///{plan.out / 'study.db'}", beat)
+    try:
+        yield _study(plan, kept, seed)
+    finally:
+        if isinstance(kept, RDBStorage):  # Optuna leaves its connections to the garbage collector
+            kept.remove_session()
+            kept.engine.dispose()
+
+
+def _study(plan: Plan, kept: BaseStorage, seed: int) -> Study:
     with _experimental():
         study = optuna.create_study(
             study_name=plan.out.resolve().name,
@@ -132,11 +145,6 @@ def was_given_up(study: Study, number: int) -> bool:
     return any(trial.user_attrs.get(RETRY_OF) == number for trial in study.get_trials(deepcopy=False))
 
 
-def was_told_already(study: Study, number: int) -> bool:
-    """Whether another worker, begun in the same moment, was given this trial as well and has told its outcome: SQLite locks no row."""
-    return study.get_trials(deepcopy=False)[number].state in (TrialState.COMPLETE, TrialState.PRUNED)
-
-
 class _BeatingJournal(JournalStorage, BaseHeartbeat):
     """A journal with signs of life, as Optuna's databases have them."""
 
@@ -165,7 +173,9 @@ def _storage(url: str, beat: int) -> BaseStorage:
         return InMemoryStorage()
     if url.startswith(JOURNAL):
         return _BeatingJournal(url.removeprefix(JOURNAL), beat)
-    engine: dict[str, Any] = {"connect_args": {"timeout": PATIENCE_FOR_LOCKS}} if url.startswith("sqlite") else {"pool_pre_ping": True}
+    engine: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        engine = {"connect_args": {"timeout": PATIENCE_FOR_LOCKS, "isolation_level": None}}  # we begin: see _database
     try:
         try:
             return _database(url, engine, beat)
@@ -184,9 +194,14 @@ def _storage(url: str, beat: int) -> BaseStorage:
 
 def _database(url: str, engine: dict[str, Any], beat: int) -> RDBStorage:
     with _experimental():
-        return RDBStorage(
+        kept = RDBStorage(
             url, engine_kwargs=engine, heartbeat_interval=beat, grace_period=MISSED_BEATS * beat, heartbeat_stale_trial_callback=try_again
         )
+    if kept.engine.name == "sqlite":
+        # It locks no row, and a file only at the first write: two workers that begin in the same moment would read that the same trial
+        # waits, and both take it.
+        listen(kept.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return kept
 
 
 def _differing(known: dict[str, Any], now: dict[str, Any]) -> str:

@@ -24,7 +24,6 @@ from fenlei.training.search.study import (
     try_again_if_cut_off,
     waiting,
     was_given_up,
-    was_told_already,
 )
 from fenlei.training.search.trial import Objective
 
@@ -57,7 +56,7 @@ def work(study: Study, plan: Plan, beat: int, after_trial: Callable[[], None] | 
                 raise
             except (OptunaError, ValueError, AssertionError):  # as Optuna says that it takes no answer any more
                 at = objective.latest
-                if at is None or not (was_given_up(study, at) or was_told_already(study, at)):
+                if at is None or not was_given_up(study, at):
                     raise
         elif running(study):
             time.sleep(min(LONGEST_WAIT, beat))
@@ -76,7 +75,8 @@ def main() -> int:
     plan = Plan.from_json(given["plan"])
     torch.set_num_threads(max(1, torch.get_num_threads() // given["workers"]))
     try:
-        work(open_study(plan, given["storage"], seed=given["seed"], beat=given["beat"]), plan, given["beat"])
+        with open_study(plan, given["storage"], seed=given["seed"], beat=given["beat"]) as study:
+            work(study, plan, given["beat"])
     except FenleiError as error:
         sys.stderr.write(f"Error: {error}\n")
         return 1
