@@ -2,7 +2,7 @@
 
 Embeddings, projections and MLPs look at one token at a time and cannot tell. Positions are counted anew in each row; attention, which looks
 at several, unpacks the rows, attends in each, and packs them again (models/attention.py). So the rows of a step may be of any lengths at no
-cost, and need not be sorted into steps of like length, which trains worse: docs/performance.md.
+cost, and need not be sorted into steps of like length.
 """
 
 from __future__ import annotations
