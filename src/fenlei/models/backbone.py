@@ -233,6 +233,12 @@ def checkpoint_activations(network: PreTrainedModel) -> None:
     enable({"use_reentrant": False})
 
 
+def recomputes_activations(network: PreTrainedModel) -> bool:
+    """Whether `checkpoint_activations` was asked for. transformers 5.23 has renamed what tells it, and warns of the old name each time."""
+    name = "is_activation_checkpointing" if hasattr(type(network), "is_activation_checkpointing") else "is_gradient_checkpointing"
+    return bool(getattr(network, name, False))
+
+
 def classifier_labels(config: Any) -> tuple[str, ...] | None:
     """The classes, in order, of a model that is a classifier already; None for any other."""
     if not any("ForSequenceClassification" in name for name in config.architectures or ()):

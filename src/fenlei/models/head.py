@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 
 from fenlei.errors import ConfigError, first_line
 from fenlei.models.attention import is_plainly_causal, without_masks
-from fenlei.models.backbone import head_modules, is_decoder
+from fenlei.models.backbone import head_modules, is_decoder, recomputes_activations
 from fenlei.models.last_block import only_read_at, spare_last_block
 from fenlei.models.merging import Merging
 from fenlei.models.method import Output
@@ -106,7 +106,7 @@ class HeadMethod(nn.Module):
 
         Not on a GPU, which would be waited for, nor where activations are computed anew in the backward pass, which knows of no rows.
         """
-        again = self.training and getattr(self.stock, "is_gradient_checkpointing", False)
+        again = self.training and recomputes_activations(self.stock)
         return is_decoder(self.stock) and self.device.type == "cpu" and not again and is_plainly_causal(self.stock.config, longest)
 
     def _pool_packed(self, input_ids: torch.Tensor, packing: Packing) -> torch.Tensor:

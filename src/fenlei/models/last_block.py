@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from fenlei.models.backbone import recomputes_activations
+
 Places = tuple[torch.Tensor, torch.Tensor]
 """Rows and their columns, each int64 (read,)."""
 
@@ -38,7 +40,7 @@ def spare_last_block(network: PreTrainedModel) -> None:
     Not under gradient checkpointing: the second forward pass runs in the backward pass, where nothing says what is read.
     """
     mlp = _last_mlp(network.base_model)
-    if mlp is None or hasattr(mlp, "_whole") or getattr(network, "is_gradient_checkpointing", False):
+    if mlp is None or hasattr(mlp, "_whole") or recomputes_activations(network):
         return
     mlp._whole = mlp.forward
 
