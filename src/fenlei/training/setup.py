@@ -42,6 +42,7 @@ from fenlei.models.qlora import check_four_bit, four_bit
 from fenlei.models.quantized import quantize_below_adapters
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
+from fenlei.text.first_token import set_first_token
 from fenlei.text.pair_encoder import text_encoder
 from fenlei.text.prompts import TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
@@ -60,6 +61,7 @@ from fenlei.training.memory import with_batch_tokens
 from fenlei.training.promises import read_out_of_scope
 from fenlei.training.spread import check_options, place, spread_by
 
+FIRST_TOKEN_NOTE = "first token {}: the tokenizer sets none, and a decoder reads little of what stands first"
 MEASURED_TEXTS = 2000
 """Training texts whose lengths decide how long ones are read."""
 
@@ -160,6 +162,7 @@ def prepare(
         read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     tokenizer = load_tokenizer(base)
+    first = set_first_token(tokenizer, config.model.prompt) if config.model.method == "head" else None
     parameters = backbone_parameters(base, config.model.layers)
     model_takes = longest_input(load_config(base))
     config, reading = with_long(config, dataset, tokenizer, model_takes)
@@ -196,6 +199,7 @@ def prepare(
         *(str(choice) for choice in choices),
         why_device,
         precision.reason,
+        *([FIRST_TOKEN_NOTE.format(first)] if first else []),
         *_head_note(base, dataset, kind),
         f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
         *_length_note(train, encoder.max_length),
