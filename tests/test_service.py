@@ -17,8 +17,12 @@ from serving import Running, running
 
 from fenlei import Classifier, train
 from fenlei.errors import ConfigError
+from fenlei.serving import processes
 from fenlei.serving.keys import Keys
+from fenlei.serving.life import Settings
 from fenlei.serving.limits import Limits
+from fenlei.serving.model import Served
+from fenlei.serving.processes import listen
 from fenlei.serving.protocols.classify import InfinityResponse, VllmResponse
 from fenlei.serving.protocols.errors import HuggingFaceError, OpenAIError, TeiError
 from fenlei.serving.protocols.own import OwnResponse
@@ -81,6 +85,83 @@ def test_what_was_cut_is_said(service: Running) -> None:
     short, long = service.post("/v1/classify", {"texts": ["短", "国足热身赛" * 100]}).json["results"]
     assert short["tokens_cut"] == 0
     assert long["tokens_cut"] > 100
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/classify", {"input": ["短", "@"]}),
+        ("/classify", {"input": ["短", "@"], "raw_scores": False}),
+        ("/classify", {"text": "@", "category": ""}),
+        ("/predict", {"inputs": [["短"], ["@"]]}),
+        ("/", {"inputs": ["短", "@"]}),
+    ],
+)
+def test_what_was_cut_is_said_beside_answers_that_have_no_place_for_it(path: str, body: dict[str, Any], service: Running) -> None:
+    long = "国足热身赛" * 100
+    (_, cut) = service.post("/v1/classify", {"texts": ["短", long]}).json["results"]
+    answer = service.post(path, json.loads(json.dumps(body).replace("@", long)))
+    assert answer.status == 200
+    assert answer.headers["x-tokens-cut"] == str(cut["tokens_cut"])
+    assert service.post(path, json.loads(json.dumps(body).replace("@", "短"))).headers["x-tokens-cut"] == "0"
+
+
+def test_too_late_and_too_many_are_said_over_http(head_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = threading.Event()
+    answer = Served.answer
+
+    def wait(self: Served, *given: Any) -> Any:
+        held.wait(20)
+        return answer(self, *given)
+
+    with running(head_run, limits=Limits(max_queue=4, max_texts=4, timeout=1.0)) as service:
+        monkeypatch.setattr(Served, "answer", wait)
+        with ThreadPoolExecutor(3) as callers:
+            first = callers.submit(service.post, "/v1/classify", {"texts": ["一"]})
+            time.sleep(0.3)  # the model has it
+            waiting = callers.submit(service.post, "/classify", {"input": ["二"] * 4})
+            time.sleep(0.3)
+            refused = service.post("/predict", {"inputs": "三"})
+            assert (refused.status, refused.json["error_type"]) == (429, "overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert first.result().status == 504
+            assert waiting.result().status == 504
+            assert "not answered within 1 s" in first.result().json["error"]["message"]
+            held.set()
+        assert service.post("/v1/classify", {"texts": ["四"]}).status == 200
+
+
+def test_health_asks_the_model_and_not_the_clock(head_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = threading.Event()
+    answer = Served.answer
+
+    def wait(self: Served, *given: Any) -> Any:
+        held.wait(20)
+        return answer(self, *given)
+
+    monkeypatch.setattr("fenlei.serving.service.PING_SECONDS", 0.3)
+    with running(head_run) as service:
+        assert service.get("/health").status == 200
+        monkeypatch.setattr(Served, "answer", wait)
+        with ThreadPoolExecutor(1) as callers:
+            stuck = callers.submit(service.post, "/v1/classify", {"texts": ["一"]})
+            time.sleep(0.2)
+            assert service.get("/health").status == 503
+            held.set()
+            assert stuck.result().status == 200
+        assert service.get("/health").status == 200
+
+
+def test_listening_wider_without_a_key_is_warned_of(
+    head_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(processes, "run_server", lambda settings, listener: listener.close() or 0)
+    monkeypatch.setattr(processes, "listen", lambda host, port: listen("127.0.0.1", port))
+    monkeypatch.delenv("FENLEI_API_KEYS", raising=False)
+    processes.serve(Settings(head_run, host="127.0.0.1", port=0))
+    assert "without an API key" not in caplog.text
+    processes.serve(Settings(head_run, host="0.0.0.0", port=0))
+    assert "listening on 0.0.0.0 without an API key" in caplog.text
 
 
 def test_requests_share_passes(service: Running, texts: list[str]) -> None:

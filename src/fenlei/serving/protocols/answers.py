@@ -66,6 +66,11 @@ def logit(prediction: Prediction, probability: float) -> float:
     return math.log(max(probability, LEAST_PROBABILITY)) - against
 
 
+def cut_head(predictions: Iterable[Prediction]) -> dict[str, str]:
+    """The head that says how many tokens of a request's texts were not read, for which bodies of other protocols have no place."""
+    return {"x-tokens-cut": str(sum(one.tokens_cut for one in predictions))}
+
+
 def tokens_read(predictions: Iterable[Prediction]) -> int:
     """Of all of them together."""
     return sum(one.tokens_read for one in predictions)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, St
 from fenlei.inference.prediction import Prediction
 from fenlei.labels import names_in
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score, logit, tokens_read
+from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score, cut_head, logit, tokens_read
 from fenlei.serving.protocols.errors import OpenAIError, responses
 from fenlei.serving.service import Service
 
@@ -153,7 +153,8 @@ async def _vllm(texts: list[str], service: Service, *, raw: bool) -> Response:
             "model": answers[0].run,
             "data": [_vllm_item(at, one, raw) for at, one in enumerate(predictions)],
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0, "prompt_tokens_details": None},
-        }
+        },
+        headers=cut_head(predictions),
     )
 
 
@@ -164,20 +165,23 @@ def _vllm_item(index: int, prediction: Prediction, raw: bool) -> dict[str, Any]:
 
 async def _infinity(texts: list[str], service: Service, *, raw: bool) -> Response:
     answers = await service.classify(texts)
-    tokens = tokens_read(one.prediction for one in answers)
+    predictions = [one.prediction for one in answers]
+    tokens = tokens_read(predictions)
     return Json(
         {
             "object": "classify",
-            "data": [by_score(one.prediction, raw=raw) for one in answers],
+            "data": [by_score(one, raw=raw) for one in predictions],
             "model": answers[0].run,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "id": f"infinity-{uuid.uuid4()}",
             "created": int(time.time()),
-        }
+        },
+        headers=cut_head(predictions),
     )
 
 
 async def _candidates(body: CandidatesRequest, service: Service) -> Response:
     (answer,) = await service.classify([body.text], names_in(body.category or "") or None)
     prediction = answer.prediction
-    return Json({"predicted_category": prediction.label if prediction.labels is None else ",".join(prediction.labels), "status": "success"})
+    named = prediction.label if prediction.labels is None else ",".join(prediction.labels)
+    return Json({"predicted_category": named, "status": "success"}, headers=cut_head([prediction]))

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score
+from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score, cut_head
 from fenlei.serving.protocols.errors import HuggingFaceError, responses
 
 router = APIRouter(tags=["compatible"])
@@ -50,4 +50,4 @@ async def infer(body: HuggingFaceRequest, service: TheService) -> Response:
         raise ProblemError("empty", "inputs: expected at least one text")
     answers = await service.classify(texts)
     scores = [by_score(one.prediction, raw=options.function_to_apply == "none")[: options.top_k] for one in answers]
-    return Json(scores[0] if isinstance(body.inputs, str) else scores)
+    return Json(scores[0] if isinstance(body.inputs, str) else scores, headers=cut_head(one.prediction for one in answers))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 
 from fenlei import __version__
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import FirstError, Json, LabelScore, Texts, TheService, by_score, tokens_read
+from fenlei.serving.protocols.answers import FirstError, Json, LabelScore, Texts, TheService, by_score, cut_head, tokens_read
 from fenlei.serving.protocols.errors import TeiError, responses
 from fenlei.text.pairs import PAIR_COLUMN, TEXT_COLUMN
 
@@ -50,6 +50,7 @@ async def predict(body: TeiRequest, service: TheService) -> Response:
         "x-compute-characters": str(sum(len(text) for text in texts)),
         "x-compute-tokens": str(tokens_read(predictions)),
         "x-total-time": str(round(1000 * (time.perf_counter() - began))),
+        **cut_head(predictions),
     }
     return Json(scores if several else scores[0], headers=heads)
 
