@@ -466,8 +466,13 @@ def test_runs_are_compared_on_the_same_rows_and_differences_written(run, tmp_pat
     assert other.p_value >= other.test.p_value
     differing = read_rows(run / "report" / "differences.jsonl")
     assert all(len({said["prediction"] for said in row["predictions"].values()}) > 1 for row in differing)
-    assert "Side by side" in (run / "report" / "report.html").read_text(encoding="utf-8")
-    assert "Side by side" in (run / "report" / "report.md").read_text(encoding="utf-8")
+    for name, row_ends in (("report.html", "</tr>"), ("report.md", "\n")):
+        told = (run / "report" / name).read_text(encoding="utf-8")
+        assert "Side by side" in told
+        beside = told[told.index("F1 by class") :]
+        for at, label in enumerate(LABELS):
+            row = beside[beside.index(label) :].partition(row_ends)[0]
+            assert all(f"{one.metrics.classes[at].f1:.3f}" in row for one in evaluation.comparison), row
 
 
 def test_an_earlier_evaluation_is_read_whatever_line_ends_its_texts_hold(run, tmp_path):

@@ -86,6 +86,26 @@ def compare(scored: Sequence[tuple[str, Answers]], gold: np.ndarray, labels: Lab
     return (first, *tested)
 
 
+@dataclass(frozen=True)
+class ComparedClass:
+    """One class as each contender has it."""
+
+    name: str
+    f1: tuple[float, ...]
+    """In the order of the contenders, between 0 and 1."""
+    support: int
+
+    @property
+    def best(self) -> float:
+        return max(self.f1)
+
+
+def by_class(contenders: Sequence[Contender]) -> list[ComparedClass]:
+    """F1 of every class, in label order; nothing where nothing is compared."""
+    each = zip(*(one.metrics.classes for one in contenders), strict=True)
+    return [ComparedClass(row[0].name, tuple(one.f1 for one in row), row[0].support) for row in each]
+
+
 def differing_rows(contenders: Sequence[Contender], examples: Sequence[Example], labels: LabelSet) -> Iterator[dict[str, Any]]:
     """The rows that not all classify alike, with what each says and how surely."""
     answers = np.stack([one.predicted for one in contenders])

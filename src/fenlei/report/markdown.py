@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from fenlei.evaluation.figures import AnyMetrics
-from fenlei.report.comparison import Contender
+from fenlei.report.comparison import Contender, by_class
 from fenlei.report.page import PAIR_HEADINGS, SHORT_CHARACTERS, SHOWN_MISTAKES, Page, confused_pairs, excerpt
 from fenlei.report.wording import (
     BASELINE,
@@ -57,6 +57,9 @@ def _comparison(page: Page) -> Iterable[str]:
     yield "## Side by side"
     header = ("", *compared(page.metrics), "Right alone", "Wrong alone", "McNemar p")
     yield _table(header, map(_contender, page.comparison))
+    yield "F1 by class"
+    rows = [(one.name, *map(three_places, one.f1), f"{one.support:,}") for one in by_class(page.comparison)]
+    yield _table(("", *(one.name for one in page.comparison), "Rows"), rows)
 
 
 def _levels(page: Page) -> Iterable[str]:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.metrics import Metrics
 from fenlei.report.charts import PLANE, coverage_chart, length_chart, reliability_chart, training_charts
-from fenlei.report.comparison import Contender
+from fenlei.report.comparison import Contender, by_class
 from fenlei.report.confidence import Confidence
 from fenlei.report.lengths import Cut, LengthGroup
 from fenlei.report.levels import Level
@@ -88,6 +88,7 @@ def render_html(page: Page) -> str:
             compared=[compared(one.metrics) for one in page.comparison],
             best=max((main_figure(one.metrics).value for one in page.comparison), default=None),
             main_of=main_figure,
+            compared_classes=by_class(page.comparison),
             level_headings=LEVEL_HEADINGS,
             levels=[level_cells(one) for one in page.levels],
             small=len(page.metrics.classes) <= MATRIX_CLASSES,
