@@ -145,6 +145,13 @@ def test_rows_are_answered_inside_their_candidates(tiny_qwen: Path, fudan_file: 
             assert one.metrics.log_loss == pytest.approx(report.metrics.log_loss, abs=1e-3), one.name
 
 
+def test_a_head_says_that_it_reads_no_candidates(tiny_qwen: Path, fudan_file: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    options = QUICK | {"method": "head", "tuning": "frozen"}
+    train(fudan_file, dev=copy_of(fudan_file), model=str(tiny_qwen), out=tmp_path / "run", announce=notes.append, **options)
+    assert sum("candidates of rows are not read" in note for note in notes) == 1
+
+
 def test_a_row_that_cannot_be_asked_among_its_candidates_is_set_aside(tiny_qwen: Path, fudan_file: Path, tmp_path: Path) -> None:
     train(fudan_file, dev=copy_of(fudan_file), model=str(tiny_qwen), out=tmp_path / "run", tuning="lora", **QUICK)
     rows = [{"text": text, "category": ["体育", *TOO_MANY] if at == 1 else "体育，财经、军事"} for at, text in enumerate([*TEXTS, "好"])]

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from fenlei.artifact import fingerprint
 from fenlei.audit.warnings import data_warnings
 from fenlei.config import RunConfig
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, candidates_of
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples
@@ -62,6 +62,7 @@ from fenlei.training.promises import read_out_of_scope
 from fenlei.training.spread import check_options, place, spread_by
 
 FIRST_TOKEN_NOTE = "first token {}: the tokenizer sets none, and a decoder reads little of what stands first"
+CANDIDATES_NOTE = "candidates of rows are not read: a head knows its labels and no other; --method generate asks each row among its own"
 MEASURED_TEXTS = 2000
 """Training texts whose lengths decide how long ones are read."""
 
@@ -200,6 +201,7 @@ def prepare(
         why_device,
         precision.reason,
         *([FIRST_TOKEN_NOTE.format(first)] if first else []),
+        *([CANDIDATES_NOTE] if config.model.method == "head" and candidates_of(dataset.train) else []),
         *_head_note(base, dataset, kind),
         f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
         *_length_note(train, encoder.max_length),
