@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from bench.runs import conclude_all
 from bench.serving import ask_once, fenlei_server, model_run, serving
 
-CASES, OPERATIONS = 5000, 10
+CASES, OPERATIONS = 5000, 4
 KEY = "the-key-of-the-fuzz-bench"
 CONNECTIONS = 1000
 HEAD = (
