@@ -130,6 +130,24 @@ def test_it_takes_over_a_newer_run_and_ends_when_all_are_answered(runs: list[Pat
     assert len(load.statuses) > told
 
 
+def test_a_connection_that_nobody_has_taken_yet_is_answered_at_the_end(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    main_loop = Server.main_loop
+    callers: list[http.client.HTTPConnection] = []
+
+    async def and_one_comes(server: Server) -> None:
+        await main_loop(server)  # and nothing between it and the end: what comes here only waits at the port
+        callers.append(http.client.HTTPConnection("127.0.0.1", service.port, timeout=30))
+        callers[0].request("POST", "/v1/classify", BODY, {"Content-Type": "application/json"})
+
+    monkeypatch.setattr(Server, "main_loop", and_one_comes)
+    with running(runs[0]) as service:
+        pass
+    answer = callers[0].getresponse()
+    assert answer.status == 200
+    assert answer.headers["connection"] == "close"
+    callers[0].close()
+
+
 def test_two_workers_end_when_all_are_answered(runs: list[Path]) -> None:
     with process(runs[0], "--workers", "2") as (parent, port):
         wait_for(lambda: len(workers(parent)) == 2)
