@@ -22,7 +22,7 @@ from serving import running
 
 from fenlei import train
 from fenlei.cli.main import main
-from fenlei.serving import model
+from fenlei.serving import model, processes
 from fenlei.serving.life import DIED, NEVER_LOADED, Server, Settings
 from fenlei.serving.processes import listen
 
@@ -199,6 +199,16 @@ def test_a_run_that_cannot_be_loaded_ends_it(runs: list[Path], tmp_path: Path, c
     thread.start()
     thread.join(30)
     assert ended == [NEVER_LOADED]
+
+
+@pytest.mark.parametrize(("others_answer", "code"), [(False, NEVER_LOADED), (True, DIED)])
+def test_a_replacement_that_cannot_be_loaded_does_not_end_the_others(
+    others_answer: bool, code: int, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "run_server", lambda *_, **__: NEVER_LOADED)
+    with listen("127.0.0.1", 0) as listener, pytest.raises(SystemExit) as ended:
+        processes._child(Settings(runs[0]), listener, others_answer)
+    assert ended.value.code == code
 
 
 def test_a_model_that_fails_for_good_ends_the_service_with_an_error(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
