@@ -136,3 +136,8 @@ def test_zero_shot_is_shown_examples_as_a_run_is(tiny_qwen: Path, news: Path, tm
         Classifier.zero_shot(str(tiny_qwen), run.labels, examples=[("明日有雨", "天气")])
     with pytest.raises(ConfigError, match="one label each"):
         Classifier.zero_shot(str(tiny_qwen), run.labels, examples=shown, multi_label=True)
+
+
+def test_zero_shot_reads_single_texts(tiny_qwen: Path) -> None:
+    with pytest.raises(ConfigError, match="a place for a second text"):
+        Classifier.zero_shot(str(tiny_qwen), ["体育", "财经"], prompt="{labels} {text} {pair}")

@@ -55,6 +55,8 @@ def load_zero_shot(
         raise ConfigError(f"examples: {names.unknown(strange)}")
     if long in ("mean", "max"):
         raise ConfigError(f"long {long!r} belongs to method head; the scores of windows are averaged: long 'windows'")
+    if "{pair}" in (prompt or ""):
+        raise ConfigError("prompt has a place for a second text, {pair}, and without a run single texts are read; leave it out")
     base = resolve_model(model, revision=revision, source=source)
     tokenizer = load_tokenizer(base)
     model_takes = longest_input(load_config(base))
