@@ -82,10 +82,10 @@ def test_a_text_gets_its_label_bars_and_verdict(page: Page) -> None:
 
 def test_candidates_are_asked_among(page: Page) -> None:
     page.fill("#text", "央行下调利率")
-    page.fill("#labels", "天气，财经, 军事")
+    page.fill("#labels", "天气，财经, 军事、科技")
     page.click("#send")
     page.wait_for_selector("#answer:not([hidden])")
-    assert set(page.locator("#bars span").all_inner_texts()) == {"天气", "财经", "军事"}
+    assert set(page.locator("#bars span").all_inner_texts()) == {"天气", "财经", "军事", "科技"}
     assert page.inner_text("#verdict") == "review", "nothing was calibrated on these labels"
 
 

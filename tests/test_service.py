@@ -435,6 +435,8 @@ def test_a_key_opens_all_but_what_must_be_open(head_run: Path, tmp_path: Path, m
         }
         allowed = one.send("OPTIONS", "/v1/classify", headers=asks)
         assert allowed.headers["access-control-allow-origin"] == "https://ours.example"
+        answered = one.post("/", {"inputs": "短"}, {"Origin": "https://ours.example", "Authorization": "Bearer first-key-of-two"})
+        assert {"Retry-After", "x-tokens-cut"} == set(answered.headers["access-control-expose-headers"].split(", "))
         strangers = one.send("OPTIONS", "/v1/classify", headers={**asks, "Origin": "https://theirs.example"})
         assert "access-control-allow-origin" not in strangers.headers
 

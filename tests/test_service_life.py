@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from serving import running
 
 from fenlei import train
 from fenlei.cli.main import main
-from fenlei.serving import model
+from fenlei.errors import ModelError
+from fenlei.serving import model, processes
 from fenlei.serving.life import DIED, NEVER_LOADED, Server, Settings
 from fenlei.serving.processes import listen
 
@@ -130,6 +131,24 @@ def test_it_takes_over_a_newer_run_and_ends_when_all_are_answered(runs: list[Pat
     assert len(load.statuses) > told
 
 
+def test_a_connection_that_nobody_has_taken_yet_is_answered_at_the_end(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    main_loop = Server.main_loop
+    callers: list[http.client.HTTPConnection] = []
+
+    async def and_one_comes(server: Server) -> None:
+        await main_loop(server)  # and nothing between it and the end: what comes here only waits at the port
+        callers.append(http.client.HTTPConnection("127.0.0.1", service.port, timeout=30))
+        callers[0].request("POST", "/v1/classify", BODY, {"Content-Type": "application/json"})
+
+    monkeypatch.setattr(Server, "main_loop", and_one_comes)
+    with running(runs[0]) as service:
+        pass
+    answer = callers[0].getresponse()
+    assert answer.status == 200
+    assert answer.headers["connection"] == "close"
+    callers[0].close()
+
+
 def test_two_workers_end_when_all_are_answered(runs: list[Path]) -> None:
     with process(runs[0], "--workers", "2") as (parent, port):
         wait_for(lambda: len(workers(parent)) == 2)
@@ -161,6 +180,43 @@ def test_a_killed_worker_is_replaced_while_the_others_go_on(runs: list[Path]) ->
         assert not [one for one in children if one.is_running()]
 
 
+def test_figures_are_those_of_all_workers(runs: list[Path]) -> None:
+    with process(runs[0], "--workers", "2") as (parent, port), ExitStack() as opened:
+        wait_for(lambda: all(ask(port, "POST", "/v1/classify", BODY)[0] == 200 for _ in range(20)))
+        kept: dict[int, http.client.HTTPConnection] = {}
+        while len(kept) < 2:
+            connection = opened.enter_context(closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)))
+            connection.connect()
+            kept.setdefault(taken_by(parent, connection), connection)
+        (before,) = {counted(connection) for connection in kept.values()}
+        for connection, requests in zip(kept.values(), (3, 5), strict=True):
+            for _ in range(requests):
+                connection.request("POST", "/v1/classify", BODY, {"Content-Type": "application/json"})
+                assert connection.getresponse().read()
+        assert {counted(connection) for connection in kept.values()} == {before + 8}
+
+
+def taken_by(parent: psutil.Process, connection: http.client.HTTPConnection) -> int:
+    """The worker at the other end."""
+    own, found = connection.sock.getsockname(), []
+
+    def taken() -> list[int]:
+        found[:] = [one.pid for one in workers(parent) if own in [end.raddr for end in one.net_connections("tcp")]]
+        return found
+
+    wait_for(taken)
+    return found[0]
+
+
+def counted(connection: http.client.HTTPConnection) -> int:
+    """Requests to /v1/classify that were answered, as /metrics has it."""
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    found = re.search(r'^fenlei_requests_total\{route="/v1/classify",status="200"\} ([\d.]+)$', text, re.MULTILINE)
+    assert found, text
+    return int(float(found[1]))
+
+
 def workers(parent: psutil.Process) -> list[psutil.Process]:
     found = []
     for one in parent.children():
@@ -183,6 +239,16 @@ def test_a_run_that_cannot_be_loaded_ends_it(runs: list[Path], tmp_path: Path, c
     assert ended == [NEVER_LOADED]
 
 
+@pytest.mark.parametrize(("others_answer", "code"), [(False, NEVER_LOADED), (True, DIED)])
+def test_a_replacement_that_cannot_be_loaded_does_not_end_the_others(
+    others_answer: bool, code: int, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "run_server", lambda *_, **__: NEVER_LOADED)
+    with listen("127.0.0.1", 0) as listener, pytest.raises(SystemExit) as ended:
+        processes._child(Settings(runs[0]), listener, others_answer)
+    assert ended.value.code == code
+
+
 def test_a_model_that_fails_for_good_ends_the_service_with_an_error(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("CUDA error: device-side assert triggered")
@@ -193,6 +259,23 @@ def test_a_model_that_fails_for_good_ends_the_service_with_an_error(runs: list[P
         wait_for(lambda: service.server.should_exit, 5)
         assert service.server.died
     assert DIED != 0
+
+
+def test_a_dead_model_is_unhealthy_and_answers_nobody(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ModelError("expected finite scores, found NaN")
+
+    monkeypatch.setattr(Server, "_on_death", lambda self: None)  # which would end it before it could be asked
+    with running(runs[0]) as service:
+        with monkeypatch.context() as patch:
+            patch.setattr(model.Served, "answer", fail)
+            assert service.post("/v1/classify", {"texts": ["好"]}).status == 503
+        for path in ("/health", "/ready"):
+            assert service.get(path).status == 503, path
+        for path, body in (("/v1/classify", {"texts": ["好"]}), ("/classify", {"input": "好"}), ("/predict", {"inputs": "好"})):
+            refused = service.post(path, body)
+            assert refused.status == 503, path
+            assert "the model has failed" in str(refused.json["error"])
 
 
 def test_an_address_that_is_taken_is_said(runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:

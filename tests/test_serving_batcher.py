@@ -82,6 +82,7 @@ class Bench:
         self.batcher = Batcher(self.model, Limits(max_queue=200, window=0.05), self.notes, self.die)  # type: ignore[arg-type]
 
     def die(self) -> None:
+        time.sleep(0.1)  # time enough for an answer to be out before it is known that there will be no more
         self.deaths += 1
 
     async def ask(self, *texts: str, labels: tuple[str, ...] | None = None) -> list[int]:

@@ -99,9 +99,9 @@ def predict(
     if engine == "ray":
         with _what_is_done_is_told(out):
             result = predict_on_ray(
-                str(run), str(source), out, address, workers, out_format, device, trust, int8, verify,
+                str(run), str(source), out, address, workers, out_format, device, trust, int8, verify, labels,
                 text_column=text_column or _trained_column(str(run)), pair_column=pair_column, probabilities=probabilities, prefix=prefix,
-                labels=None if labels is None else _named(labels), passages=passages,
+                passages=passages,
             )  # fmt: skip
         _tell(result, out, json)
         return
@@ -175,42 +175,37 @@ def _load(
         raise ConfigError("--multi-label is for a model's name with --labels: a run knows whether a text has any number of labels")
     if labels is None:
         return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
-    from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
+    from fenlei.data.label_file import given_labels
     from fenlei.inference.adapters import is_adapter
-    from fenlei.labels import names_in
 
-    file = Path(labels) if labels.lower().endswith(YAML_SUFFIXES) else None
-    named = names_in(labels)
+    given = given_labels(labels)
     if (Path(run) / MANIFEST).exists():
-        classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify)
-        return classifier, named if file is None else list(read_class_file(file))
+        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify).with_notes(given), list(given)
     if is_adapter(run):
-        return Classifier.load(run, device=device, labels=named if file is None else list(read_class_file(file))), None
+        return Classifier.load(run, device=device, labels=list(given)), None
     if int8:
         raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
     if trust.promises:
         raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
-    return Classifier.zero_shot(run, named if file is None else file, device=device, multi_label=multi_label), None
+    return Classifier.zero_shot(run, given, device=device, multi_label=multi_label), None
 
 
 def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
     """The service at `url`, and the labels to ask it among where they are not its own."""
     import os
 
+    from fenlei.cli.display import notes
+    from fenlei.data.label_file import given_labels
+    from fenlei.labels import LabelNote
     from fenlei.serving.client import Client
 
     service = Client(url, api_key=os.environ.get("FENLEI_API_KEY"))
     if labels is None:
         return service, None
-    return service, _named(labels)
-
-
-def _named(labels: str) -> list[str]:
-    """The labels that --labels names: its parts, or those of its file."""
-    from fenlei.data.label_file import YAML_SUFFIXES, read_class_file
-    from fenlei.labels import names_in
-
-    return list(read_class_file(Path(labels))) if labels.lower().endswith(YAML_SUFFIXES) else names_in(labels)
+    given = given_labels(labels)
+    if any(note != LabelNote() for note in given.values()):
+        notes().print("The service is asked among the names of the labels; their descriptions and aliases stay here.")
+    return service, list(given)
 
 
 def _show_texts(

@@ -55,10 +55,12 @@ def predict_on_ray(
     trust: TrustConfig,
     int8: bool,
     verify: bool,
+    labels: str | None,
     **options: Any,
 ) -> BulkResult:
     """What was predicted; the rows done are shown meanwhile. `options` are those of predict_distributed."""
     from fenlei.cli.display import counting_rows, notes
+    from fenlei.data.label_file import given_labels
     from fenlei.data.remote import is_remote
     from fenlei.data.sources import one_file
     from fenlei.inference.distributed import RunToLoad, predict_distributed
@@ -66,11 +68,12 @@ def predict_on_ray(
 
     if is_remote(source):
         source = str(one_file(source)[0])
+    given = None if labels is None else given_labels(labels)
     cluster = Cluster(address, workers, use_gpus=device != "cpu")
     with redirect_stdout(sys.stderr), counting_rows("predicting", source) as progress:  # Ray tells of dead workers on standard output
         return predict_distributed(
-            RunToLoad(run, device, trust, int8, verify), source, out,
-            cluster=cluster, part_format=out_format,
+            RunToLoad(run, device, trust, int8, verify, given or {}), source, out,
+            cluster=cluster, part_format=out_format, labels=None if given is None else list(given),
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
             **options,
         )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from fenlei.data.encodings import open_bytes, read_lines, source_name
 from fenlei.errors import DataError
-from fenlei.labels import LabelNote
+from fenlei.labels import LabelNote, names_in
 
 YAML_SUFFIXES = (".yaml", ".yml")
 LABEL_FILES = ("class.txt", "classes.txt", "label.txt", "labels.txt")
@@ -33,6 +33,11 @@ def is_label_file(path: str | Path) -> bool:
 def read_class_file(path: str | Path) -> tuple[str, ...]:
     """The class names of a file, in order: the first is id 0. The same errors as `read_label_file`."""
     return tuple(read_label_file(path))
+
+
+def given_labels(given: str) -> dict[str, LabelNote]:
+    """What is typed for labels, names joined by commas or a YAML file of them, in order. The same errors as `read_label_file`."""
+    return read_label_file(given) if given.lower().endswith(YAML_SUFFIXES) else dict.fromkeys(names_in(given), LabelNote())
 
 
 def _from_lines(path: str | Path, least: int) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from fenlei.inference.prediction import Labels, Passage, Prediction
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
-from fenlei.labels import LabelSet
+from fenlei.labels import LabelNote, LabelSet
 from fenlei.text.asking import QuestionEncoder, check_candidates
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.pairs import PAIR_COLUMN, Text, check_texts
@@ -51,8 +51,10 @@ class Classifier:
     come without set, threshold and novelty, which were fitted on its own.
     """
 
-    def __init__(self, run: LoadedRun, trust: Trust | None = None) -> None:
+    def __init__(self, run: LoadedRun, trust: Trust | None = None, retold: frozenset[str] = frozenset()) -> None:
+        """`retold`: labels that the prompt says something else of than when the run was calibrated."""
         self._run = run
+        self._retold = retold
         self.trust = trust or Trust(Calibration.from_json(run.manifest), bool(run.manifest.get("calibrated")))
         self._encoders: dict[tuple[str, ...], QuestionEncoder] = {}
 
@@ -88,13 +90,27 @@ class Classifier:
         return cls(load_run(run, device=device, head=head, int8=int8, verified=verify), asked)
 
     @classmethod
-    def zero_shot(cls, model: str, labels: Sequence[str] | Path, **options: Any) -> Classifier:
-        """A language model asked among `labels` (or those of a file, with descriptions), without training.
+    def zero_shot(cls, model: str, labels: Sequence[str] | Mapping[str, LabelNote] | Path, **options: Any) -> Classifier:
+        """A language model asked among `labels` (or, with descriptions, those of a mapping or a file), without training.
 
         `options`: multi_label, prompt, examples as (text, label), prior_correction, max_length, long (what is read of longer texts),
         revision, source, device. ConfigError where labels or prompt do not fit the model, ModelError where it is no language model.
         """
         return cls(load_zero_shot(model, labels, **options))
+
+    def with_notes(self, notes: Mapping[str, LabelNote]) -> Classifier:
+        """The same run, whose prompt says of labels what `notes` do; names alone change nothing, nor do notes for a run with a head.
+
+        Answers among labels that it says something else of than in training are not calibrated.
+        """
+        before = self._run.encoder
+        if not isinstance(before, QuestionEncoder):
+            return self
+        encoder = before.with_notes(notes)
+        said = encoder.instruction.notes
+        retold = {name for name, note in said.items() if note != before.instruction.notes.get(name)}
+        manifest = {**self._run.manifest, "instruction": encoder.instruction.to_json()} if retold else self._run.manifest
+        return Classifier(replace(self._run, encoder=encoder, manifest=manifest), self.trust, self._retold | retold)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -225,14 +241,14 @@ class Classifier:
     def _decision(self, asked: _Asked) -> Decision | None:
         """Multi-label: which labels are given; those of a request have no thresholds of their own."""
         own = self.trust.decision
-        if own is not None and asked.names == self.labels:
+        if own is not None and asked.names == self.labels and asked.holds.any():
             return own
         return plain_decision(len(asked.names)) if self.multi_label else None
 
     def _asked(self, labels: Labels | None, rows: int) -> _Asked:
         own, encoder = self.labels, self._run.encoder
         if labels is None:
-            return _Asked(encoder, own, None, np.ones(rows, dtype=bool))
+            return _Asked(encoder, own, None, np.full(rows, self._retold.isdisjoint(own)))
         if not isinstance(encoder, QuestionEncoder):
             raise RequestError(
                 f"this run answers with a head that knows its {len(own)} labels and no other, so labels cannot be given with a request; "
@@ -246,7 +262,7 @@ class Classifier:
             self._encoders[names] = encoder.with_labels(LabelSet(names))
         # The temperature was fitted on the run's whole label set, or, where its rows brought candidates of their own, on such.
         known = set(own) if self._run.manifest.get("row_candidates") else set()
-        holds = np.array([one == own or known.issuperset(one) for one in given], dtype=bool)
+        holds = np.array([(one == own or known.issuperset(one)) and self._retold.isdisjoint(one) for one in given], dtype=bool)
         return _Asked(self._encoders[names], names, given, holds)
 
 

@@ -7,7 +7,7 @@ goes on with what the other has begun.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,8 @@ from fenlei.inference.passages import check_has_passages
 from fenlei.inference.ray_engine import Cluster, results
 from fenlei.inference.storage import is_folder, is_url, known_as, local_file, row_files
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Window, answer_window
+from fenlei.labels import LabelNote
+from fenlei.text.instructions import Instruction
 from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class RunToLoad:
     trust: TrustConfig = field(default_factory=TrustConfig)
     int8: bool = False
     verify: bool = False
+    notes: Mapping[str, LabelNote] = field(default_factory=dict)
+    """What the prompt says of labels, besides what the run knows; see Classifier.with_notes."""
 
     def load(self) -> Classifier:
         """The classifier; see Classifier.load."""
@@ -48,7 +52,8 @@ class RunToLoad:
         from fenlei.models.allocator import keep_freed_memory
 
         keep_freed_memory()
-        return Classifier.load(self.run, device=self.device, trust=self.trust, int8=self.int8, verify=self.verify)
+        loaded = Classifier.load(self.run, device=self.device, trust=self.trust, int8=self.int8, verify=self.verify)
+        return loaded.with_notes(self.notes)
 
     @property
     def takes_labels(self) -> bool:
@@ -59,6 +64,8 @@ class RunToLoad:
         from fenlei.inference.trust import load_trust
 
         manifest = read_manifest(self.run)
+        if self.notes and self.takes_labels:
+            manifest["instruction"] = Instruction.from_json(manifest["prompt"], manifest["instruction"]).with_notes(self.notes).to_json()
         trust = load_trust(Path(self.run), manifest, self.trust)
         return {**manifest, **({"int8": True} if self.int8 else {}), **trust.to_json()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fenlei.config import Device, Long, Source
@@ -28,7 +28,7 @@ from fenlei.text.instructions import compose
 
 def load_zero_shot(
     model: str,
-    labels: Sequence[str] | Path,
+    labels: Sequence[str] | Mapping[str, LabelNote] | Path,
     *,
     prompt: str | None = None,
     examples: Sequence[tuple[str, str]] = (),
@@ -55,6 +55,8 @@ def load_zero_shot(
         raise ConfigError(f"examples: {names.unknown(strange)}")
     if long in ("mean", "max"):
         raise ConfigError(f"long {long!r} belongs to method head; the scores of windows are averaged: long 'windows'")
+    if "{pair}" in (prompt or ""):
+        raise ConfigError("prompt has a place for a second text, {pair}, and without a run single texts are read; leave it out")
     base = resolve_model(model, revision=revision, source=source)
     tokenizer = load_tokenizer(base)
     model_takes = longest_input(load_config(base))
@@ -76,9 +78,9 @@ def load_zero_shot(
     return LoadedRun(method, encoder, names, manifest)
 
 
-def _label_notes(labels: Sequence[str] | Path) -> dict[str, LabelNote]:
+def _label_notes(labels: Sequence[str] | Mapping[str, LabelNote] | Path) -> dict[str, LabelNote]:
     if isinstance(labels, Path):
         return read_label_file(labels)
     if isinstance(labels, str):
         raise ConfigError(f"expected a list of labels, found one string {labels!r}; write [label, ...], or Path(...) for a file of them")
-    return dict.fromkeys(labels, LabelNote())
+    return dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(labels, LabelNote())

@@ -18,7 +18,7 @@ from fenlei.serving.gate import App, Gate
 from fenlei.serving.keys import Keys
 from fenlei.serving.problems import STATUS, Kind, ProblemError, problem_of
 from fenlei.serving.protocols import classify, hugging_face, own, state, tei
-from fenlei.serving.protocols.answers import Json
+from fenlei.serving.protocols.answers import CUT_HEADER, Json
 from fenlei.serving.protocols.classify import Shape
 from fenlei.serving.protocols.errors import said
 from fenlei.serving.service import Service
@@ -78,7 +78,13 @@ def create_app(
     if not cors_origins:
         return gate
     # Outside the gate: a browser asks whether it may without the key, and must be able to read that a key was wrong.
-    return CORSMiddleware(gate, allow_origins=list(cors_origins), allow_methods=["GET", "POST"], allow_headers=["*"])
+    return CORSMiddleware(
+        gate,
+        allow_origins=list(cors_origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After", CUT_HEADER],
+    )
 
 
 async def _file(request: Request) -> Response:

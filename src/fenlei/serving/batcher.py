@@ -269,14 +269,14 @@ class Batcher:
             self._shared.dead = True
             left, self._shared.rows = [*self._in_hand, *self._shared.rows], deque()
             self._answer_pings()
+        if not clean:
+            logger.critical("nothing answers any more: the service ends")
+            self._on_death()  # first: who is told below asks whether it is ready, and must not hear that it is
         requests = list(dict.fromkeys(row.request for row in left))
         for request in requests:
             request.error = ProblemError("unavailable", "the model ended before this request was answered", retry_after=1)
         if requests:
             requests[0].future.get_loop().call_soon_threadsafe(_resolve, requests)
-        if not clean:
-            logger.critical("nothing answers any more: the service ends")
-            self._on_death()
 
 
 def _resolve(requests: Sequence[_Request]) -> None:

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -108,8 +109,11 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Before uvicorn closes idle connections: a while in which every answer says that its connection ends."""
         self.service.end()
+        last = [connection for listener in sockets or () for connection in _waiting(listener)]
         for server in self.servers:
             server.close()
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.connect_accepted_socket(self._protocol, one) for one in last))
         await asyncio.sleep(LINGER_SECONDS)
         await super().shutdown(sockets)
         self._captured_signals.clear()  # uvicorn would raise them again, and the process would not end with 0
@@ -128,6 +132,12 @@ class Server(uvicorn.Server):
             processes=settings.workers,
         )
 
+    def _protocol(self) -> asyncio.Protocol:
+        """What speaks on a connection, made as uvicorn makes it."""
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
     def _on_death(self) -> None:
         self.died = True
         self.should_exit = True
@@ -140,6 +150,15 @@ class Server(uvicorn.Server):
             await self.service.reload()
         except FenleiError as error:
             logger.error("the run before stays in service: %s", error)
+
+
+def _waiting(listener: socket.socket) -> list[socket.socket]:
+    """The connections that nobody has taken yet: their callers think them open, and closing the port would reset them."""
+    found: list[socket.socket] = []
+    with suppress(BlockingIOError):
+        while len(found) < BACKLOG:
+            found.append(listener.accept()[0])
+    return found
 
 
 def run_server(settings: Settings, listener: socket.socket, *, load_first: bool = False) -> int:

@@ -131,7 +131,9 @@ class _Parent:
 
 def _child(settings: Settings, listener: socket.socket, others_answer: bool) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    sys.exit(run_server(settings, listener, load_first=others_answer))
+    code = run_server(settings, listener, load_first=others_answer)
+    # Where others answer, a run that cannot be loaded just now is one more death, and no reason to end them.
+    sys.exit(DIED if others_answer and code == NEVER_LOADED else code)
 
 
 def _end_with_parent() -> None:

@@ -6,7 +6,7 @@ Only the text is ever shortened, or read in windows, to what the prompt, its lab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from fenlei.config import Long
 from fenlei.errors import ConfigError, RequestError
-from fenlei.labels import LabelSet
+from fenlei.labels import LabelNote, LabelSet
 from fenlei.text.answers import answer_path, answer_tree, check_distinct, yes_no_tree
 from fenlei.text.encoded import EncodedTexts, Question
 from fenlei.text.instructions import Instruction
@@ -57,6 +57,10 @@ class QuestionEncoder:
     def with_labels(self, labels: LabelSet) -> QuestionEncoder:
         """The same instruction with other labels."""
         return QuestionEncoder(self._tokenizer, self.instruction, labels, self.max_length, self.long)
+
+    def with_notes(self, notes: Mapping[str, LabelNote]) -> QuestionEncoder:
+        """The same labels, and more or something else said of them."""
+        return QuestionEncoder(self._tokenizer, self.instruction.with_notes(notes), self.labels, self.max_length, self.long)
 
     def question(self, candidates: Sequence[str] | None = None) -> Question:
         """What is asked with these labels, in their order; None: with all. ConfigError where they leave no room for a text."""

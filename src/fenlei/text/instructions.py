@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fenlei.errors import ConfigError
@@ -72,6 +72,11 @@ class Instruction:
         yes_no = stored.get("yes_no")
         examples = tuple((text, label) for text, label in stored["examples"])
         return cls(template, stored["terminator"], examples, notes, None if yes_no is None else (yes_no[0], yes_no[1]))
+
+    def with_notes(self, notes: Mapping[str, LabelNote]) -> Instruction:
+        """It, saying of labels what `notes` do; a name alone changes nothing."""
+        told = {name: note for name, note in notes.items() if note.description or note.aliases}
+        return replace(self, notes={**self.notes, **told})
 
     @property
     def leading_space(self) -> str:

@@ -17,6 +17,8 @@ from fenlei.serving.service import Service
 LEAST_PROBABILITY = 1e-38
 """Of float32: below it a logarithm would be infinite, which JSON cannot say."""
 
+CUT_HEADER = "x-tokens-cut"
+
 
 class FirstError(FailFast):
     """The first error of a list ends its reading: a million of them would cost more than a million texts."""
@@ -68,7 +70,7 @@ def logit(prediction: Prediction, probability: float) -> float:
 
 def cut_head(predictions: Iterable[Prediction]) -> dict[str, str]:
     """The head that says how many tokens of a request's texts were not read, for which bodies of other protocols have no place."""
-    return {"x-tokens-cut": str(sum(one.tokens_cut for one in predictions))}
+    return {CUT_HEADER: str(sum(one.tokens_cut for one in predictions))}
 
 
 def tokens_read(predictions: Iterable[Prediction]) -> int:
