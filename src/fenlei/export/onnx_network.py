@@ -72,7 +72,8 @@ class Int8Linear(nn.Module):
         product = torch.onnx.ops.symbolic(
             "MatMulInteger", (whole, weight, cast(torch.Tensor, self.zero)), dtype=torch.int32, shape=(*x.shape[:-1], weight.shape[1])
         )
-        out = product.to(torch.float32) * (step * cast(torch.Tensor, self.scale))
+        # One after the other: ONNX Runtime takes a product of both for a tensor's one scale, and fuses it with that of the first token.
+        out = product.to(torch.float32) * cast(torch.Tensor, self.scale) * step
         return out if self.bias is None else out + cast(torch.Tensor, self.bias)
 
 
