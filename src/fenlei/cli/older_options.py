@@ -109,7 +109,7 @@ IGNORED = {
         ("logging_steps", "logging_strategy", "logging_dir", "logging_first_step", "run_name", "plot_loss", "disable_tqdm"), _REPORT
     ),
     "pad_to_max_length": "a batch is padded to its longest row",
-    "group_by_length": "rows of like length share a pass through the network anyhow",
+    "group_by_length": "padding is left out on a CPU, and rows of like length share a step on a GPU",
     "truncation_strategy": "long texts are cut at their end and counted, and none is dropped",
     "text_column_delimiter": "columns are joined by a line break",
     "attn_impl": "chosen by device",
