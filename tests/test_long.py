@@ -221,7 +221,7 @@ def test_full_reads_all_that_the_model_takes_and_head_tail_both_ends(long_file: 
     whole = TextEncoder(tail.tokenizer, None, 100_000).encode([example.text for example in tail.dataset.train])
     assert whole.longest_input > 256
     np.testing.assert_array_equal(full.train[0], whole[0][:256])
-    np.testing.assert_array_equal(tail.train[0], [*whole[0][:24], *whole[0][-24:]])
+    np.testing.assert_array_equal(tail.train[0], [*whole[0][:25], *whole[0][-23:]])  # the first token, then 24 and 23 of the text
     assert tail.train.tokens_cut[0] == len(whole[0]) - 48
 
 

@@ -24,6 +24,7 @@ from fenlei.export.onnx_folder import export_onnx
 from fenlei.inference.bulk import predict_file
 from fenlei.report.evaluation import evaluate_run
 from fenlei.serving.client import Client
+from fenlei.text.prompts import special_ids
 from fenlei.training.distill import distill
 from fenlei.training.extend import extend
 
@@ -103,7 +104,8 @@ def test_answers_are_those_of_transformers_own_pairs(run: Path, classifier: Clas
             inputs = tokenizer(*pair, truncation="longest_first", max_length=24, return_tensors="pt")
             assert inputs["token_type_ids"].max() == 1
         else:
-            parts = [tokenizer(text)["input_ids"] for text in (pair[0], "\n", pair[1])]
+            between = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (pair[0], "\n", pair[1])]
+            parts = [special_ids(tokenizer)[0], *between]
             if sum(map(len, parts)) > 24:
                 continue
             inputs = {"input_ids": torch.tensor([[token for ids in parts for token in ids]])}

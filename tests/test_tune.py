@@ -107,12 +107,12 @@ def test_test_rows_and_calibrating_rows_choose_nothing(
 
 def test_a_search_is_gone_on_with_and_an_earlier_best_gives_way(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "search"
-    space = {"learning_rate": [1e-7, 5e-3]}
+    space = {"learning_rate": [1e-7, 1e-2]}
     first = searched(toy_file, tiny_qwen, out, trials=1, space=space, learning_rate=1e-7, pruner="none", first_rows=60)
     assert first.options == {"learning_rate": 1e-7}
     more = searched(toy_file, tiny_qwen, out, trials=4, space=space, learning_rate=1e-7, pruner="none", first_rows=60)
     assert [one.number for one in more.trials] == [0, 1, 2, 3]
-    assert more.options == {"learning_rate": 5e-3}
+    assert more.options == {"learning_rate": 1e-2}
     assert [path.parent for path in out.rglob(MANIFEST)] == [more.best]
     assert more.held_out is not None
     assert more.held_out.best.accuracy > more.held_out.defaults.accuracy
