@@ -9,6 +9,21 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fenlei.artifact import checkpoints
+from fenlei.training.fit import TrainingInterrupted, train
+from fenlei.training.progress import Progress
+
+InProcesses = Callable[[Callable[[int], object]], None]
+"""Runs work in one process or several, each with its rank."""
+
+
+def in_one(work: Callable[[int], object]) -> None:
+    work(0)
 
 
 def split(work: Callable[[], None]) -> int:
@@ -33,7 +48,7 @@ def ended(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def in_two(work: Callable[[int], None], **environment: str) -> None:
+def in_two(work: Callable[[int], object], **environment: str) -> None:
     """Runs `work` in two processes that find each other as torchrun's do, with `environment`; fails where one of them does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -57,3 +72,22 @@ def in_two(work: Callable[[int], None], **environment: str) -> None:
             for other in children:
                 os.kill(other, signal.SIGKILL)
     assert codes == [0, 0]
+
+
+def stopped_and_resumed(data: Path, out: Path, options: dict[str, Any], beginning: InProcesses, going_on: InProcesses) -> None:
+    """Trains into `out`, ends by a signal to one process at the sixth step, and goes on; each half in processes of its own way."""
+
+    def stop(now: Progress) -> None:
+        if now.step == 6 and now.metrics is None:
+            os.kill(os.getpid(), signal.SIGTERM)  # one process is told; the others have to stop after the same step
+
+    def begin(rank: int) -> None:
+        with pytest.raises(TrainingInterrupted):
+            train(data, out=out, progress=stop, **options)
+
+    def go_on(rank: int) -> None:
+        train(out=out, resume=True)
+
+    beginning(begin)
+    assert checkpoints(out)[0].name == "checkpoint-7"
+    going_on(go_on)

@@ -12,13 +12,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import in_two
+from processes import in_one, in_two, stopped_and_resumed
 
-from fenlei.artifact import checkpoints
 from fenlei.inference.classifier import Classifier
 from fenlei.models.devices import Precision
-from fenlei.training.fit import TrainingInterrupted, train
-from fenlei.training.progress import Progress
+from fenlei.training.fit import train
 from fenlei.training.ranks import Ranks
 from fenlei.training.trainer import RowTrainer
 
@@ -93,26 +91,7 @@ def test_a_checkpoint_resumes_in_another_number_of_processes(
 ) -> None:
     options = {**OPTIONS, "tuning": "full"}
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
-
-    def stop(now: Progress) -> None:
-        if now.step == 6 and now.metrics is None:
-            os.kill(os.getpid(), 15)  # one process is told; the other has to stop after the same step
-
-    def begin(rank: int) -> None:
-        with pytest.raises(TrainingInterrupted):
-            train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", progress=stop, **options)
-
-    def go_on(rank: int) -> None:
-        train(out=tmp_path / "run", resume=True)
-
-    if two_first:
-        in_two(begin)
-    else:
-        begin(0)
-    assert checkpoints(tmp_path / "run")[0].name == "checkpoint-7"
-    if two_first:
-        go_on(0)
-    else:
-        in_two(go_on)
+    beginning, going_on = (in_two, in_one) if two_first else (in_one, in_two)
+    stopped_and_resumed(toy_file, tmp_path / "run", {**options, "model": str(tiny_qwen)}, beginning, going_on)
     one, run = logits(tmp_path / "one", toy_rows), logits(tmp_path / "run", toy_rows)
     assert np.abs(one - run).max() < 0.02 * np.abs(one).max()

@@ -106,16 +106,21 @@ def test_what_was_cut_is_said_beside_answers_that_have_no_place_for_it(path: str
     assert service.post(path, json.loads(json.dumps(body).replace("@", "短"))).headers["x-tokens-cut"] == "0"
 
 
-def test_too_late_and_too_many_are_said_over_http(head_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = threading.Event()
-    answer = Served.answer
+def hold_answers(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """From now on the model answers when the event is set."""
+    held, answer = threading.Event(), Served.answer
 
     def wait(self: Served, *given: Any) -> Any:
         held.wait(20)
         return answer(self, *given)
 
+    monkeypatch.setattr(Served, "answer", wait)
+    return held
+
+
+def test_too_late_and_too_many_are_said_over_http(head_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(head_run, limits=Limits(max_queue=4, max_texts=4, timeout=1.0)) as service:
-        monkeypatch.setattr(Served, "answer", wait)
+        held = hold_answers(monkeypatch)
         with ThreadPoolExecutor(3) as callers:
             first = callers.submit(service.post, "/v1/classify", {"texts": ["一"]})
             time.sleep(0.3)  # the model has it
@@ -132,17 +137,10 @@ def test_too_late_and_too_many_are_said_over_http(head_run: Path, monkeypatch: p
 
 
 def test_health_asks_the_model_and_not_the_clock(head_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    held = threading.Event()
-    answer = Served.answer
-
-    def wait(self: Served, *given: Any) -> Any:
-        held.wait(20)
-        return answer(self, *given)
-
     monkeypatch.setattr("fenlei.serving.service.PING_SECONDS", 0.3)
     with running(head_run) as service:
         assert service.get("/health").status == 200
-        monkeypatch.setattr(Served, "answer", wait)
+        held = hold_answers(monkeypatch)
         with ThreadPoolExecutor(1) as callers:
             stuck = callers.submit(service.post, "/v1/classify", {"texts": ["一"]})
             time.sleep(0.2)

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from processes import in_two
+from processes import in_one, in_two, stopped_and_resumed
 from torch.distributed.tensor import DTensor
 
-from fenlei.artifact import checkpoints
 from fenlei.errors import ConfigError
 from fenlei.inference.classifier import Classifier
 from fenlei.models.devices import Precision
-from fenlei.training.fit import TrainingInterrupted, train
-from fenlei.training.progress import Progress
+from fenlei.training.fit import train
 from fenlei.training.trainer import RowTrainer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split")
@@ -111,27 +109,8 @@ def test_a_checkpoint_resumes_spread_or_not(
 ) -> None:
     options = {**OPTIONS, "method": method, "tuning": "full" if method == "head" else "lora"}
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
-
-    def stop(now: Progress) -> None:
-        if now.step == 6 and now.metrics is None:
-            os.kill(os.getpid(), 15)  # one process is told; the other has to stop after the same step
-
-    def begin(rank: int) -> None:
-        with pytest.raises(TrainingInterrupted):
-            train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", progress=stop, **options)
-
-    def go_on(rank: int) -> None:
-        train(out=tmp_path / "run", resume=True)
-
-    if two_first:
-        spread(begin)
-    else:
-        begin(0)
-    assert checkpoints(tmp_path / "run")[0].name == "checkpoint-7"
-    if two_first:
-        go_on(0)
-    else:
-        spread(go_on)
+    beginning, going_on = (spread, in_one) if two_first else (in_one, spread)
+    stopped_and_resumed(toy_file, tmp_path / "run", {**options, "model": str(tiny_qwen)}, beginning, going_on)
     one, run = logits(tmp_path / "one", toy_rows), logits(tmp_path / "run", toy_rows)
     assert np.abs(one - run).max() < 0.001 * np.abs(one).max()
 

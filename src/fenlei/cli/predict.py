@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -115,29 +115,45 @@ def predict(
         _show_texts(texts, predictions, probabilities, json, own_labels=labels is None, passages_of=classifier if passages else None)
         return
 
+    result = _file(
+        load, run, source, out, text_column, pair_column,
+        probabilities=probabilities, prefix=prefix, passages=passages, follow=follow,
+    )  # fmt: skip
+    _tell(result, out, json)
+
+
+def _file(
+    load: Callable[[], tuple[Predictor, list[str] | None]],
+    run: str | None,
+    source: str,
+    out: str,
+    text_column: str | None,
+    pair_column: str | None,
+    *,
+    follow: bool,
+    **added: Any,
+) -> BulkResult:
+    """Every row of `source` into `out`, with the columns `added` as predict_file names them; files are checked before the slow `load`."""
     from fenlei.cli.display import counting_rows, notes
     from fenlei.data.readers import file_layout
     from fenlei.data.remote import is_remote
     from fenlei.data.sources import one_file
     from fenlei.inference.bulk import checked_target, predict_file
 
-    # What can be wrong with the files shows before the model is loaded, which may take minutes.
     checked_target(out)
     if is_remote(source):
         source = str(one_file(source)[0])
-    columns = text_column or (_trained_column(run) if run is not None else None)
-    second = _second_column(run, pair_column) if run is not None else pair_column
+    text_column = text_column or (_trained_column(run) if run is not None else None)
+    pair_column = _second_column(run, pair_column) if run is not None else pair_column
     if source != "-" and not follow:
-        layout = file_layout(source, text_column=columns, pair_column=second, labelled=False, on_bad_row=lambda line, error: None)
+        layout = file_layout(source, text_column=text_column, pair_column=pair_column, labelled=False, on_bad_row=lambda line, error: None)
         notes().print(str(layout), style="dim", markup=False)
     classifier, among = load()
     with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
-        result = predict_file(
-            classifier, source, out, text_column=columns, pair_column=second, probabilities=probabilities, prefix=prefix, labels=among,
-            passages=passages, follow=follow,
-            progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
+        return predict_file(
+            classifier, source, out, text_column=text_column, pair_column=pair_column, labels=among, follow=follow,
+            progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False), **added,
         )  # fmt: skip
-    _tell(result, out, json)
 
 
 def _typed(text: Sequence[str], pair: Sequence[str]) -> Sequence[Text]:

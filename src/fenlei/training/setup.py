@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,21 +23,16 @@ from fenlei.inference.trust import check_promises
 from fenlei.models.backbone import (
     UNLIMITED,
     backbone_parameters,
-    checkpoint_activations,
     classifier_labels,
     load_config,
-    load_language_model,
-    load_network,
     load_tokenizer,
     longest_input,
 )
 from fenlei.models.devices import Precision, pick_device, pick_precision
 from fenlei.models.generate import GenerateMethod
-from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
+from fenlei.models.head import HeadMethod, parameter_counts
 from fenlei.models.hub import resolve_model
-from fenlei.models.lora import add_lora
-from fenlei.models.passages import choose_pooling
-from fenlei.models.qlora import check_four_bit, four_bit
+from fenlei.models.qlora import check_four_bit
 from fenlei.models.quantized import quantize_below_adapters
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
@@ -46,6 +40,7 @@ from fenlei.text.first_token import set_first_token
 from fenlei.text.pair_encoder import text_encoder
 from fenlei.text.prompts import TextEncoder
 from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
+from fenlei.training.building import build_method, training_autocast
 from fenlei.training.defaults import (
     Choice,
     choose_batch_size,
@@ -59,7 +54,7 @@ from fenlei.training.imbalance import check_imbalance, class_counts, proposal
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import with_batch_tokens
 from fenlei.training.promises import read_out_of_scope
-from fenlei.training.spread import check_options, place, spread_by
+from fenlei.training.spread import check_options, place
 
 FIRST_TOKEN_NOTE = "first token {}: the tokenizer sets none, and a decoder reads little of what stands first"
 CANDIDATES_NOTE = "candidates of rows are not read: a head knows its labels and no other; --method generate asks each row among its own"
@@ -155,12 +150,7 @@ def prepare(
         raise ConfigError("no model: give --model a local folder, `nano`, or a Hugging Face or ModelScope id")
     seed = config.optimization.seed
     dataset = dataset or load_dataset(config.data, seed=seed)
-    check_promises(config.trust, len(dataset.calibrating), multi_label=dataset.multi_label)
-    check_imbalance(config, multi_label=dataset.multi_label)
-    if dataset.multi_label and config.data.store_exemplars is not None:
-        raise ConfigError("store_exemplars keeps rows of each class, and here a row has any number of them; leave it out")
-    if config.trust.out_of_scope is not None:
-        read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
+    _check(config, dataset)
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     tokenizer = load_tokenizer(base)
     first = set_first_token(tokenizer, config.model.prompt) if config.model.method == "head" else None
@@ -173,10 +163,12 @@ def prepare(
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
     check_options(config, precision)
+    if config.optimization.int8 and config.model.tuning != "lora":
+        raise ConfigError(f"int8 is for tuning 'lora', where most weights do not learn; this run's tuning is {config.model.tuning!r}")
     torch.manual_seed(seed)
     if config.model.tuning == "qlora":
         check_four_bit(device)
-    method, kind = _build(config, base, dataset, int(tokenizer.pad_token_id), precision, head, device)
+    method, kind = build_method(config, base, dataset, int(tokenizer.pad_token_id), precision, head, device)
     learned_from = (*dataset.train, *unlabelled)
     if isinstance(encoder, QuestionEncoder):
         train = encode_for_training(encoder, learned_from, config.model)
@@ -186,24 +178,19 @@ def prepare(
     trainable, everything = parameter_counts(method)
     method = place(method, device)
     if config.optimization.int8:
-        if config.model.tuning != "lora":
-            raise ConfigError(f"int8 is for tuning 'lora', where most weights do not learn; this run's tuning is {config.model.tuning!r}")
         quantize_below_adapters(method.network)
     config, budget = with_batch_tokens(config, method, train.longest_input, training_autocast(config, precision))
     choices += budget
     label_ids = dataset.gold(dataset.train)
-    proposed = proposal(config, class_counts(label_ids, len(dataset.labels)), multi_label=dataset.multi_label)
+    learning = f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})"
     notes = (
-        *dataset.notes,
-        *data_warnings(dataset),
-        *([proposed] if proposed else []),
+        *_data_notes(config, dataset, label_ids),
         *(str(choice) for choice in choices),
         why_device,
         precision.reason,
         *([FIRST_TOKEN_NOTE.format(first)] if first else []),
-        *([CANDIDATES_NOTE] if config.model.method == "head" and candidates_of(dataset.train) else []),
         *_head_note(base, dataset, kind),
-        f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
+        learning,
         *_length_note(train, encoder.max_length),
     )
     return Setup(
@@ -212,15 +199,14 @@ def prepare(
     )  # fmt: skip
 
 
-def training_autocast(config: RunConfig, precision: Precision) -> torch.dtype | None:
-    """See Setup.autocast."""
-    half = network_format(config, precision) == torch.bfloat16
-    return None if half else precision.autocast
-
-
-def network_format(config: RunConfig, precision: Precision) -> torch.dtype:
-    """What the backbone's weights are in while it learns: float32 where they learn themselves, and with DeepSpeed, which takes no two."""
-    return torch.float32 if config.model.tuning == "full" or spread_by() == "DEEPSPEED" else precision.weights
+def _check(config: RunConfig, dataset: Dataset) -> None:
+    """ConfigError or DataError for what the data does not allow, before a model is loaded."""
+    check_promises(config.trust, len(dataset.calibrating), multi_label=dataset.multi_label)
+    check_imbalance(config, multi_label=dataset.multi_label)
+    if dataset.multi_label and config.data.store_exemplars is not None:
+        raise ConfigError("store_exemplars keeps rows of each class, and here a row has any number of them; leave it out")
+    if config.trust.out_of_scope is not None:
+        read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
 
 
 def with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int) -> tuple[RunConfig, list[Choice]]:
@@ -258,34 +244,11 @@ def _encoder(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizer
     return dataset, question_encoder(tokenizer, config, dataset, shots)
 
 
-def _build(
-    config: RunConfig, base: Path, dataset: Dataset, pad_id: int, precision: Precision, head: nn.Module | None, device: torch.device
-) -> tuple[HeadMethod | GenerateMethod, str | None]:
-    if config.model.method == "generate":
-        if head is not None:
-            raise ConfigError("a head of your own belongs to method head; generate answers with the language model itself")
-        return _build_generate(config, base, pad_id, precision, device), None
-    tuning = config.model.tuning
-    dtype = network_format(config, precision)
-    problem_type = dataset.labelling.problem_type
-    quantised = four_bit(device, dtype) if tuning == "qlora" else None
-    network: Any = load_network(
-        base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype, problem_type=problem_type, quantised=quantised
-    )
-    kind: str = config.model.head
-    hidden = network.config.get_text_config().hidden_size
-    if head is not None:
-        kind = "custom"
-        install_head(network, head)
-    elif kind == "mlp":
-        install_head(network, MlpHead(hidden, len(dataset.labels)))
-    if config.optimization.gradient_checkpointing:
-        checkpoint_activations(network)
-    if tuning in ("lora", "qlora"):
-        network = add_lora(network, config.model)
-    elif tuning == "frozen":
-        freeze_backbone(network)
-    return HeadMethod(network, pad_id, choose_pooling(config.model.long or "truncate", hidden)), kind
+def _data_notes(config: RunConfig, dataset: Dataset, label_ids: np.ndarray) -> list[str]:
+    """What the reading found, what may be wrong with the rows, and what uneven classes ask for."""
+    proposed = proposal(config, class_counts(label_ids, len(dataset.labels)), multi_label=dataset.multi_label)
+    unread = config.model.method == "head" and candidates_of(dataset.train)
+    return [*dataset.notes, *data_warnings(dataset), *([proposed] if proposed else []), *([CANDIDATES_NOTE] if unread else [])]
 
 
 def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
@@ -297,21 +260,6 @@ def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
         return ["head: that of the base model, which is a classifier of the same labels"]
     shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     return [f"head: fresh, for the base model is a classifier of other labels ({shown})"]
-
-
-def _build_generate(config: RunConfig, base: Path, pad_id: int, precision: Precision, device: torch.device) -> GenerateMethod:
-    tuning = config.model.tuning
-    dtype = network_format(config, precision)
-    quantised = four_bit(device, dtype) if tuning == "qlora" else None
-    network: Any = load_language_model(base, pad_id, layers=config.model.layers, dtype=dtype, quantised=quantised)
-    if config.optimization.gradient_checkpointing:
-        checkpoint_activations(network)
-    if tuning in ("lora", "qlora"):
-        network = add_lora(network, config.model)
-    elif tuning == "none":
-        network.requires_grad_(False)
-    correct = config.model.prior_correction
-    return GenerateMethod(network, pad_id, correct_prior=tuning == "none" if correct is None else correct)
 
 
 def _length_note(encoded: EncodedTexts, max_length: int) -> list[str]:
