@@ -40,6 +40,7 @@ from fenlei.text.windows import WINDOWED
 from fenlei.training.exemplars import choose_exemplars, save_exemplars
 from fenlei.training.model_card import model_card
 from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, ScoreRows, make_promises
+from fenlei.training.selection import kept_step
 from fenlei.training.setup import Setup
 from fenlei.training.vectors import score_frozen
 
@@ -147,7 +148,6 @@ def _save_model(setup: Setup, folder: Path) -> None:
 
 def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
     model = setup.config.model
-    best = max((entry for entry in history if "eval_selection" in entry), key=lambda entry: entry["eval_selection"], default={})
     return {
         "labels": list(setup.dataset.labels),
         **setup.dataset.labelling.to_json(),
@@ -170,7 +170,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
             "weights_fingerprint": weights_fingerprint(setup.base),
         },
         "parameters": {"all": setup.parameters, "trainable": setup.trainable},
-        "best_step": best.get("step"),
+        "best_step": kept_step(history, len(setup.selecting)),
         "data": {
             "files": setup.data_fingerprints(),
             "rows": {name: len(getattr(setup.dataset, name)) for name in ("train", "selecting", "calibrating", "test")},

@@ -207,6 +207,7 @@ def _optimise(
             vectors=vectors,
             targets=lessons.targets,
             evaluation=evaluation,
+            selecting_rows=len(setup.selecting),
             batch_tokens=setup.batch_tokens,
             loss=lessons.loss,
             autocast=setup.autocast,

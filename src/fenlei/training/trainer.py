@@ -39,6 +39,7 @@ from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
 from fenlei.training.recorded import RecordedPasses, Recorder
+from fenlei.training.selection import kept_step
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
 from fenlei.training.spread import blocks, own_part, put, settle, spread_by, spread_on_cpu, whole
 
@@ -68,6 +69,7 @@ class RowTrainer(Trainer):
         vectors: np.ndarray | None,
         targets: torch.Tensor | Taught,
         evaluation: Callable[[Any], dict[str, float]],
+        selecting_rows: int,
         batch_tokens: int,
         loss: Loss,
         autocast: torch.dtype | None,
@@ -85,6 +87,7 @@ class RowTrainer(Trainer):
         self._lengths = encoded.lengths
         self._targets = targets
         self._evaluation = evaluation
+        self._selecting_rows = selecting_rows
         self._batch_tokens = batch_tokens
         self._loss = loss
         self._setbacks = setbacks
@@ -219,6 +222,12 @@ class RowTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As Trainer does, for early stopping; but which checkpoint is kept, training/selection.py says."""
+        is_higher: bool = super()._determine_best_metric(metrics, trial)
+        self.state.best_global_step = kept_step(self.state.log_history, self._selecting_rows)
+        return is_higher
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Whole, with a mark that says so, or not at all."""
