@@ -4,6 +4,7 @@
     python pretraining/teacher.py --data DIR/data --donor MODEL_FOLDER       # from then on the donor's vectors are learned as well
     python pretraining/pretrain_nano.py --work DIR --tokens 20000000
     python pretraining/pretrain_nano.py --work DIR --tokens 0 --publish src/fenlei/models/nano/weights
+    python pretraining/pretrain_nano.py --corpus CORPUS --work DIR --tokenizer NANO --start NANO    # goes on from published weights
 
 CORPUS: a text file (.txt or .xz), one paragraph or headline a line, documents parted by blank lines. DIR holds data/ (see corpus.py),
 checkpoint and log.jsonl. Started again with the same DIR it goes on from the last checkpoint; with more tokens than before, the learning
@@ -78,7 +79,10 @@ class Budget:
         return steps / whole if whole else 1.0
 
 
-def build(tokenizer: PreTrainedTokenizerFast, donor: str | None, shape: Shape = Shape()) -> Qwen3ForCausalLM:
+def build(tokenizer: PreTrainedTokenizerFast, donor: str | None, shape: Shape = Shape(), start: str | None = None) -> Qwen3ForCausalLM:
+    """A fresh network, with the donor's embeddings if there is one; or the one of the model folder `start`."""
+    if start:
+        return Qwen3ForCausalLM.from_pretrained(start, dtype=torch.float32)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
         hidden_size=shape.width,
@@ -214,6 +218,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the prepared data, if not in the work folder")
     parser.add_argument("--tokenizer", type=Path, help="a model folder whose tokenizer is kept")
     parser.add_argument("--donor", help="a model folder whose embeddings start ours")
+    parser.add_argument("--start", help="a model folder whose weights, and shape, ours start from")
     parser.add_argument("--tokens", type=int, default=12_300_000, help="0: only prepare, and publish if asked to")
     parser.add_argument("--seconds", type=float, help="in the place of --tokens")
     parser.add_argument("--shape", type=int, nargs=4, metavar=("WIDTH", "LAYERS", "HEADS", "KEY_VALUE_HEADS"))
@@ -229,7 +234,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fresh = not (args.work / "checkpoint.safetensors").exists()
     torch.backends.cuda.enable_cudnn_sdp(False)  # it would make a plan for each shape that it meets
-    model = build(tokenizer, args.donor if fresh else None, shape).to(device)
+    model = build(tokenizer, args.donor if fresh else None, shape, args.start).to(device)
     objectives, batches = learned_from(data, len(tokenizer), shape.width, given_shares(args.shares), device)
     train(args.work, data, model, objectives, batches, Budget(args.tokens, args.seconds, PACES[device.type].rows[0] * SEQUENCE))
     if args.publish:

@@ -203,19 +203,32 @@ def test_a_teacher_that_comes_later_is_learned_from(script: Any, corpus: Path, t
     assert "teacher" not in run(script, corpus, work, 120, teacher=0.0)[-1]
 
 
-def test_a_teacher_reads_many_texts_as_it_reads_each(script: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("view", ["DEEP", "SHALLOW"])
+def test_a_teacher_reads_many_texts_as_it_reads_each(
+    view: str, script: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import teacher
 
     tokenizer, model, *_ = start(script, corpus, tmp_path / "data")
     script.publish(model, tokenizer, tmp_path / "donor")
-    reader = teacher.Reader(str(tmp_path / "donor"), CPU)
+    reader = teacher.Reader(str(tmp_path / "donor"), getattr(teacher, view), CPU)
     reader.model.float()  # bfloat16 would hide a mistake in its noise
     texts = ["国足赢了", "央行下调利率，股市上涨", "好", "一部新电影在上海首映，观众很多"]
     together = reader.features(texts)
+    assert together.shape == (4, 32 * (len(reader.view.depths) + (view == "DEEP")))
     monkeypatch.setitem(teacher.TOKENS_AT_ONCE, "cpu", 1)
     assert torch.allclose(together, reader.features(texts), atol=2e-3)
     assert sorted(np.concatenate(list(teacher.grouped([5, 9, 1, 9], 18))).tolist()) == [0, 1, 2, 3]
     assert [len(group) for group in teacher.grouped([5, 9, 1, 9], 18)] == [2, 2]
+
+
+def test_published_weights_are_gone_on_from(script: Any, corpus: Path, tmp_path: Path) -> None:
+    tokenizer, model, *_ = start(script, corpus, tmp_path / "data")
+    script.publish(model, tokenizer, tmp_path / "published")
+    again = script.build(tokenizer, None, start=str(tmp_path / "published"))
+    assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
+    for before, after in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(before.float(), after)
 
 
 def test_vectors_of_a_teacher_have_mean_square_one_and_even_components(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, r
         return 10.0, Choice("epochs", 10, "only the head learns")
     needed = math.ceil(LEAST_STEPS * batch_size / rows)
     epochs = min(MOST_EPOCHS, max(3, needed))
-    why = "enough rows" if epochs == 3 else f"{rows:,} rows are few; best epoch kept by macro F1"
+    why = "enough rows" if epochs == 3 else f"{rows:,} rows are few; the epoch kept is chosen by macro F1"
     return float(epochs), Choice("epochs", epochs, why)
 
 

@@ -179,7 +179,7 @@ def _optimise(
     progress: Callable[[Progress], None] | None,
     tell: Callable[[str], None],
 ) -> list[dict[str, Any]]:
-    """Runs the loop; the best weights by macro F1 on the selecting rows are in the method afterwards. Returns the log history."""
+    """Runs the loop; the weights that macro F1 on the selecting rows chooses are in the method afterwards. Returns the log history."""
     if setup.config.model.tuning == "none":
         return []
     options = setup.config.optimization
