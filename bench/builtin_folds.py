@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from importlib.resources import files
+from pathlib import Path
 
 from sklearn.model_selection import StratifiedKFold
 
-from bench.runs import WORK, conclude, given_options, name_of, run
+from bench.runs import WORK, conclude, given_options, lines_of, name_of, run
 from fenlei.cli.demo import TEXT_COLUMN
 from fenlei.models.hub import NANO
 
@@ -24,7 +25,7 @@ def main() -> None:
     words = sys.argv[1:]
     model = next((word for word in words if "=" not in word), NANO)
     options = given_options([word for word in words if "=" in word])
-    lines = (files("fenlei.data") / "builtin" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = lines_of(Path(str(files("fenlei.data"))) / "builtin" / "train.jsonl")
     labels = [json.loads(line)["label"] for line in lines]
     right, right_by_tfidf = 0.0, 0.0
     for number, parts in enumerate(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(lines, labels)):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.runs import WORK, conclude_all, head_of, shared, trained
+from bench.runs import WORK, conclude_all, head_of, lines_of, shared, trained
 from bench.side_by_side import Side, alternate, arguments, ours
 
 ROWS, QUICK_ROWS, WINDOW = 1_000_000, 50_000, 10_000
@@ -24,7 +24,7 @@ def varied(titles: Path, rows: int) -> Path:
     """`rows` rows with an id: the titles again and again, each time cut at another place, so that no text comes often."""
     target = WORK / "data" / f"varied_{rows}.jsonl"
     if not target.exists():
-        texts = [json.loads(line)["text"] for line in titles.read_text(encoding="utf-8").splitlines()]
+        texts = [json.loads(line)["text"] for line in lines_of(titles)]
         temporary = target.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8") as file:
             for number, text in enumerate(islice(cycle(texts), rows)):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
-from bench.runs import WORK, shared
+from bench.runs import WORK, lines_of, shared
 from fenlei.data.readers import read_examples
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import load_run
@@ -30,7 +30,7 @@ Figure = Callable[[np.ndarray, np.ndarray], float]
 def fold_files(data_set: str, short: str, fold: int) -> tuple[Path, Path]:
     """The rows a fold trains on and those it is asked, of train and dev together; each class in proportion. `short` names the files."""
     data = shared() / "data" / data_set
-    lines = [line for name in ("train", "dev") for line in (data / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [line for name in ("train", "dev") for line in lines_of(data / f"{name}.jsonl")]
     labels = [json.loads(line)["label"] for line in lines]
     parts = list(StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(lines, labels))[fold]
     files = tuple(WORK / "data" / f"{short}_fold{fold}_{name}.jsonl" for name in ("train", "asked"))
@@ -47,8 +47,7 @@ def gold_of(asked: Path) -> list[str]:
 
 def reported_answers(name: str) -> list[str]:
     """What a run that was evaluated has answered."""
-    predictions = (WORK / name / "report" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["prediction"] for line in predictions]
+    return [json.loads(line)["prediction"] for line in lines_of(WORK / name / "report" / "predictions.jsonl")]
 
 
 def frozen_answers(name: str, asked: Path) -> list[str]:

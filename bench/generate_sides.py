@@ -69,7 +69,7 @@ def alternate(sides: Mapping[str, Sequence[object]], rounds: int) -> dict[str, l
             done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"{name} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-            one = json.loads(done.stdout.strip().splitlines()[-1])
+            one = json.loads(done.stdout.strip().split("\n")[-1])
             found[name].append(one)
             print(f"round {number + 1}/{rounds}  {name}: {one['rows'] / one['seconds']:.3g} rows/s  {one}", flush=True)
     return found

@@ -138,7 +138,7 @@ def _said_by(process: subprocess.Popen[str], errors: Path, scripts: int) -> list
     except subprocess.TimeoutExpired:
         process.kill()
         written, _ = process.communicate()
-    said: list[dict[str, Any]] = [json.loads(line) for line in written.splitlines()]
+    said: list[dict[str, Any]] = [json.loads(line) for line in written.split("\n") if line]
     said += [{"failed": f"ended with {process.returncode}"}] * (scripts - len(said))
     if any("failed" in one for one in said):
         print(errors.read_text(encoding="utf-8", errors="replace")[-6000:], file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.runs import WORK, conclude, given_options, head_of, name_of, real_model, run, shared
+from bench.runs import WORK, conclude, given_options, head_of, lines_of, name_of, real_model, run, shared
 from fenlei.artifact import read_manifest
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
@@ -32,7 +32,7 @@ def answers_on(name: str, dev: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray
     manifest = read_manifest(WORK / name)
     labelling, labels = Labelling.from_json(manifest), LabelSet(tuple(manifest["labels"]))
     examples = list(read_examples(dev, labelling=labelling))
-    told = [json.loads(line) for line in (WORK / name / "report" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    told = [json.loads(line) for line in lines_of(WORK / name / "report" / "predictions.jsonl")]
     ours = np.array([[label in row["prediction"] for label in labels] for row in told])
     theirs = baseline_answers(Baseline.load(WORK / name / "baseline"), [one.text for one in examples], labelling, labels)
     assert isinstance(theirs, MultiLabelAnswers)

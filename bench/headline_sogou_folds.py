@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.folds import FOLDS, SEED, fold_files
-from bench.runs import WORK, conclude, given_options, name_of, real_model, run
+from bench.runs import WORK, conclude, given_options, lines_of, name_of, real_model, run
 from fenlei.data.readers import read_examples
 from fenlei.models.baseline import Baseline
 
@@ -26,8 +26,7 @@ RESAMPLINGS = 10_000
 
 def right_answers(name: str, asked: Path) -> tuple[np.ndarray, np.ndarray]:
     """Whether the run, and its baseline, were right on each row."""
-    predictions = (WORK / name / "report" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in predictions]
+    rows = [json.loads(line) for line in lines_of(WORK / name / "report" / "predictions.jsonl")]
     labels = json.loads((WORK / name / "fenlei.json").read_text(encoding="utf-8"))["labels"]
     best = Baseline.load(WORK / name / "baseline").logits([one.text for one in read_examples(asked)]).argmax(axis=1)
     ours = np.array([row["prediction"] == row["gold"] for row in rows])

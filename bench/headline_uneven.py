@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.folds import difference, figures, gold_of, macro_f1, reported_answers
-from bench.runs import WORK, conclude, given_options, name_of, real_model, run, shared
+from bench.runs import WORK, conclude, given_options, lines_of, name_of, real_model, run, shared
 
 LARGEST, SMALLEST, GOAL = 2000, 20, 0.02
 CURE = "logit-adjustment"
@@ -25,7 +25,7 @@ def uneven_rows() -> Path:
     """The first rows of each class, as many as it is to have; classes in the order of the alphabet."""
     data = shared() / "data" / "thucnews10" / "train.jsonl"
     target = WORK / "data" / f"thucnews10_uneven_{LARGEST}_{SMALLEST}.jsonl"
-    lines = [(json.loads(line)["label"], line) for line in data.read_text(encoding="utf-8").splitlines()]
+    lines = [(json.loads(line)["label"], line) for line in lines_of(data)]
     classes = sorted({label for label, _ in lines})
     share = {label: round(LARGEST * (SMALLEST / LARGEST) ** (at / (len(classes) - 1))) for at, label in enumerate(classes)}
     taken: Counter[str] = Counter()

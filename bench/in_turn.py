@@ -51,7 +51,7 @@ def _said_by(command: Sequence[str]) -> dict[str, object]:
                 runpy.run_path(command[0], run_name="__main__")
             else:
                 importlib.import_module(command[0]).main()
-        return dict(json.loads(written.getvalue().strip().splitlines()[-1]))
+        return dict(json.loads(written.getvalue().strip().split("\n")[-1]))
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the others are to be measured all the same
         sys.stderr.write(traceback.format_exc())
         return {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:500]}

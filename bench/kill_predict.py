@@ -16,7 +16,7 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import fenlei.data
-from bench.runs import WORK, conclude, trained
+from bench.runs import WORK, conclude, lines_of, trained
 from bench.side_by_side import arguments
 
 ROWS, QUICK_ROWS, BROKEN_EVERY = 20_000, 6_000, 997
@@ -25,7 +25,7 @@ KILLS, A_PREDICTION = 50, 5
 
 def rows_file(path: Path, rows: int, source: Path) -> None:
     """`rows` lines: the built-in titles again and again, each with its number; some of them are no JSON."""
-    titles = [json.loads(line)["title"] for line in source.read_text(encoding="utf-8").splitlines()]
+    titles = [json.loads(line)["title"] for line in lines_of(source)]
     with path.open("w", encoding="utf-8") as file:
         for number, title in enumerate(islice(cycle(titles), rows)):
             line = json.dumps({"id": number, "text": f"{title} {number}"}, ensure_ascii=False)

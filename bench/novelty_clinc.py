@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.runs import WORK, conclude, real_model, run, shared
+from bench.runs import WORK, conclude, lines_of, real_model, run, shared
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.novelty import ClassGaussians, auroc, energy
 from fenlei.inference.classifier import Classifier
@@ -58,7 +58,7 @@ def main() -> None:
 
 def parted(source: Path, most: int | None) -> tuple[Path, Path]:
     """The rows inside the label set (the first `most` labels' alone) and those outside, as two files."""
-    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in lines_of(source)]
     labels = sorted({row["label"] for row in rows} - {OUTSIDE})[:most]
     inside, outside = (WORK / "data" / f"clinc_{source.stem}_{part}{most or ''}.jsonl" for part in ("inside", "outside"))
     inside.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def write(path: Path, rows: Sequence[dict[str, str]]) -> None:
 
 def texts_of(path: Path) -> list[str]:
     """The texts of a file that `parted` wrote."""
-    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["text"] for line in lines_of(path)]
 
 
 def scores_of(classifier: Classifier, texts: Sequence[str]) -> Scores:
@@ -88,7 +88,7 @@ def gaussians_of(classifier: Classifier, train: Path) -> ClassGaussians:
     rule = classifier.trust.novelty
     if rule is not None and rule.gaussians is not None:
         return rule.gaussians
-    rows = [json.loads(line) for line in train.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in lines_of(train)]
     chosen = np.random.default_rng(0).permutation(len(rows))[:5000]
     states = scores_of(classifier, [rows[at]["text"] for at in chosen]).pooled
     assert states is not None

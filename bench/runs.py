@@ -53,11 +53,16 @@ def head_of(data: Path, rows: int) -> Path:
     return target
 
 
+def lines_of(data: Path) -> list[str]:
+    """Those of a file of JSON lines. Not by splitlines: a text in them may hold line ends of other kinds."""
+    return [line for line in data.read_text(encoding="utf-8").split("\n") if line]
+
+
 def even_head_of(data: Path, rows: int) -> Path:
     """As head_of, with no more rows of a class than its share: few rows hold every class."""
     target = WORK / "data" / f"{data.parent.name}_{data.stem}_{rows}_even.jsonl"
     if not target.exists():
-        lines = [(json.loads(line)["label"], line) for line in data.read_text(encoding="utf-8").splitlines()]
+        lines = [(json.loads(line)["label"], line) for line in lines_of(data)]
         share = -(-rows // len({label for label, _ in lines}))
         taken: Counter[str] = Counter()
         chosen = []

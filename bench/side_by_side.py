@@ -120,5 +120,5 @@ def _run(side: Side) -> Measured:
     done = subprocess.run(side.command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{side.name} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-    found = json.loads(done.stdout.strip().splitlines()[-1])
+    found = json.loads(done.stdout.strip().split("\n")[-1])
     return Measured(found.pop("rows"), found.pop("seconds"), found.pop("peak_bytes"), found)

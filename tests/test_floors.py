@@ -127,6 +127,43 @@ def test_there_is_one_softmax_and_one_sigmoid() -> None:
     assert softmaxes == []
 
 
+def splits_of_files_and_json(source: str) -> list[int]:
+    """Lines where the text of a file, or JSON lines, are split by `splitlines`."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.Assign, ast.AnnAssign, ast.Return, ast.Expr, ast.For, ast.ListComp, ast.GeneratorExp))
+        and {"splitlines"} < (names := {getattr(one, "attr", getattr(one, "id", "")) for one in ast.walk(_head(node))})
+        and names & {"read_text", "loads", "render"}
+    ]
+
+
+def _head(node: ast.AST) -> ast.AST:
+    """A loop without its body."""
+    return node.iter if isinstance(node, ast.For) else node
+
+
+@pytest.mark.parametrize("folder", ["src", "bench", "scripts", "pretraining", "examples"])
+def test_no_file_and_no_json_is_split_at_the_line_ends_inside_its_texts(folder: str) -> None:
+    """`splitlines` splits at U+2028, U+0085 and more, which JSON strings hold as they are."""
+    root = SOURCE.parent / folder
+    found = {path.relative_to(root).as_posix(): splits_of_files_and_json(path.read_text("utf-8")) for path in sorted(root.rglob("*.py"))}
+    assert {path: lines for path, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "rows = [json.loads(line) for line in text.splitlines()]",
+        "for line in path.read_text().splitlines(): pass",
+        "show([json.loads(line) for line in render(picked).splitlines()])",
+    ],
+)
+def test_the_check_sees_every_such_split(statement: str) -> None:
+    assert splits_of_files_and_json(statement)
+    assert not splits_of_files_and_json(statement.replace("splitlines()", "split('\\n')"))
+
+
 @pytest.mark.parametrize(
     ("importer", "statement", "climbing"),
     [

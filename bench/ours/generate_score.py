@@ -15,7 +15,7 @@ from fenlei.models.allocator import keep_freed_memory
 def main() -> None:
     """DATA MODEL LABELS [DEVICE]: prints the measured line."""
     data, model, labels, device = Path(sys.argv[1]), sys.argv[2], sys.argv[3].split(","), (*sys.argv[4:], "cpu")[0]
-    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").split("\n") if line]
     keep_freed_memory()
     classifier = Classifier.zero_shot(model, labels, device=device, prior_correction=False)
     classifier.predict([row["text"] for row in rows[:2]])

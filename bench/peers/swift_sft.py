@@ -29,7 +29,7 @@ def parse():
 
 def write_rows(data, target):
     """The rows as ms-swift reads them; returns their number and that of the labels."""
-    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").split("\n") if line]
     labels = sorted({row["label"] for row in rows})
     with target.open("w", encoding="utf-8") as file:
         for row in rows:
@@ -54,7 +54,7 @@ def command(given, rows, labels, out):
 def seconds_after_the_first_step(out):
     """Steps and seconds after the first, and the last loss, from ms-swift's log."""
     log = next(out.rglob("logging.jsonl"))
-    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    steps = [json.loads(line) for line in log.read_text(encoding="utf-8").split("\n") if line]
     ends = []
     for step in steps:
         if "train_speed(s/it)" in step and "loss" in step:

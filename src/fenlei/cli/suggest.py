@@ -75,7 +75,7 @@ def _show(picked: list[Suggestion], as_json: bool) -> None:
     if as_json:
         import json
 
-        print_json([json.loads(line) for line in render(picked, "jsonl", "").splitlines()])
+        print_json([json.loads(line) for line in render(picked, "jsonl", "").split("\n") if line])
         return
     table = Table(title=f"The first {min(SHOWN, len(picked))} of {len(picked):,}", title_justify="left")
     for heading in ("Text", "The run says", "Why"):
