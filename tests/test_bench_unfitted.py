@@ -1,0 +1,62 @@
+"""Which rows a run's confidence is measured on, and that it is asked about them but once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.unfitted import unfitted_rows, unfitted_scores
+from fenlei import Classifier, train
+from fenlei.artifact import read_manifest
+from fenlei.report.evaluation import evaluate_run
+
+Row = dict[str, str]
+
+
+def write(path: Path, rows: list[Row]) -> Path:
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def dev(tmp_path: Path, toy_rows: list[Row]) -> Path:
+    """Line ends inside a text, and the rows that will fit the run last."""
+    others = [{**row, "text": row["text"] + "\u2028之二"} for row in toy_rows]
+    return write(tmp_path / "dev.jsonl", [*others, *toy_rows[:30]])
+
+
+@pytest.fixture
+def run(tmp_path: Path, toy_rows: list[Row], tiny_bert: Path) -> Path:
+    fitting = write(tmp_path / "fitting.jsonl", toy_rows[:30])
+    data = write(tmp_path / "train.jsonl", toy_rows)
+    options = {"tuning": "frozen", "max_steps": 4, "device": "cpu", "baseline": False}
+    train(data, dev=str(fitting), model=str(tiny_bert), out=tmp_path / "run", **options)
+    return tmp_path / "run"
+
+
+def test_the_rows_that_the_run_says_fitted_it_are_left_out_wherever_they_stand(run: Path, dev: Path, toy_rows: list[Row]) -> None:
+    rows = unfitted_rows(read_manifest(run), dev)
+    assert rows == [(row["text"] + "\u2028之二", row["label"]) for row in toy_rows]
+
+
+def test_answers_come_from_an_evaluation_else_from_the_run_once(run: Path, dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = unfitted_scores(run, dev)
+    texts = [text for text, _ in unfitted_rows(read_manifest(run), dev)]
+    np.testing.assert_allclose(np.exp(asked.logits), Classifier.load(run, device="cpu").predict_proba(texts), atol=2e-6)
+
+    def refuse(*_: object, **__: object) -> Classifier:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr("bench.unfitted.Classifier.load", refuse)
+    again = unfitted_scores(run, dev)
+    np.testing.assert_array_equal(again.logits, asked.logits)
+    np.testing.assert_array_equal(again.label_ids, asked.label_ids)
+
+
+def test_an_evaluation_on_all_of_dev_is_enough(run: Path, dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluate_run(run, dev, device="cpu")
+    monkeypatch.setattr("bench.unfitted.Classifier.load", None)
+    assert unfitted_scores(run, dev).logits.shape == (60, 3)
