@@ -150,6 +150,8 @@ def test_a_head_says_that_it_reads_no_candidates(tiny_qwen: Path, fudan_file: Pa
     options = QUICK | {"method": "head", "tuning": "frozen"}
     train(fudan_file, dev=copy_of(fudan_file), model=str(tiny_qwen), out=tmp_path / "run", announce=notes.append, **options)
     assert sum("candidates of rows are not read" in note for note in notes) == 1
+    measured = evaluate_run(tmp_path / "run", fudan_file, device="cpu")
+    assert sum("candidates of rows are not read" in note for note in measured.notes) == 1
 
 
 def test_a_row_that_cannot_be_asked_among_its_candidates_is_set_aside(tiny_qwen: Path, fudan_file: Path, tmp_path: Path) -> None:

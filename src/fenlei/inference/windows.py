@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "passages", "calibrated", "tokens_cut")
 """The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
 
+UNREAD_CANDIDATES = "candidates of rows are not read: a head knows its labels and no other; --method generate asks each row among its own"
+
 Row = dict[str, Any]
 
 

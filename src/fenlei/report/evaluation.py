@@ -13,7 +13,7 @@ import numpy as np
 
 from fenlei.artifact import MANIFEST, read_manifest
 from fenlei.config import DataConfig, Device, RunConfig, TrustConfig
-from fenlei.data.examples import Example, check_gold
+from fenlei.data.examples import Example, candidates_of, check_gold
 from fenlei.data.label_file import read_class_file
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames, find_class_file, read_examples
@@ -27,7 +27,7 @@ from fenlei.inference.baseline import baseline_answers
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.passages import decisive_passage, where_it_counts
 from fenlei.inference.windows import ADDED as ANSWERED
-from fenlei.inference.windows import offered_labels, predicted_row, refuse_clash
+from fenlei.inference.windows import UNREAD_CANDIDATES, offered_labels, predicted_row, refuse_clash
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.comparison import Contender, compare, differing_rows, score_others
@@ -104,8 +104,11 @@ def evaluate_run(
     columns = _columns(run, text_column, pair_column, label_column)
     examples = _read(source, run, labels, labelling, columns, class_names)
     own = len(labels)
-    if any(example.candidates is not None for example in examples) and _takes_labels(run, classifier):
-        labels = _with_offered(labels, examples)
+    if candidates_of(examples):
+        if _takes_labels(run, classifier):
+            labels = _with_offered(labels, examples)
+        else:
+            notes.append(UNREAD_CANDIDATES)
     _check_rows(examples, labels, prefix)
     gold = labelling.gold(examples, labels)
     # First: it takes seconds, and may be damaged. It does not know labels that rows bring along.

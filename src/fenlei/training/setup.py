@@ -19,6 +19,7 @@ from fenlei.data.examples import Example, candidates_of
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples
+from fenlei.inference.windows import UNREAD_CANDIDATES
 from fenlei.inference.trust import check_promises
 from fenlei.models.backbone import (
     UNLIMITED,
@@ -57,7 +58,6 @@ from fenlei.training.promises import read_out_of_scope
 from fenlei.training.spread import check_options, place
 
 FIRST_TOKEN_NOTE = "first token {}: the tokenizer sets none, and a decoder reads little of what stands first"
-CANDIDATES_NOTE = "candidates of rows are not read: a head knows its labels and no other; --method generate asks each row among its own"
 MEASURED_TEXTS = 2000
 """Training texts whose lengths decide how long ones are read."""
 
@@ -248,7 +248,7 @@ def _data_notes(config: RunConfig, dataset: Dataset, label_ids: np.ndarray) -> l
     """What the reading found, what may be wrong with the rows, and what uneven classes ask for."""
     proposed = proposal(config, class_counts(label_ids, len(dataset.labels)), multi_label=dataset.multi_label)
     unread = config.model.method == "head" and candidates_of(dataset.train)
-    return [*dataset.notes, *data_warnings(dataset), *([proposed] if proposed else []), *([CANDIDATES_NOTE] if unread else [])]
+    return [*dataset.notes, *data_warnings(dataset), *([proposed] if proposed else []), *([UNREAD_CANDIDATES] if unread else [])]
 
 
 def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
