@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ def test_the_two_measures_are_those_of_every_answer(classifier: Classifier, pool
     np.testing.assert_array_equal(_strangeness(classifier, scores), classifier.trust.novelty.raw(scores))
     by_strangeness = _strangeness(classifier, scores).argsort()
     assert np.array([one.novelty for one in picked])[by_strangeness].tolist() == sorted(one.novelty for one in picked)
+
+
+def test_uncertainty_is_that_of_every_fitted_number_of_the_calibration(classifier: Classifier, pool: Path) -> None:
+    scaled = replace(classifier.trust.calibration, scale=(3.0, 0.2, 1.0), bias=(0.0, 2.0, -1.0))
+    unlike = Classifier(classifier._run, replace(classifier.trust, calibration=scaled))
+    picked = suggest(unlike, pool, 6)
+    margins = np.sort(unlike.predict_proba([one.example.text for one in picked]), axis=1)
+    assert [one.uncertainty for one in picked] == pytest.approx((1 - (margins[:, -1] - margins[:, -2])).tolist(), abs=1e-5)
 
 
 def test_a_pool_that_is_labelled_and_a_number_that_is_none_are_refused(classifier: Classifier, tmp_path: Path, pool: Path) -> None:
@@ -209,6 +218,13 @@ def test_the_command_writes_reads_and_shows(run: Path, pool: Path, tmp_path: Pat
     assert [one["data"]["id"] for one in json.loads(out.read_text(encoding="utf-8"))] == [row["id"] for row in rows]
     assert main(["suggest", str(run), str(pool), "--format", "label-studio", "--out", "a.jsonl"]) == 1
     assert "ends in .json" in capsys.readouterr().err
+
+
+def test_what_was_picked_is_told_whatever_line_ends_it_holds(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "央行降准\u2028利率\x85下调"
+    pool, out = write(tmp_path / "a.jsonl", [{"text": text}]), tmp_path / "out.jsonl"
+    assert main(["suggest", str(run), str(pool), "--out", str(out), "--json", "--device", "cpu"]) == 0
+    assert [row["text"] for row in json.loads(capsys.readouterr().out)] == [text]
 
 
 def test_a_run_judges_labels_in_an_audit(run: Path, tmp_path: Path, toy_rows: list[Row], classifier: Classifier) -> None:
