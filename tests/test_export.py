@@ -16,6 +16,7 @@ from fenlei.errors import ArtifactError, ConfigError
 from fenlei.export import merged
 from fenlei.export.merged import export_merged
 from fenlei.export.sample_texts import sample_texts
+from fenlei.models import devices
 from fenlei.models.backbone import load_tokenizer
 
 QUICK: dict[str, Any] = {"max_steps": 12, "batch_size": 16, "device": "cpu", "baseline": False, "max_length": 48, "learning_rate": 0.01}
@@ -111,6 +112,19 @@ def test_a_generate_run_becomes_a_stock_language_model(
             logits = stock(torch.tensor([prompt + answer])).logits[0].float().log_softmax(-1)
         scores.append(sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(answer)))
     np.testing.assert_allclose(scores, classifier.logits([text]).logits[0], atol=0.05)
+
+
+def test_a_large_language_model_is_proven_in_float32(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the machine computes bfloat16, weights are written in it; by rounding alone the two sides would differ by hundredths."""
+    monkeypatch.setattr(devices, "SMALL_MODEL_PARAMETERS", 0)
+    monkeypatch.setattr(devices, "_cpu_computes_bfloat16", lambda: True)
+    options = {**QUICK, "max_length": 200, "method": "generate", "tuning": "full"}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **options)
+    result = export_merged(tmp_path / "run", tmp_path / "stock")
+    assert json.loads((tmp_path / "stock" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert result.largest_difference < 1e-3
 
 
 def test_a_corrected_prior_is_no_weight(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
