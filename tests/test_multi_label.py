@@ -319,6 +319,22 @@ def test_suggestions_carry_lists(trained: tuple[Path, Path], write: Callable[...
     assert 'choice="multiple"' in labelling_interface(["a"], multi_label=True)
 
 
+def test_choices_confirmed_in_label_studio_are_read_back(trained: tuple[Path, Path], write: Callable[..., Path], tmp_path: Path) -> None:
+    from fenlei.annotation.exchange import write_suggestions
+    from fenlei.annotation.suggest import suggest
+    from fenlei.inference.classifier import Classifier
+
+    classifier, out = Classifier.load(trained[0]), tmp_path / "tasks.json"
+    picked = suggest(classifier, write([{"text": row["text"]} for row in rows(40)], "pool.jsonl"), 12)
+    write_suggestions(picked, out, "label-studio", classifier.labels, "run")
+    tasks = json.loads(out.read_text(encoding="utf-8"))
+    confirmed = [{**task, "annotations": [{"result": task["predictions"][0]["result"]}]} for task in tasks]
+    out.write_text(json.dumps(confirmed, ensure_ascii=False), encoding="utf-8")
+    back = list(read_examples(out, labelling=Labelling(multi_label=True)))
+    assert [(row.text, set(row.all_labels)) for row in back] == [(one.example.text, set(one.answer)) for one in picked]
+    assert any(len(row.all_labels) > 1 for row in back)
+
+
 def test_audit_counts_labels_and_doubts_sets(write: Callable[..., Path]) -> None:
     from fenlei.audit.audit import audit_data
 
