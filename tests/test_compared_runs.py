@@ -1,0 +1,48 @@
+"""Two finished runs, each in its folder, evaluated side by side."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fenlei import train
+from fenlei.artifact import read_manifest
+from fenlei.report.evaluation import evaluate_run
+
+QUICK: dict[str, Any] = {"tuning": "frozen", "max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False}
+
+
+@pytest.fixture
+def runs(tiny_qwen: Path, tiny_bert: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> tuple[Path, Path]:
+    """Of two models, which know the labels in different orders."""
+    folders = []
+    for name, model, rows in (("qwen", tiny_qwen, toy_rows), ("bert", tiny_bert, toy_rows[::-1])):
+        data = tmp_path / f"{name}.jsonl"
+        data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        folders.append(train(data, model=str(model), out=tmp_path / name, **QUICK).out)
+    return folders[0], folders[1]
+
+
+def row_of(table: str, label: str) -> list[str]:
+    """The cells of a row of a Markdown table, without its name."""
+    line = next(line for line in table.split("\n") if line.startswith(f"| {label} |"))
+    return [cell.strip() for cell in line.split("|")[2:-1]]
+
+
+def test_every_class_is_a_row_and_every_run_a_column(runs: tuple[Path, Path], toy_file: Path) -> None:
+    first, second = runs
+    assert read_manifest(first)["labels"] == read_manifest(second)["labels"][::-1]
+    alone = evaluate_run(second, toy_file, device="cpu")
+    compared = evaluate_run(first, toy_file, device="cpu", compare_with=[second])
+    assert [one.name for one in compared.comparison] == ["qwen", "bert"]
+    markdown = (first / "report" / "report.md").read_text(encoding="utf-8")
+    table = markdown.partition("F1 by class")[2]
+    assert table.index("qwen") < table.index("bert")
+    theirs = {one.name: one for one in alone.metrics.classes}
+    for one in compared.metrics.classes:
+        assert row_of(table, one.name) == [f"{one.f1:.3f}", f"{theirs[one.name].f1:.3f}", f"{one.support:,}"]
+    html = (first / "report" / "report.html").read_text(encoding="utf-8")
+    assert "<summary>F1 by class</summary>" in html
