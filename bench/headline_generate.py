@@ -95,7 +95,7 @@ def main() -> None:
         figures["tuned"] = tuned(asked, objectives)
         head = figures["tuned"]["head"]["accuracy"]
         goals = {way: (one["accuracy"], head - BEHIND) for way, one in figures["tuned"].items() if way != "head"}
-    conclude_all("generate with LoRA beside the head: accuracy", goals or {"nothing to compare": (1.0, 1.0)}, found=figures)
+    conclude_all("generate with LoRA beside the head: accuracy", goals or {"nothing to compare": (1.0, 1.0)}, measured=figures)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from fenlei.data.examples import Example, candidates_of
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples
-from fenlei.inference.windows import UNREAD_CANDIDATES
 from fenlei.inference.trust import check_promises
+from fenlei.inference.windows import UNREAD_CANDIDATES
 from fenlei.models.backbone import (
     UNLIMITED,
     backbone_parameters,
