@@ -51,11 +51,11 @@ class Objectives(nn.Module):
         if any(name in self.shares for name in OF_LINES):
             yield self._of_lines(model, batch)
         if "pairs" in self.shares:
-            yield {"pairs": self.contrast(batch.pairs.last(states_of(model, batch.pairs.tokens)), batch.documents)}
+            yield {"pairs": self.contrast(batch.pairs.last(states_of_texts(model, batch.pairs)), batch.documents)}
 
     def _of_lines(self, model: Qwen3ForCausalLM, batch: Batch) -> dict[str, torch.Tensor]:
         losses, lines = {}, batch.lines
-        states = states_of(model, lines.tokens)
+        states = states_of_texts(model, lines)
         last = lines.last(states)
         if "alone" in self.shares:
             losses["alone"] = next_token_loss(model, states, lines)
@@ -71,6 +71,12 @@ def states_of(model: Qwen3ForCausalLM, tokens: torch.Tensor) -> torch.Tensor:
     with torch.autocast(tokens.device.type, torch.bfloat16):
         # a mask that was left out would be looked for in the positions, which makes the CPU wait for a GPU
         return model.model(input_ids=tokens, attention_mask={"full_attention": None}, use_cache=False).last_hidden_state
+
+
+def states_of_texts(model: Qwen3ForCausalLM, texts: Rows) -> torch.Tensor:
+    """The last states, (rows, length, width), each text behind the token that stands between documents, as fenlei lets a text begin."""
+    first = texts.tokens.new_full((len(texts.tokens), 1), model.config.eos_token_id)
+    return states_of(model, torch.cat([first, texts.tokens], dim=1))[:, 1:]
 
 
 def next_token_loss(model: Qwen3ForCausalLM, states: torch.Tensor, text: torch.Tensor | Rows) -> torch.Tensor:

@@ -18,6 +18,7 @@ from fenlei.export.merged import export_merged
 from fenlei.export.sample_texts import sample_texts
 from fenlei.models import devices
 from fenlei.models.backbone import load_tokenizer
+from fenlei.text.prompts import TextEncoder
 
 QUICK: dict[str, Any] = {"max_steps": 12, "batch_size": 16, "device": "cpu", "baseline": False, "max_length": 48, "learning_rate": 0.01}
 
@@ -52,13 +53,32 @@ def test_what_stock_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, t
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "mlp", head="mlp", tuning="full", **QUICK)
     with pytest.raises(ConfigError, match="mlp head has no place in the stock layout"):
         export_merged(tmp_path / "mlp", tmp_path / "stock")
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "prompt", prompt="zh", tuning="full", **QUICK)
-    with pytest.raises(ConfigError, match="--force"):
-        export_merged(tmp_path / "prompt", tmp_path / "stock")
     assert not (tmp_path / "stock").exists()
-    assert export_merged(tmp_path / "prompt", tmp_path / "stock", force=True).agreement >= 0.995
+
+
+@pytest.mark.parametrize("model", ["tiny_qwen", "tiny_llama"])
+def test_the_tokenizer_of_a_stock_folder_puts_texts_inside_the_prompt(
+    model: str, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    train(toy_file, model=str(request.getfixturevalue(model)), out=tmp_path / "run", prompt="zh", tuning="full", **QUICK)
+    texts = [toy_rows[0]["text"], toy_rows[1]["text"] * 9, "", "a"]
+    result = export_merged(tmp_path / "run", tmp_path / "stock", texts=texts)
+    assert result.agreement == 1
+    assert result.largest_difference < 1e-3
+    assert any("inside the run's prompt" in note for note in result.notes)
+    ours = TextEncoder(load_tokenizer(tmp_path / "run" / "model"), "zh", 48).encode(texts)
+    theirs = load_tokenizer(tmp_path / "stock")(texts, truncation=True)["input_ids"]
+    assert [row.tolist() for row in ours] == theirs
+    assert len(theirs[1]) == 48  # the prompt's end is behind what is left of a text that was cut
     with pytest.raises(ArtifactError, match="is not empty"):
-        export_merged(tmp_path / "prompt", tmp_path / "stock", force=True)
+        export_merged(tmp_path / "run", tmp_path / "stock")
+
+
+def test_a_tokenizer_that_forgets_the_prompt_is_noticed(tiny_bert: Path, toy_file: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_bert), out=tmp_path / "run", prompt="zh", tuning="frozen", **QUICK)
+    with pytest.raises(ConfigError, match="BertTokenizer forgets the run's prompt"):
+        export_merged(tmp_path / "run", tmp_path / "stock")
+    assert not (tmp_path / "stock").exists()
 
 
 def test_an_export_that_disagrees_is_not_written(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

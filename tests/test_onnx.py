@@ -14,6 +14,8 @@ from fenlei import Classifier, train
 from fenlei.errors import ConfigError
 from fenlei.export.onnx_folder import export_onnx
 from fenlei.export.onnx_network import Int8Linear, _quiet
+from fenlei.models.backbone import load_tokenizer
+from fenlei.text.prompts import TextEncoder
 
 onnxruntime = pytest.importorskip("onnxruntime")
 transformers = pytest.importorskip("transformers")
@@ -80,10 +82,15 @@ def test_in_int8_the_answers_stay_and_what_they_cost_is_told(
     assert abs(int8.accuracy - exact.accuracy) <= 0.05
 
 
+def test_the_tokenizer_beside_a_graph_puts_texts_inside_the_prompt(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", prompt="zh", tuning="frozen", **QUICK)
+    texts = ["国足在主场取得胜利", "央行下调利率" * 20]
+    assert export_onnx(tmp_path / "run", tmp_path / "onnx", texts=texts).largest_difference < 1e-3
+    ours = TextEncoder(load_tokenizer(tmp_path / "run" / "model"), "zh", QUICK["max_length"]).encode(texts)
+    assert [row.tolist() for row in ours] == load_tokenizer(tmp_path / "onnx")(texts, truncation=True)["input_ids"]
+
+
 def test_what_a_graph_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "prompt", prompt="zh", tuning="frozen", **QUICK)
-    with pytest.raises(ConfigError, match="--force"):
-        export_onnx(tmp_path / "prompt", tmp_path / "onnx")
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", method="generate", tuning="none", **{**QUICK, "max_length": 200})
     with pytest.raises(ConfigError, match="this run generates"):
         export_onnx(tmp_path / "run", tmp_path / "onnx")

@@ -234,7 +234,7 @@ def test_the_generate_method_reads_pairs(long: str, tiny_qwen: Path, data: Path,
 def test_a_run_with_a_prompt_and_a_frozen_backbone(tiny_qwen: Path, data: Path, tmp_path: Path) -> None:
     options = {**QUICK, "max_length": 60, "baseline": False}
     train(data, model=str(tiny_qwen), out=tmp_path / "run", prompt="{text} / {pair}?", tuning="frozen", **options)
-    with pytest.raises(ConfigError, match="reads texts inside a prompt"):
+    with pytest.raises(ConfigError, match="reads pairs inside a prompt"):
         export_merged(tmp_path / "run", tmp_path / "stock")
     assert export_merged(tmp_path / "run", tmp_path / "stock", force=True).agreement >= 0.995
 

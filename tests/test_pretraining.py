@@ -222,6 +222,17 @@ def test_a_teacher_reads_many_texts_as_it_reads_each(
     assert [len(group) for group in teacher.grouped([5, 9, 1, 9], 18)] == [2, 2]
 
 
+def test_texts_are_read_behind_the_token_between_documents(script: Any, corpus: Path, tmp_path: Path) -> None:
+    from batches import Rows
+    from objectives import states_of, states_of_texts
+
+    tokenizer, model, *_ = start(script, corpus, tmp_path / "data")
+    ids = tokenizer("央行下调利率")["input_ids"]
+    texts = Rows(torch.tensor([ids]), torch.tensor([len(ids)]))
+    alone = states_of(model, torch.tensor([[tokenizer.eos_token_id, *ids]]))
+    assert torch.equal(texts.last(states_of_texts(model, texts)), alone[:, -1])
+
+
 def test_published_weights_are_gone_on_from(script: Any, corpus: Path, tmp_path: Path) -> None:
     tokenizer, model, *_ = start(script, corpus, tmp_path / "data")
     script.publish(model, tokenizer, tmp_path / "published")

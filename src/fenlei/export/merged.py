@@ -23,6 +23,7 @@ from fenlei.export.card import write_card
 from fenlei.export.language_model import parity as language_model_parity
 from fenlei.export.language_model import refuse_prior, write_prompt
 from fenlei.export.pairs import columns, filled, sample_pairs, teach_pairs
+from fenlei.export.prompted import check_prompt, teach_prompt
 from fenlei.export.sample_texts import sample_texts
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import load_run
@@ -34,6 +35,7 @@ from fenlei.models.lora import fold_lora
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.pair_encoder import PairEncoder
 from fenlei.text.pairs import PAIR_COLUMN, Text
+from fenlei.text.prompts import TextEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     if writes:
         refuse_prior(loaded.manifest, force)
     else:
-        _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder.template, loaded.method.stock.config, force)
+        assert isinstance(loaded.encoder, TextEncoder)
+        _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder, loaded.method.stock.config, force)
     network = loaded.method.network
     stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] in ("lora", "qlora") else loaded.method.stock.float()
     calibration = Calibration.from_json(loaded.manifest)
@@ -93,16 +96,15 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
         notes.append(
             f"a stock folder cuts texts of more than {loaded.encoder.max_length} tokens at their end: for these it answers otherwise"
         )
-    tokenizer = AutoTokenizer.from_pretrained(Path(run) / "model", trust_remote_code=False)
     dtype = pick_precision(torch.device("cpu"), loaded.manifest["parameters"]["all"]).weights
     (stock if writes else stock.base_model).to(dtype)
     stock.config.dtype = dtype
-    tokenizer.model_max_length = loaded.encoder.max_length
-    if isinstance(loaded.encoder, PairEncoder) and loaded.encoder.template == "{text}":
-        notes += teach_pairs(tokenizer, loaded.encoder)
+    tokenizer, taught = _taught_tokenizer(Path(run), loaded.encoder)
+    notes += taught
     with whole_folder(target) as folder, quiet_transformers():
         stock.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        check_prompt(folder, loaded.encoder)
         write_card(Path(run), folder, loaded.manifest)
         most = PARITY_TEXTS_WRITTEN if writes else PARITY_TEXTS
         made_up = sample_pairs if loaded.manifest.get(PAIR_COLUMN) else sample_texts
@@ -127,7 +129,7 @@ def refuse_long(long: str, force: bool) -> None:
         )
 
 
-def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, config: Any, force: bool) -> None:
+def _refuse_what_stock_cannot_say(manifest: dict[str, Any], encoder: TextEncoder, config: Any, force: bool) -> None:
     if not has_stock_classifier(config):
         raise ConfigError(
             f"transformers has no classifier for models of type {config.model_type!r}, so it would open no such folder; use the run "
@@ -139,11 +141,20 @@ def _refuse_what_stock_cannot_say(manifest: dict[str, Any], template: str, confi
         )
     if manifest.get("merged"):
         raise ConfigError("labels that were merged are sums of several outputs, and a stock layout has one for each; train again to export")
-    if template != "{text}" and not force:
+    if isinstance(encoder, PairEncoder) and encoder.template != "{text}" and not force:
         raise ConfigError(
-            f"the run reads texts inside a prompt ({template!r}) which a stock pipeline does not add; with --force the folder is written, "
-            "and you add the prompt to every text yourself"
+            f"the run reads pairs inside a prompt ({encoder.template!r}) which a stock pipeline does not add; with --force the folder is "
+            "written, and you write each pair into the prompt yourself"
         )
+
+
+def _taught_tokenizer(run: Path, encoder: TextEncoder | QuestionEncoder) -> tuple[Any, list[str]]:
+    """The run's tokenizer, shortening and laying out as its encoder does, with a note for what it was told to."""
+    tokenizer = AutoTokenizer.from_pretrained(run / "model", trust_remote_code=False)
+    tokenizer.model_max_length = encoder.max_length
+    if isinstance(encoder, PairEncoder):
+        return tokenizer, teach_pairs(tokenizer, encoder) if encoder.template == "{text}" else []
+    return tokenizer, teach_prompt(tokenizer, encoder) if isinstance(encoder, TextEncoder) else []
 
 
 def _fold_calibration(stock: PreTrainedModel, calibration: Calibration) -> tuple[Calibration, list[str]]:

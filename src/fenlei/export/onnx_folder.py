@@ -22,6 +22,7 @@ from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.export.merged import LEAST_AGREEMENT, PARITY_TEXTS, refuse_long
 from fenlei.export.onnx_network import INPUTS, OUTPUT, write_graph
+from fenlei.export.prompted import check_prompt, teach_prompt
 from fenlei.export.sample_texts import sample_texts
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import LoadedRun, load_run
@@ -69,8 +70,8 @@ def export_onnx(
     """Writes the folder and asks both `texts` (else texts made up from the vocabulary); `gold` are their labels.
 
     `int8`: the backbone's linears in 8-bit integers, four times smaller, and slightly less exact. ConfigError for a run that generates,
-    gives several labels, or reads texts inside a prompt (`force`: you put it around every text); ArtifactError where `out` is taken, or the
-    labels of the folder, in float32, agree with the run's on less than 99.5 % of the texts.
+    gives several labels, or reads a long text in a way of its own (`force`: the folder cuts it at its end); ArtifactError where `out` is
+    taken, or the labels of the folder, in float32, agree with the run's on less than 99.5 % of the texts.
     """
     _check_packages()
     target = Path(out).resolve()
@@ -130,11 +131,6 @@ def _checked(loaded: LoadedRun, force: bool) -> tuple[HeadMethod, TextEncoder]:
     if loaded.manifest.get("merged"):
         raise ConfigError("labels that were merged are sums of several outputs, which the graph does not add up; train again to export")
     refuse_long(loaded.encoder.long, force)
-    if loaded.encoder.template != "{text}" and not force:
-        raise ConfigError(
-            f"the run reads texts inside a prompt ({loaded.encoder.template!r}) which a tokenizer does not add; with --force the folder is "
-            "written, and you add the prompt to every text yourself"
-        )
     return loaded.method, loaded.encoder
 
 
@@ -144,8 +140,10 @@ def _write_beside(folder: Path, loaded: LoadedRun, encoder: TextEncoder) -> None
     config.dtype = torch.float32
     config.save_pretrained(folder)
     tokenizer = encoder.tokenizer
+    teach_prompt(tokenizer, encoder)
     tokenizer.model_max_length = encoder.max_length
     tokenizer.save_pretrained(folder)
+    check_prompt(folder, encoder)
     told = {"labels": list(loaded.labels), "max_length": encoder.max_length, "prompt": encoder.template, "calibrated": True}
     write_text(folder / TOLD, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
 

@@ -13,6 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from fenlei.errors import ConfigError
+from fenlei.export.prompted import template
 from fenlei.export.sample_texts import sample_texts
 from fenlei.text.pair_encoder import PairEncoder, PairForm
 from fenlei.text.pairs import Pair, Text
@@ -45,12 +46,12 @@ def teach_pairs(tokenizer: PreTrainedTokenizerBase, encoder: PairEncoder) -> lis
     ]
 
 
-def filled(template: str, text: Text) -> Text:
-    """What a stock folder is to be given for a text or pair of a run with this prompt."""
-    if template == "{text}":
+def filled(prompt: str, text: Text) -> Text:
+    """What a stock folder is to be given for a text, or for a pair of a run with this prompt."""
+    if prompt == "{text}" or isinstance(text, str):
         return text
-    first, second = (text, "") if isinstance(text, str) else text
-    before, _, after = template.partition("{text}")
+    first, second = text
+    before, _, after = prompt.partition("{text}")
     return before + first + after.replace("{pair}", second)
 
 
@@ -69,8 +70,4 @@ def _template(tokenizer: PreTrainedTokenizerBase, form: PairForm) -> TemplatePro
     """The form of a pair beside the tokenizer's own of a single text."""
     before, after = special_ids(tokenizer)
     parts = {"before": before, "after": after, "between": form.between}
-    named = {name: ids for name, ids in parts.items() if ids}
-    single = [name for name in ("before", "$A", "after") if name == "$A" or name in named]
-    pair = [name for name in ("before", "$A", "between", "$B:0", "after") if name.startswith("$") or name in named]
-    specials: list[Any] = [{"id": name, "ids": ids, "tokens": tokenizer.convert_ids_to_tokens(ids)} for name, ids in named.items()]
-    return TemplateProcessing(single=single, pair=pair, special_tokens=specials)
+    return template(tokenizer, parts, ["before", "$A", "after"], ["before", "$A", "between", "$B:0", "after"])

@@ -56,6 +56,11 @@ class TextEncoder:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._tokenizer
 
+    @property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The ids before and behind every single text: special tokens and prompt."""
+        return self._before, self._after
+
     def encode(self, texts: Sequence[Text]) -> EncodedTexts:
         """The texts; RequestError where one is a pair, which pair_encoder.py reads."""
         wrong = next((text for text in texts if not isinstance(text, str)), None)
