@@ -192,7 +192,7 @@ def test_what_a_merged_run_cannot_do_is_said(run: Path, tmp_path: Path) -> None:
 def test_the_command_lists_and_changes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["labels", str(run)]) == 0
     assert capsys.readouterr().out.split() == ["体育", "财经", "科技"]
-    words = ["labels", str(run), "--merge", "体育,科技=x", "--rename", "财经=y", "--json", "--out", str(tmp_path / "out")]
+    words = ["labels", str(run), "--merge", "体育，科技=x", "--rename", "财经=y", "--json", "--out", str(tmp_path / "out")]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out) == ["x", "y"]
     assert main(words) == 1

@@ -226,6 +226,12 @@ def test_tei(service: Running) -> None:
     empty = service.post("/predict", {"inputs": []})
     problem(empty, 400, TeiError)
     assert empty.json["error_type"] == "empty"
+    long = {"inputs": [["甲"], ["甲乙丙" * 300]]}
+    refused = service.post("/predict", {**long, "truncate": False})
+    problem(refused, 413, TeiError)
+    assert "truncate: true" in refused.json["error"]
+    assert len(service.post("/predict", {**long, "truncate": True}).json) == 2
+    assert service.post("/predict", {"inputs": "甲", "truncate": False}).json == reply.json
     info = service.get("/info").json
     assert info["model_type"]["classifier"]["id2label"]["0"] == next(iter(info["model_type"]["classifier"]["label2id"]))
     assert info["max_client_batch_size"] == 40

@@ -26,6 +26,7 @@ class TeiRequest(BaseModel):
     inputs: StrictStr | Texts | Annotated[list[Texts], FirstError()]
     """A text, or a list of one-text lists. [a, b] is a pair to TEI, never two texts."""
     truncate: StrictBool | None = None
+    """Unlike TEI's, null shortens, as `auto_truncate` of /info says; false refuses a text that is too long."""
     truncation_direction: Literal["left", "right", "Left", "Right"] = "right"
     raw_scores: StrictBool = False
 
@@ -43,6 +44,10 @@ async def predict(body: TeiRequest, service: TheService) -> Response:
     began = time.perf_counter()
     answers = await service.classify(texts)
     predictions = [one.prediction for one in answers]
+    if body.truncate is False and (too_many := max(one.tokens_cut for one in predictions)):
+        raise ProblemError(
+            "too_large", f"inputs: a text has {too_many:,} tokens more than this run reads; shorten it, or send truncate: true"
+        )
     scores = [by_score(one, raw=body.raw_scores) for one in predictions]
     device = service.served.classifier.device.type
     heads = {
