@@ -165,8 +165,10 @@ def load_checkpoint(work: Path, model: Qwen3ForCausalLM, objectives: Objectives,
     return step
 
 
-def train(work: Path, data: Path, model: Qwen3ForCausalLM, objectives: Objectives, batches: Batches, budget: Budget) -> None:
-    """Trains from the last checkpoint on until the budget is spent, and leaves a checkpoint."""
+def train(
+    work: Path, data: Path, model: Qwen3ForCausalLM, objectives: Objectives, batches: Batches, budget: Budget, rate: float | None = None
+) -> None:
+    """Trains from the last checkpoint on until the budget is spent, and leaves a checkpoint. `rate`: the peak one, else the pace's."""
     pace, held_out = PACES[model.device.type], np.load(data / "held_out.npy")
     optimizer = new_optimizer(model, objectives)
     first, began = load_checkpoint(work, model, objectives, optimizer), time.time()
@@ -175,7 +177,7 @@ def train(work: Path, data: Path, model: Qwen3ForCausalLM, objectives: Objective
         return
     for batch in batches.after(first):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(pace.peak_rate, step, budget.spent(step, time.time() - began))
+            group["lr"] = learning_rate(rate or pace.peak_rate, step, budget.spent(step, time.time() - began))
         losses = objectives.add_gradients(model, batch)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -221,6 +223,7 @@ def main() -> None:
     parser.add_argument("--start", help="a model folder whose weights, and shape, ours start from")
     parser.add_argument("--tokens", type=int, default=12_300_000, help="0: only prepare, and publish if asked to")
     parser.add_argument("--seconds", type=float, help="in the place of --tokens")
+    parser.add_argument("--peak-rate", type=float, help="learning rate, else that of the device's pace")
     parser.add_argument("--shape", type=int, nargs=4, metavar=("WIDTH", "LAYERS", "HEADS", "KEY_VALUE_HEADS"))
     parser.add_argument("--shares", nargs="*", default=[], metavar="NAME=NUMBER", help=f"weights of the losses, else {SHARES}")
     parser.add_argument("--publish", type=Path)
@@ -236,7 +239,8 @@ def main() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)  # it would make a plan for each shape that it meets
     model = build(tokenizer, args.donor if fresh else None, shape, args.start).to(device)
     objectives, batches = learned_from(data, len(tokenizer), shape.width, given_shares(args.shares), device)
-    train(args.work, data, model, objectives, batches, Budget(args.tokens, args.seconds, PACES[device.type].rows[0] * SEQUENCE))
+    budget = Budget(args.tokens, args.seconds, PACES[device.type].rows[0] * SEQUENCE)
+    train(args.work, data, model, objectives, batches, budget, args.peak_rate)
     if args.publish:
         publish(model, tokenizer, args.publish)
 
