@@ -94,7 +94,7 @@ class Targets:
     answered: float
     """Mean share of rows that those answer."""
     refused: int
-    """Splits that were told that it cannot be had."""
+    """Splits that were told that it cannot be had, or in which no held row is answered."""
 
 
 def targets(dealt: list[Split]) -> Targets:
@@ -106,7 +106,9 @@ def targets(dealt: list[Split]) -> Targets:
         except DataError:
             continue
         given = ~rule.abstains(one.held)
-        accuracies.append(float((one.held.argmax(axis=1) == one.held_ids)[given].mean()) if given.any() else 1.0)
+        if not given.any():
+            continue  # a promise about nothing is none
+        accuracies.append(float((one.held.argmax(axis=1) == one.held_ids)[given].mean()))
         answered.append(float(given.mean()))
     refused = len(dealt) - len(accuracies)
     if not accuracies:

@@ -55,9 +55,8 @@ SWITCHES = {
 }
 """On and off."""
 
-_CHECKPOINTS = (
-    "a checkpoint comes with each evaluation (--evals-per-epoch), the last two are kept, and dev rows choose the one that is the run"
-)
+_CHECKPOINTS = "a checkpoint comes with each evaluation (--evals-per-epoch), and dev rows choose the one that is the run"
+_CHOSEN = "the latest checkpoint within one standard error of the best macro F1 is the run"
 _FORMAT = "the number format is chosen by device and said at the start"
 _OPTIMISER = "the optimiser is AdamW with its usual moments"
 _SEVERAL = "several processes are started by torchrun or accelerate launch, see docs/scale.md"
@@ -74,8 +73,8 @@ AS_IT_IS: dict[str, tuple[tuple[str, ...], str]] = {
     "eval_strategy": (("epoch",), "dev rows are measured every epoch (--evals-per-epoch), and choose the checkpoint"),
     "lr_scheduler_type": (("cosine",), "the rate rises, then falls as a cosine"),
     "load_best_model_at_end": (("true", "1"), "dev rows choose the checkpoint that is the run"),
-    "metric_for_best_model": (("macro_f1", "eval_macro_f1"), "checkpoints are chosen by macro F1, the loss breaking ties"),
-    "greater_is_better": (("true", "1"), "checkpoints are chosen by macro F1, the loss breaking ties"),
+    "metric_for_best_model": (("macro_f1", "eval_macro_f1"), _CHOSEN),
+    "greater_is_better": (("true", "1"), _CHOSEN),
     "task_type": (("seq_cls",), "fenlei classifies; --method generate asks the language model itself"),
     "problem_type": (("single_label_classification",), "what a row's labels are is read from the rows"),
     "save_strategy": (("epoch",), _CHECKPOINTS),

@@ -144,7 +144,7 @@ def _write_beside(folder: Path, loaded: LoadedRun, encoder: TextEncoder) -> None
     tokenizer.model_max_length = encoder.max_length
     tokenizer.save_pretrained(folder)
     check_prompt(folder, encoder)
-    told = {"labels": list(loaded.labels), "max_length": encoder.max_length, "prompt": encoder.template, "calibrated": True}
+    told = {"labels": list(loaded.labels), "max_length": encoder.max_length, "calibrated": True}
     write_text(folder / TOLD, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
 
 
