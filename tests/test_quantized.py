@@ -22,7 +22,7 @@ from fenlei.text.batches import Batch
 
 TEXTS = ["央行下调存款准备金率", "国足客场三比零取胜", "新款手机今日发布", "楼市", "高考分数线公布，多地上调，考生可在网上查询" * 3]
 
-pytestmark = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no VNNI")
+pytestmark = pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="this CPU has no AVX2")
 
 
 @pytest.fixture(params=["full", "lora", "frozen"])
@@ -78,11 +78,22 @@ def test_an_encoder_keeps_its_own_head(tiny_bert: Path, toy_file: Path, tmp_path
     assert type(network.bert.pooler.dense) is nn.Linear
 
 
-def test_a_cpu_without_vnni_is_told_so(monkeypatch: pytest.MonkeyPatch, tiny_qwen: Path) -> None:
+@pytest.mark.parametrize("vnni", [True, False])
+def test_the_largest_sums_do_not_overflow(monkeypatch: pytest.MonkeyPatch, vnni: bool) -> None:
+    if vnni and not torch.cpu._is_vnni_supported():
+        pytest.skip("this CPU has no VNNI")
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    linear = nn.Linear(96, 64, bias=False)
+    nn.init.ones_(linear.weight)
+    torch.testing.assert_close(Int8Linear(linear, InputOnce())(torch.ones(5, 96)), torch.full((5, 64), 96.0))
+    torch.testing.assert_close(Int8Linear(linear, InputOnce())(-torch.ones(5, 96)), torch.full((5, 64), -96.0))
+
+
+def test_another_processor_is_told_what_is_needed(monkeypatch: pytest.MonkeyPatch, tiny_qwen: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
-    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-    with pytest.raises(ConfigError, match="int8 needs a CPU with VNNI"):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    with pytest.raises(ConfigError, match="int8 needs an x86 CPU"):
         quantize_linears(AutoModelForSequenceClassification.from_pretrained(tiny_qwen))
 
 

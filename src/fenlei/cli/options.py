@@ -58,7 +58,7 @@ HELP = {
     "batch_size": "Rows an optimiser step.",
     "batch_tokens": "Tokens through the network at once: memory and speed, not the result; default: 4096, on a GPU what fits, up to 16384.",
     "memory": "What training may take at its peak, as 6GB: fewer --batch-tokens, then --gradient-checkpointing, make it fit.",
-    "int8": "lora: multiply by the frozen weights in 8-bit integers; faster on CPUs with VNNI.",
+    "int8": "lora: multiply by the frozen weights in 8-bit integers; faster on x86 CPUs, most with VNNI.",
     "warmup_ratio": "Share of the steps in which the learning rate rises.",
     "weight_decay": "Weight decay of AdamW.",
     "max_grad_norm": "Gradients are clipped to this norm.",

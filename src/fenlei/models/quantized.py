@@ -1,4 +1,4 @@
-"""Linears that multiply in 8-bit integers, on CPUs that do so faster than in bfloat16: for prediction, and below adapters that learn.
+"""Linears that multiply in 8-bit integers, on x86 CPUs, faster than in a float format: for prediction, and below adapters that learn.
 
 Weights have one scale an output, activations one a token, found as it passes (Yao et al. 2022, "ZeroQuant"): the first tokens of a
 decoder have states hundreds of times larger than the others, and must not set the scale of all. Sums are whole numbers, so that a row's
@@ -22,9 +22,12 @@ from fenlei.errors import ConfigError
 from fenlei.models.backbone import head_modules
 from fenlei.models.lora_linear import plain_lora_linears, with_adapter
 
-WEIGHT_LEVELS, LEVELS, ZERO = 127, 126, 128
-"""Largest weight and activation as integers (one level is left to rounding in bfloat16), and what stands for 0: oneDNN reads activations
+LEVELS, ZERO = 126, 128
+"""Largest activation as an integer (one level is left to rounding in bfloat16), and what stands for 0: oneDNN reads activations
 unsigned."""
+WEIGHT_LEVELS, NARROW_WEIGHT_LEVELS = 127, 63
+"""Largest weight as an integer, with VNNI and without. Without it a processor adds two products in 16 bits, and cuts off what is above: 255
+times 63, twice, is just below that; with 127 levels sums are wrong without a word."""
 LEAST_ROW = 1e-30
 """A row whose largest value is below this counts as 0."""
 ROWS_AT_ONCE = 1024
@@ -90,7 +93,8 @@ class Int8Weight:
 
     def __init__(self, weight: torch.Tensor) -> None:
         exact = weight.detach().float()
-        self._scale = exact.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / WEIGHT_LEVELS
+        levels = WEIGHT_LEVELS if torch.cpu._is_vnni_supported() else NARROW_WEIGHT_LEVELS
+        self._scale = exact.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / levels
         whole = torch.round(exact / self._scale[:, None]).to(torch.int8).contiguous()  # packing takes no strides
         self._packed = cast(Any, torch.ops.onednn).qlinear_prepack(whole, None)
         self._zero = torch.zeros(len(self._scale), dtype=torch.int32)
@@ -144,9 +148,9 @@ class Int8Product:
 def quantize_linears(network: PreTrainedModel) -> int:
     """Puts an Int8Linear in the place of every linear of the backbone, in float32 or not; returns how many. The head stays as it is.
 
-    ConfigError where this machine does not multiply 8-bit integers: without VNNI the sums may overflow, on a GPU bfloat16 is the fast way.
+    ConfigError where this machine does not multiply 8-bit integers: on a GPU bfloat16 is the fast way.
     """
-    _require_vnni(network)
+    _require_x86(network)
     heads, quantize = tuple(f"{name}." for name in head_modules(network)), InputOnce()
     found = [name for name, module in network.named_modules() if type(module) is nn.Linear and not f"{name}.".startswith(heads)]
     for name in found:
@@ -157,7 +161,7 @@ def quantize_linears(network: PreTrainedModel) -> int:
 
 def quantize_below_adapters(network: nn.Module) -> int:
     """Makes the frozen weights beside LoRA adapters 8-bit integers and frees them, for training; returns how many. Errors as above."""
-    _require_vnni(network)
+    _require_x86(network)
     quantize, found = InputOnce(), 0
     for _, module in plain_lora_linears(network):
         module.forward = _int8_forward(module, quantize)
@@ -182,8 +186,9 @@ def _int8_forward(module: nn.Module, quantize: InputOnce) -> Callable[[torch.Ten
     return forward
 
 
-def _require_vnni(network: nn.Module) -> None:
+def _require_x86(network: nn.Module) -> None:
     device = next(network.parameters()).device
-    if device.type != "cpu" or not torch.cpu._is_vnni_supported():
+    # What PyTorch calls the widest instructions it uses: DEFAULT, AVX2, AVX512, or names of other processors.
+    if device.type != "cpu" or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         where = f"device {device.type}" if device.type != "cpu" else "this CPU"
-        raise ConfigError(f"int8 needs a CPU with VNNI (x86 since 2019), and {where} is none; leave int8 out")
+        raise ConfigError(f"int8 needs an x86 CPU with AVX2 (since 2013; with VNNI it is fastest), and {where} is none; leave int8 out")
