@@ -66,7 +66,9 @@ def predict(
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more rows of a JSON lines file that grows; Ctrl-C ends.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Compare every file of the run with its checksum first.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
-    int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on x86 CPUs, most with VNNI, slightly less exact.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on x86 CPUs, most with VNNI, slightly less exact.")
+    ] = False,
     engine: Engine = "local",
     address: Address = None,
     workers: Workers = None,

@@ -29,7 +29,9 @@ def serve(
     classify_shape: Annotated[Literal["vllm", "infinity"], typer.Option(help="Whose answer POST /classify gives.")] = "vllm",
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
-    int8: Annotated[bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on x86 CPUs, most with VNNI, slightly less exact.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on x86 CPUs, most with VNNI, slightly less exact.")
+    ] = False,
     min_confidence: MinConfidence = None,
     target_accuracy: TargetAccuracy = None,
     set_coverage: SetCoverage = None,
