@@ -1,7 +1,9 @@
-"""nano taught by the real Qwen beside nano alone: python -m bench.distill_titles [--rows N] [--pool N] [--teacher MODEL] [--epochs N].
+"""nano taught by the real Qwen beside nano alone: python -m bench.distill_titles [--rows N] [--pool N] [--teacher MODEL] [--epochs N]
+[--selecting N] [--measuring N].
 
-Both are given the same 6,000 labelled titles of thucnews10, the student 40,000 further ones without their labels. All of dev measures; its
-first 2,000 rows select and calibrate. Whatever is cut off is taken up again.
+Both are given the same 6,000 labelled titles of thucnews10, the student 40,000 further ones without their labels. The first 2,000
+rows of dev select and calibrate, all of it measures; with `--measuring N` the N rows behind those that select. Whatever is cut off is taken
+up again.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from bench.runs import WORK, announced, conclude, head_of, once, real_model, run, shared, told
+from bench.runs import WORK, announced, conclude, given_options, head_of, once, real_model, rows_behind, run, shared, told
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.distill import REPORT, distill
 
@@ -25,11 +27,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6000)
     parser.add_argument("--pool", type=int, default=40_000)
     parser.add_argument("--teacher", help="default: the real model; `nano` to try the command")
+    parser.add_argument("--selecting", type=int, default=SELECTING, help="first dev rows, which select and calibrate")
+    parser.add_argument("--measuring", type=int, help="dev rows that measure")
+    parser.add_argument("words", nargs="*", metavar="OPTION=VALUE", help="options of the teacher's training")
     parser.add_argument("--epochs", type=int, default=8, help="of both students: teachers are learned from for long")
     given = parser.parse_args()
     data = shared() / "data" / "thucnews10"
-    labelled, dev = head_of(data / "train.jsonl", given.rows), data / "dev.jsonl"
-    selecting = head_of(dev, SELECTING)
+    labelled, whole = head_of(data / "train.jsonl", given.rows), data / "dev.jsonl"
+    selecting, dev = head_of(whole, given.selecting), rows_behind(whole, given.selecting, given.measuring)
     name = f"distill_{given.rows}_{given.teacher or 'qwen'}".replace("/", "-")
     accuracy, seconds = {}, {}
     teacher, seconds["teacher"] = run(
@@ -39,8 +44,7 @@ def main() -> None:
         selecting=selecting,
         model=given.teacher or real_model(),
         tuning="lora",
-        epochs=1,
-        evals_per_epoch=2,
+        **{"epochs": 1, "evals_per_epoch": 2, **given_options(given.words)},
     )
     accuracy["teacher"] = teacher.metrics.accuracy
     plain, seconds["nano"] = run(f"{name}_plain_{given.epochs}", labelled, dev, selecting=selecting, model="nano", epochs=given.epochs)

@@ -1,8 +1,9 @@
-"""New classes beside training again on all: python -m bench.extend_titles [two] [three] [OPTION=VALUE ...] [--each N] [--model M].
+"""New classes beside training again on all: python -m bench.extend_titles [two] [three] [OPTION=VALUE ...] [--each N] [--selecting N]
+[--measuring N] [--epochs N] [--model M].
 
 thucnews10, 1,000 rows a class. `two`: trained on eight classes, two are added at once; `three`: trained on seven, three are added one after
 the other. Both are held against one training on all ten: accuracy on rows of the classes known at first, and seconds. The first 1,000 dev
-rows select and calibrate, the 4,000 behind them measure. An option of fenlei.extend tries something else than its defaults.
+rows select and calibrate, the 4,000 behind the first 1,000 measure. An option of fenlei.extend tries something else than its defaults.
 """
 
 from __future__ import annotations
@@ -31,25 +32,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", metavar="PART|OPTION=VALUE")
     parser.add_argument("--each", type=int, default=1000, help="rows of a class")
+    parser.add_argument("--selecting", type=int, default=SELECTING, help="first dev rows, which select and calibrate")
     parser.add_argument("--measuring", type=int, default=MEASURING, help="dev rows that measure")
+    parser.add_argument("--epochs", type=int, help="of every training")
     parser.add_argument("--model", help="default: the real model; `nano` to try the command")
     given = parser.parse_args()
     parts = [word for word in given.words if word in ("two", "three")] or ["two", "three"]
     options = given_options([word for word in given.words if "=" in word])
     model, base = given.model or real_model(), f"extend_{given.each}_{given.model or 'qwen'}"
+    alike = {} if given.epochs is None else {"epochs": given.epochs}
+    options = {**alike, **options}
     names = _class_names()
     whole = f"{base}_all"
-    seconds = trained(whole, _train(names, given.each), _dev(names), model=model)
+    seconds = trained(whole, _train(names, given.each), _dev(names, given.selecting), model=model, **alike)
     figures: dict[str, dict[str, Any]] = {}
     for part in parts:
         first = names[:8] if part == "two" else names[:7]
         old = f"{base}_{len(first)}"
-        trained(old, _train(first, given.each), _dev(first), model=model)
+        trained(old, _train(first, given.each), _dev(first, given.selecting), model=model, **alike)
         known, took = list(first), []
         for added in [names[8:]] if part == "two" else [[name] for name in names[7:]]:
             run, replay = WORK / old, _train(known, given.each)
             old = name_of(f"{base}_{len(first)}_to_{len(known) + len(added)}", options)
-            took.append(_extended(old, run, _train(added, given.each), replay, _dev([*known, *added]), options))
+            took.append(_extended(old, run, _train(added, given.each), replay, _dev([*known, *added], given.selecting), options))
             known += added
         right = {name: _accuracy(WORK / name, first, given.measuring) for name in (whole, old)}
         figures[part] = {
@@ -90,9 +95,9 @@ def _train(names: Sequence[str], each: int) -> Path:
     return _of_classes("train", names, f"{each}_each", each=each)
 
 
-def _dev(names: Sequence[str]) -> Path:
+def _dev(names: Sequence[str], selecting: int) -> Path:
     """Those of the first dev rows that are of these classes."""
-    return _of_classes("dev", names, f"{SELECTING}_first", most=SELECTING)
+    return _of_classes("dev", names, f"{selecting}_first", most=selecting)
 
 
 def _of_classes(part: str, names: Sequence[str], suffix: str, *, each: int | None = None, most: int | None = None) -> Path:

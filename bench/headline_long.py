@@ -3,7 +3,7 @@
 python -m bench.headline_long fudan20|sogou10_long [FOLD ...] [OPTION=VALUE ...]
 
 A frozen backbone reads every window once over all folds, and keeps its states on disk (about an hour and a half for a set, then minutes); a
-fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=80, long=mean, layers=12). The figures are those of the
+fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=80, long=mean, layers=12, model=nano). The figures are those of the
 folds done.
 """
 
@@ -77,7 +77,8 @@ def _fold_run(name: str, train: Any, asked: Any, options: dict[str, Any], asked_
     """Its name, once it is trained (and, where the backbone learns, evaluated)."""
     if options["tuning"] == "frozen":
         name = name_of(name, asked_options)
-        seconds = trained(name, train, None, model=real_model(), **{**options, **asked_options})
+        chosen = {"model": asked_options["model"] if "model" in asked_options else real_model()}
+        seconds = trained(name, train, None, **{**options, **asked_options, **chosen})
     else:
         _, seconds = run(name, train, asked, selecting=None, model=real_model(), **options)
     print(f"{name}: {seconds:.0f} s", flush=True)

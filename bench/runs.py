@@ -53,6 +53,17 @@ def head_of(data: Path, rows: int) -> Path:
     return target
 
 
+def rows_behind(data: Path, first: int, rows: int | None) -> Path:
+    """The `rows` lines of `data` behind the `first` ones, as a file of its own; all of `data` where `rows` is None."""
+    if rows is None:
+        return data
+    target = WORK / "data" / f"{data.parent.name}_{data.stem}_{first}_to_{first + rows}.jsonl"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with data.open(encoding="utf-8") as file:
+        target.write_text("".join(islice(file, first, first + rows)), encoding="utf-8")
+    return target
+
+
 def lines_of(data: Path) -> list[str]:
     """Those of a file of JSON lines. Not by splitlines: a text in them may hold line ends of other kinds."""
     return [line for line in data.read_text(encoding="utf-8").split("\n") if line]
