@@ -41,7 +41,7 @@ def main() -> None:
     options = given_options([word for word in given.words if "=" in word])
     model, base = given.model or real_model(), f"extend_{given.each}_{given.model or 'qwen'}"
     alike = {} if given.epochs is None else {"epochs": given.epochs}
-    options = {**alike, **options}
+    options, base = {**alike, **options}, name_of(base, alike)
     names = _class_names()
     whole = f"{base}_all"
     seconds = trained(whole, _train(names, given.each), _dev(names, given.selecting), model=model, **alike)

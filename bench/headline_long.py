@@ -2,9 +2,9 @@
 
 python -m bench.headline_long fudan20|sogou10_long [FOLD ...] [OPTION=VALUE ...]
 
-A frozen backbone reads every window once over all folds, and keeps its states on disk (about an hour and a half for a set, then minutes); a
-fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=80, long=mean, layers=12, model=nano). The figures are those of the
-folds done.
+A frozen backbone reads every window once over all folds, and keeps its states on disk (about an hour and a half for a set, then minutes);
+a fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=80, long=mean, layers=12, model=nano). The figures
+are those of the folds done.
 """
 
 from __future__ import annotations
