@@ -1,5 +1,5 @@
 """New classes beside training again on all: python -m bench.extend_titles [two] [three] [OPTION=VALUE ...] [--each N] [--selecting N]
-[--measuring N] [--epochs N] [--model M].
+[--measuring N] [--trained OPTION=VALUE ...] [--model M].
 
 thucnews10, 1,000 rows a class. `two`: trained on eight classes, two are added at once; `three`: trained on seven, three are added one after
 the other. Both are held against one training on all ten: accuracy on rows of the classes known at first, and seconds. The first 1,000 dev
@@ -34,14 +34,16 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=1000, help="rows of a class")
     parser.add_argument("--selecting", type=int, default=SELECTING, help="first dev rows, which select and calibrate")
     parser.add_argument("--measuring", type=int, default=MEASURING, help="dev rows that measure")
-    parser.add_argument("--epochs", type=int, help="of every training")
+    parser.add_argument(
+        "--trained", nargs="+", default=[], metavar="OPTION=VALUE", help="options of the trainings that are extended or replaced"
+    )
     parser.add_argument("--model", help="default: the real model; `nano` to try the command")
     given = parser.parse_args()
     parts = [word for word in given.words if word in ("two", "three")] or ["two", "three"]
     options = given_options([word for word in given.words if "=" in word])
     model, base = given.model or real_model(), f"extend_{given.each}_{given.model or 'qwen'}"
-    alike = {} if given.epochs is None else {"epochs": given.epochs}
-    options, base = {**alike, **options}, name_of(base, alike)
+    alike = given_options(given.trained)
+    base = name_of(base, alike)
     names = _class_names()
     whole = f"{base}_all"
     seconds = trained(whole, _train(names, given.each), _dev(names, given.selecting), model=model, **alike)

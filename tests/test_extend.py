@@ -71,6 +71,18 @@ def test_the_new_class_is_learned_and_the_old_ones_are_kept(old: Path, extended:
     assert after > before - 0.3
 
 
+def test_a_run_trained_in_int8_is_extended(old: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    options = {"tuning": "lora", "lora_rank": 4, "int8": True, "max_steps": 4}
+    train(old / "toy_news.jsonl", model=str(tiny_qwen), out=tmp_path / "run", **options, **QUICK)
+    extend(tmp_path / "run", old / "new.jsonl", replay=old / "toy_news.jsonl", out=tmp_path / "extended", max_steps=2, **QUICK)
+    before, after = (load_run(tmp_path / name, device="cpu", fold=True).method.state_dict() for name in ("run", "extended"))
+    frozen = [name for name in before if "base_layer" in name or "embed_tokens" in name]
+    assert frozen
+    for name in frozen:
+        assert torch.equal(before[name], after[name])
+    assert any("lora_" in name and not torch.equal(weight, after[name]) for name, weight in before.items())
+
+
 def test_the_run_it_comes_from_is_left_alone(old: Path, extended: Any) -> None:
     manifest = read_manifest(old / "run")
     Classifier.load(old / "run", device="cpu", verify=True)

@@ -31,6 +31,8 @@ def take_over(method: nn.Module, run: nn.Module, known: int, labels: int) -> tup
     odd = sorted(own.keys() ^ theirs.keys())
     for name, weight in own.items():
         stored = theirs.get(name, weight)
+        if not weight.numel():  # frozen, and given up for its 8-bit copy: both have it from the base model
+            continue
         if stored.shape == weight.shape:
             weight.copy_(stored)
         elif stored.shape == (known, *weight.shape[1:]) and len(weight) == labels:
