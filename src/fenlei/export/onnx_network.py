@@ -25,7 +25,10 @@ from fenlei.models.backbone import head_modules, is_decoder
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 LEVELS, ZERO = 127, 128
-"""The largest whole number, and what stands for 0: activations are read unsigned."""
+"""The largest activation as a whole number, and what stands for 0: activations are read unsigned."""
+WEIGHT_LEVELS = 64
+"""The same of weights. x86 without VNNI adds two products in 16 bits and cuts off what is above (255 times 64, twice, is not), and nobody knows
+which machine will read the file."""
 LEAST_ACTIVATION = 1e-6
 
 
@@ -58,7 +61,7 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / LEVELS
+        scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / WEIGHT_LEVELS
         self.register_buffer("weight", torch.round(weight / scale[:, None]).to(torch.int8).T.contiguous())
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.tensor(ZERO, dtype=torch.uint8))
