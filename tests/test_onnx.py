@@ -86,7 +86,7 @@ def test_in_int8_the_answers_stay_and_what_they_cost_is_told(
     texts, gold = [row["text"] for row in toy_rows], [row["label"] for row in toy_rows]
     exact = export_onnx(tmp_path / "run", tmp_path / "onnx", texts=texts, gold=gold)
     int8 = export_onnx(tmp_path / "run", tmp_path / "int8", int8=True, texts=texts, gold=gold)
-    assert 0 < int8.largest_difference < 0.5
+    assert 0 < int8.largest_difference < 1.0
     assert int8.agreement >= 0.95
     assert int8.accuracy is not None
     assert exact.accuracy is not None
