@@ -1,7 +1,7 @@
 """A model trained on Chinese news alone, asked in English and Japanese: python -m bench.languages [nano] [qwen] [OPTION=VALUE ...].
 
-Trained on the built-in Chinese rows, with LoRA where it is the real model; asked the built-in tests, 350 rows in Chinese and 140 in each of the
-others, of the same seven classes. TF-IDF cannot carry words from one language into another: what it has is chance, and characters that
+Trained on the built-in Chinese rows, with LoRA where it is the real model; asked the built-in tests, 350 rows in Chinese and 140 in each of
+the others, of the same seven classes. TF-IDF cannot carry words from one language into another: what it has is chance, and characters that
 Japanese shares with Chinese.
 """
 
