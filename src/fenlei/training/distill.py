@@ -38,6 +38,8 @@ from fenlei.training.setup import Setup, prepare
 from fenlei.training.teacher import rows_per_second, soft_labels
 
 REPORT = "distillation.json"
+READ_BY = ("text_column", "pair_column", "label_column", "level_separator", "class_file")
+"""Options of the teacher's run by which other rows are read too."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +147,13 @@ def _refuse_what_cannot_teach(run: Path, manifest: dict[str, Any]) -> None:
 def _student_config(run: Path, manifest: dict[str, Any], options: dict[str, Any], data: str | Path | None) -> RunConfig:
     taught = RunConfig.from_yaml(run / "config.yaml")
     own = {key: value for key, value in asdict(taught.data).items() if value is not None and key != "store_exemplars"}
+    if data is None and "extended_from" in manifest:
+        raise DataError(
+            f"{run}: was extended, and the rows it learned from then are of its new classes and a replay; give labelled rows of all its "
+            "classes after the run's folder"
+        )
     if data is not None:  # other rows: files named for the old ones say nothing of them
-        own = {key: own[key] for key in ("text_column", "pair_column", "label_column", "class_file") if key in own} | {"data": str(data)}
+        own = {key: own[key] for key in READ_BY if key in own} | {"data": str(data)}
     for role, ratio in (("dev", "dev_ratio"), ("test", "test_ratio")):
         if options.get(role) is not None or options.get(ratio) is not None:
             own = {key: value for key, value in own.items() if key not in (role, ratio)}
