@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 from fenlei import Classifier, train
-from fenlei.artifact import read_manifest
+from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
 from fenlei.errors import ConfigError, DataError
+from fenlei.report.evaluation import evaluate_run
 from fenlei.training.distill import REPORT, Distillation, distill
 from fenlei.training.lessons import NO_LABEL, SOFTNESS, TEACHER_SHARE, Taught, taught_loss, teacher_divergence
 from fenlei.training.objectives import label_loss
@@ -168,3 +170,24 @@ def test_the_command_prints_both(teacher: Path, pool: Path, tiny_qwen: Path, tmp
     assert "Student" in told.out
     assert main([*words, "--json"]) == 1
     assert "already holds a complete run" in capsys.readouterr().err
+
+
+def test_other_rows_have_the_levels_that_the_teachers_have(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    data = tmp_path / "levels.jsonl"
+    leveled = [{**row, "label": f"{'生活' if row['label'] == '体育' else '新闻'}##{row['label']}"} for row in toy_rows]
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in leveled), encoding="utf-8")
+    options = {**STUDENT, "tuning": "frozen", "max_steps": 1}
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", level_separator="##", **options)
+    distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "student", data=data, **options)
+    assert read_manifest(tmp_path / "student")["level_separator"] == "##"
+    assert [one.level for one in evaluate_run(tmp_path / "student", data, device="cpu").levels] == [1, 2]
+
+
+def test_of_an_extended_run_rows_of_all_classes_are_asked_for(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Its config.yaml names the rows of its new classes."""
+    shutil.copytree(teacher, tmp_path / "run")
+    write_manifest(tmp_path / "run", {**read_manifest(teacher), "extended_from": {"run": "runs/before", "known_labels": 2}})
+    with pytest.raises(DataError, match=r"was extended.*give labelled rows of all its classes"):
+        distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "out", **STUDENT)
+    given = {**STUDENT, "tuning": "frozen", "max_steps": 1}
+    assert distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "out", data=teacher.parent / "toy_news.jsonl", **given).labelled

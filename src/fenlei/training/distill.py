@@ -24,7 +24,8 @@ from fenlei.evaluation.comparison import PairedTest, mcnemar
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.classifier import Classifier
-from fenlei.inference.trust import load_scores
+from fenlei.inference.loading import load_run_from
+from fenlei.inference.trust import load_scores, load_trust
 from fenlei.labels import LabelSet
 from fenlei.text.pairs import Text
 from fenlei.training.fit import TrainResult, run_training
@@ -32,10 +33,13 @@ from fenlei.training.lessons import NO_LABEL, Lessons, Taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
+from fenlei.training.resume import Command
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.teacher import rows_per_second, soft_labels
 
 REPORT = "distillation.json"
+READ_BY = ("text_column", "pair_column", "label_column", "level_separator", "class_file")
+"""Options of the teacher's run by which other rows are read too."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +108,18 @@ def distill(
         exams.append(exam)
         return setup
 
-    training = run_training(config, target, build, resume=resume, progress=progress, announce=announce)
-    result = _concluded(training, exams[0])
-    if is_first():
-        write_text(target / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
-        write_text(target / "README.md", (target / "README.md").read_text(encoding="utf-8") + _card_section(result))
-    return result
+    results: list[Distillation] = []
+
+    def report(training: TrainResult, student: dict[str, Any]) -> None:
+        result = _concluded(training, student, exams[0])
+        results.append(result)
+        if is_first():
+            write_text(target / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
+            write_text(target / "README.md", (target / "README.md").read_text(encoding="utf-8") + _card_section(result))
+
+    command = Command("distill", folder)
+    run_training(config, target, build, command=command, report=report, resume=resume, progress=progress, announce=announce)
+    return results[0]
 
 
 @dataclass(frozen=True)
@@ -137,8 +147,13 @@ def _refuse_what_cannot_teach(run: Path, manifest: dict[str, Any]) -> None:
 def _student_config(run: Path, manifest: dict[str, Any], options: dict[str, Any], data: str | Path | None) -> RunConfig:
     taught = RunConfig.from_yaml(run / "config.yaml")
     own = {key: value for key, value in asdict(taught.data).items() if value is not None and key != "store_exemplars"}
+    if data is None and "extended_from" in manifest:
+        raise DataError(
+            f"{run}: was extended, and the rows it learned from then are of its new classes and a replay; give labelled rows of all its "
+            "classes after the run's folder"
+        )
     if data is not None:  # other rows: files named for the old ones say nothing of them
-        own = {key: own[key] for key in ("text_column", "pair_column", "label_column", "class_file") if key in own} | {"data": str(data)}
+        own = {key: own[key] for key in READ_BY if key in own} | {"data": str(data)}
     for role, ratio in (("dev", "dev_ratio"), ("test", "test_ratio")):
         if options.get(role) is not None or options.get(ratio) is not None:
             own = {key: value for key, value in own.items() if key not in (role, ratio)}
@@ -224,9 +239,9 @@ def _changed_since(run: Path) -> list[str]:
     return [f"{', '.join(changed)} changed since the teacher was trained: rows it learned from may be among dev now"] if changed else []
 
 
-def _concluded(training: TrainResult, exam: _Exam) -> Distillation:
+def _concluded(training: TrainResult, manifest: dict[str, Any], exam: _Exam) -> Distillation:
     """The student, loaded back, beside the teacher."""
-    student = Classifier.load(training.out, device=exam.device)
+    student = Classifier(load_run_from(training.out, manifest, device=exam.device), load_trust(training.out, manifest))
     answers = student.trust.calibration.probabilities(load_scores(training.out)["calibrating"].logits)
     metrics = compute_metrics(exam.label_ids, answers, LabelSet(student.labels), uncertainty=True)
     name = training.out.resolve().name

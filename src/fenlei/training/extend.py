@@ -33,12 +33,13 @@ from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.exemplars import load_exemplars
 from fenlei.training.extension_report import Cost, Extension, card_section, compared
-from fenlei.training.fit import run_training
+from fenlei.training.fit import TrainResult, run_training
 from fenlei.training.growth import settle_new_rows, take_over
 from fenlei.training.lessons import Lessons, Taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
+from fenlei.training.resume import Command
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.spread import spread_by
 
@@ -82,17 +83,21 @@ def extend(
         started.append(start)
         return setup
 
-    training = run_training(config, out, build, resume=resume, progress=progress, announce=announce)
-    start = started[0]
-    trust = load_trust(training.out, read_manifest(training.out))
-    result = compared(
-        training, known, start.before, trust, replace(start.cost, seconds=start.cost.seconds + _learning_seconds(training.out))
-    )
-    if is_first():
-        write_text(training.out / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
-        card = training.out / "README.md"
-        write_text(card, card.read_text(encoding="utf-8") + card_section(result))
-    return result
+    results: list[Extension] = []
+
+    def report(training: TrainResult, extended: dict[str, Any]) -> None:
+        start, trust = started[0], load_trust(training.out, extended)
+        cost = replace(start.cost, seconds=start.cost.seconds + _learning_seconds(training.out))
+        result = compared(training, known, start.before, trust, cost)
+        results.append(result)
+        if is_first():
+            write_text(training.out / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
+            card = training.out / "README.md"
+            write_text(card, card.read_text(encoding="utf-8") + card_section(result))
+
+    command = Command("extend", folder)
+    run_training(config, out, build, command=command, report=report, resume=resume, progress=progress, announce=announce)
+    return results[0]
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,12 @@ class Finished:
     notes: tuple[str, ...]
     unmet: DataError | None
     """Why a promise that was asked for cannot be made; the run is whole without it."""
+    manifest: dict[str, Any]
+    """What `complete` writes."""
 
 
 def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.Module | None) -> Finished:
-    """Writes the run's folder, the manifest last."""
+    """Writes the run's folder but for the manifest."""
     with whole_folder(out / "model") as folder, quiet_transformers():
         _save_model(setup, folder)
     # The run is loaded back below: two copies of a large network may not fit.
@@ -108,9 +110,13 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     figures = {"selecting": metrics.to_json(), "baseline": baseline.to_json() if baseline else None, "history": history}
     write_text(out / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
     write_text(out / "README.md", model_card(manifest, metrics, baseline))
+    return Finished(metrics, baseline, promises.notes, promises.unmet, manifest)
+
+
+def complete(out: Path, manifest: dict[str, Any]) -> None:
+    """Writes the manifest, last of all; what a training would go on from is needed no more."""
     write_manifest(out, {**manifest, "files": checksums(out)})
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
-    return Finished(metrics, baseline, promises.notes, promises.unmet)
 
 
 def _release(method: nn.Module) -> None:

@@ -36,7 +36,7 @@ from fenlei.text.batches import by_token_budget
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
-from fenlei.training.finish import TEST_ROWS, finish
+from fenlei.training.finish import TEST_ROWS, complete, finish
 from fenlei.training.frames import keep_frames
 from fenlei.training.imbalance import row_shares
 from fenlei.training.lessons import Lessons
@@ -44,7 +44,7 @@ from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import Ranks, is_first, join
 from fenlei.training.recorded import recorder_for
-from fenlei.training.resume import check_same_data, recall, remember
+from fenlei.training.resume import TRAIN, Command, check_same_data, recall, remember, way_on
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.spread import make_whole, spread_by
@@ -116,20 +116,25 @@ def run_training(
     out: str | Path,
     build: Callable[[RunConfig], Setup],
     *,
+    command: Command = TRAIN,
+    report: Callable[[TrainResult, dict[str, Any]], None] | None = None,
     head: nn.Module | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
     announce: Callable[[str], None] | None = None,
     trackers: Trackers | None = None,
 ) -> TrainResult:
-    """As `train`, of what `build` makes of the configuration (resumed: of the one that the run was begun with)."""
+    """As `train`, of what `build` makes of the configuration (resumed: of the one that the run was begun with).
+
+    `report` is given the result and the manifest before the run counts as complete, so that a complete run has its report.
+    """
     began = time.monotonic()
     announce = announce if is_first() else None
     folder = Path(out)
     check_free(folder, resume=resume)
     start = starting_point(folder) if resume else None
     if resume:
-        config = recall(folder, config)
+        config = recall(folder, command, config)
     keep_freed_memory()
     ranks = join(config.optimization.device)
     setup = build(config)
@@ -138,7 +143,7 @@ def run_training(
         check_same_data(folder, labels, fingerprints)
     elif ranks.is_first:
         with saving(folder):
-            remember(folder, config, labels, fingerprints)
+            remember(folder, command, config, labels, fingerprints)
     together = [f"{ranks.world} processes: each takes its share of a step's rows"] if ranks.world > 1 else []
     notes = (*(start.notes if start else ()), *setup.notes, *together)
     for note in notes:
@@ -153,15 +158,19 @@ def run_training(
 
     with until_done(trackers) as trackers:
         trackers.begin(config.optimization.report_to, folder, setup.config.to_options())
-        history = _optimise(setup, ranks, folder, start, progress, tell)
+        history = _optimise(setup, ranks, folder, command, start, progress, tell)
         finished = ranks.from_first(lambda: finish(setup, folder, history, head=head))
+        result = TrainResult(
+            folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *told, *finished.notes),
+            setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
+        )  # fmt: skip
+        if report:
+            report(result, finished.manifest)
+        ranks.from_first(lambda: complete(folder, finished.manifest))
         trackers.outcome("dev", finished.metrics, [folder / "README.md"])
     if finished.unmet is not None:
         raise DataError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
-    return TrainResult(
-        folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *told, *finished.notes),
-        setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
-    )  # fmt: skip
+    return result
 
 
 def _test_data(setup: Setup, out: Path) -> str | Path | None:
@@ -175,6 +184,7 @@ def _optimise(
     setup: Setup,
     ranks: Ranks,
     out: Path,
+    command: Command,
     start: Start | None,
     progress: Callable[[Progress], None] | None,
     tell: Callable[[str], None],
@@ -224,9 +234,7 @@ def _optimise(
     trainer.stop_recording()
     step, steps = trainer.state.global_step, trainer.state.max_steps
     if stop.asked and step < steps:
-        raise TrainingInterrupted(
-            f"stopped after step {step} of {steps}; a checkpoint is left: go on with `fenlei train --resume --out {out}`"
-        )
+        raise TrainingInterrupted(f"stopped after step {step} of {steps}; a checkpoint is left: go on with {way_on(command.name, out)}")
     if spread_by():
         make_whole(setup.method, keep=ranks.is_first)
     return list(trainer.state.log_history)

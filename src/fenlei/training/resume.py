@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fenlei.artifact import CHECKPOINTS, write_text
+from fenlei.artifact import CHECKPOINTS, MANIFEST, fingerprint, write_text
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError
 
@@ -15,15 +16,41 @@ FREE_TO_CHANGE = ("batch_tokens", "device", "report_to", "baseline")
 """Options that the weights do not depend on."""
 
 
-def remember(out: Path, config: RunConfig, labels: list[str], fingerprints: dict[str, str]) -> None:
-    """Writes down options, labels and data of a training that begins."""
+@dataclass(frozen=True)
+class Command:
+    """What begins a training; the same alone can go on with it."""
+
+    name: str
+    run: Path | None = None
+    """The finished run that it is given: one that teaches, or is extended."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values; the run by what it is too, for its folder may be named in several ways."""
+        run = None if self.run is None else {"folder": str(self.run), "manifest": fingerprint(self.run / MANIFEST)}
+        return {"command": self.name, "run": run}
+
+
+TRAIN = Command("train")
+
+
+def way_on(command: str, out: Path) -> str:
+    """What goes on with a training: `train` finds all that it was begun with in the folder, the others need to be given it again."""
+    return f"`fenlei train --resume --out {out}`" if command == "train" else f"the same `fenlei {command}` command and --resume"
+
+
+def remember(out: Path, command: Command, config: RunConfig, labels: list[str], fingerprints: dict[str, str]) -> None:
+    """Writes down command, options, labels and data of a training that begins."""
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    begun = {"options": config.to_options(), "labels": labels, "files": fingerprints}
+    begun = {**command.to_json(), "options": config.to_options(), "labels": labels, "files": fingerprints}
     write_text(out / CHECKPOINTS / BEGUN_WITH, json.dumps(begun, ensure_ascii=False, indent=2) + "\n")
 
 
-def recall(out: Path, given: RunConfig) -> RunConfig:
-    """The options that the training in `out` was begun with; ArtifactError names those that were given now and differ."""
+def recall(out: Path, command: Command, given: RunConfig) -> RunConfig:
+    """The options that the training in `out` was begun with.
+
+    ArtifactError where another command began it, or from another run, and for options that were given now and differ.
+    """
+    _check_same_command(out, command)
     begun = _read(out)["options"]
     usual, now = RunConfig().to_options(), given.to_options()
     differing = {key: value for key, value in now.items() if value != usual[key] and value != begun.get(key) and key not in FREE_TO_CHANGE}
@@ -34,12 +61,28 @@ def recall(out: Path, given: RunConfig) -> RunConfig:
     return RunConfig.from_options({**begun, **free})
 
 
+def _check_same_command(out: Path, command: Command) -> None:
+    begun, now = _read(out), command.to_json()
+    then = begun.get("command", command.name)  # an older fenlei did not write it down
+    if then != command.name:
+        raise ArtifactError(f"{out}: the training was begun by `fenlei {then}`; go on with {way_on(then, out)}, or start in another folder")
+    run = begun.get("run")
+    if run and now["run"] and run["manifest"] != now["run"]["manifest"]:
+        raise ArtifactError(
+            f"{out}: the training was begun from the run in {run['folder']}, and that in {command.run} is now another; "
+            "give that run, or start in another folder"
+        )
+
+
 def check_same_data(out: Path, labels: list[str], fingerprints: dict[str, str]) -> None:
     """ArtifactError where labels or data files are not those that the training was begun with."""
     begun = _read(out)
-    changed = sorted(name for name in begun["files"].keys() | fingerprints.keys() if begun["files"].get(name) != fingerprints.get(name))
-    if changed or begun["labels"] != labels:
-        what = f"{', '.join(changed)} changed" if changed else "the labels changed"
+    files = begun["files"]
+    found = [f"{name} changed" for name in sorted(files.keys() & fingerprints.keys()) if files[name] != fingerprints[name]]
+    found += [f"{name} was left out" for name in sorted(files.keys() - fingerprints.keys())]
+    found += [f"{name} was added" for name in sorted(fingerprints.keys() - files.keys())]
+    if found or begun["labels"] != labels:
+        what = ", ".join(found) or "the labels changed"
         raise ArtifactError(f"{out}: {what} since the training was begun; restore the data, or start in another folder")
 
 
