@@ -27,8 +27,8 @@ INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 LEVELS, ZERO = 127, 128
 """The largest activation as a whole number, and what stands for 0: activations are read unsigned."""
 WEIGHT_LEVELS = 64
-"""The same of weights. x86 without VNNI adds two products in 16 bits and cuts off what is above (255 times 64, twice, is not), and nobody knows
-which machine will read the file."""
+"""The same of weights. x86 without VNNI adds two products in 16 bits and cuts off what is above (255 times 64, twice, is not), and nobody
+knows which machine will read the file."""
 LEAST_ACTIVATION = 1e-6
 
 
