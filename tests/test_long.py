@@ -305,6 +305,22 @@ def test_predictions_tell_the_passages_on_request(windows_run: Path, tmp_path: P
     assert "passages" not in (tmp_path / "plain.jsonl").read_text(encoding="utf-8")
 
 
+def test_a_service_says_that_windows_read_all_of_a_text(windows_run: Path) -> None:
+    pytest.importorskip("fastapi")
+    from serving import running
+
+    text = long_rows(1)[0]["text"]
+    (expected,) = Classifier.load(windows_run, device="cpu").predict([text])
+    with running(windows_run) as service:
+        reply = service.post("/predict", {"inputs": text, "truncate": False})
+        assert {one["label"]: one["score"] for one in reply.json} == pytest.approx(expected.probabilities, abs=1e-5)
+        assert service.server.service.served.max_length is None
+        info = service.get("/info").json
+        (card,) = service.get("/v1/models").json["data"]
+    # No text that is taken has more tokens: who shortens texts to this cuts none.
+    assert info["max_input_length"] == card["max_model_len"] == 4 * 100_000
+
+
 def test_the_report_shows_the_passage_that_decided(windows_run: Path, long_file: Path, tmp_path: Path) -> None:
     evaluation = evaluate_run(windows_run, long_file, out=tmp_path / "report", device="cpu")
     assert evaluation.mistakes, "two steps teach little"
