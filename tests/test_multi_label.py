@@ -414,7 +414,9 @@ def test_a_service_speaks_of_sets_in_every_protocol(trained: tuple[Path, Path]) 
 
         from fenlei.serving.client import Client
 
-        assert set(Client(service.url).predict([text])[0].answer) == set(own["labels"])
+        client = Client(service.url)
+        assert set(client.predict([text])[0].answer) == set(own["labels"])
+        assert Labelling.from_json(client.describe()) == Labelling(multi_label=True, hierarchy=Hierarchy("##"))
 
 
 # --- generate: yes or no for each label
