@@ -162,6 +162,14 @@ def test_data_that_has_gone_is_asked_for(teacher: Path, tiny_qwen: Path, tmp_pat
         (teacher / "config.yaml").write_text(config, encoding="utf-8")
 
 
+def test_a_multi_label_run_teaches_nobody(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_manifest(tmp_path / "run", {**read_manifest(teacher), "problem_type": "multi_label_classification"})
+    with pytest.raises(ConfigError, match="gives several labels a text, and soft labels are one distribution a text"):
+        distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "out", **STUDENT)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_prints_both(teacher: Path, pool: Path, tiny_qwen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["distill", str(teacher), "--to", str(tiny_qwen), "--unlabeled", str(pool), "--out", str(tmp_path / "out")]
     assert main([*words, "--max-steps", "2", "--device", "cpu", "--no-baseline"]) == 0

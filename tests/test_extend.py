@@ -288,6 +288,20 @@ def test_a_head_of_ones_own_cannot_grow(old: Path, tmp_path: Path) -> None:
         extend(tmp_path / "run", old / "new.jsonl", out=tmp_path / "out")
 
 
+def test_a_multi_label_run_cannot_grow(old: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_manifest(tmp_path / "run", {**read_manifest(old / "run"), "problem_type": "multi_label_classification"})
+    with pytest.raises(ConfigError, match="gives several labels a text; rows of new classes say nothing of its old ones"):
+        extend(tmp_path / "run", old / "new.jsonl", out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_file_of_new_rows_is_named(old: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"empty\.jsonl: expected at least one row, found none"):
+        extend(old / "run", write(tmp_path / "empty.jsonl", []), replay=old / "toy_news.jsonl", out=tmp_path / "out", **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_generate_run_learns_new_labels_with_a_replay(old: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     data = old / "toy_news.jsonl"
     options = {"method": "generate", "tuning": "lora", "lora_rank": 2, "max_steps": 2, "batch_size": 8}

@@ -20,8 +20,10 @@ from fenlei.inference.scoring import score
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import AttentionPooling, MaxPooling, MeanPooling, Pooling
 from fenlei.report.evaluation import evaluate_run
+from fenlei.text.asking import QuestionEncoder
 from fenlei.text.batches import DocumentBatch, batch_of
 from fenlei.text.prompts import TextEncoder
+from fenlei.text.tokens import plain_ids
 from fenlei.training.defaults import choose_long
 from fenlei.training.setup import Setup, prepare
 
@@ -214,6 +216,51 @@ def test_generate_averages_the_scores_of_windows(long_file: Path, tiny_qwen: Pat
     np.testing.assert_allclose(zero_shot.logits([text]).logits[0], scores.logits[0], atol=1e-4)
 
 
+@pytest.mark.parametrize("long", ["head-tail", "full"])
+def test_a_generate_run_reads_a_long_text_as_it_was_told(long: str, long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    length = None if long == "full" else 120
+    more = {"tuning": "lora", "method": "generate", "max_steps": 1, "long": long, "max_length": length}
+    train(out=tmp_path / "run", **options(long_file, tiny_qwen, **more))
+    classifier, text = Classifier.load(tmp_path / "run", device="cpu"), "".join(FILLER) * 12
+    assert classifier.describe()["max_length"] == (length or 256), "full: all that the model takes"
+    encoder = classifier._run.encoder
+    assert isinstance(encoder, QuestionEncoder)
+    question, (ids,) = encoder.question(), plain_ids(encoder._tokenizer, [text])
+    assert len(ids) > question.room
+    tail = question.room // 2 if long == "head-tail" else 0
+    read = [*ids[: question.room - tail], *ids[len(ids) - tail :]]
+    encoded = encoder.encode([text])
+    np.testing.assert_array_equal(encoded[0], [*read, *question.after, *question.tree.tokens])
+    (prediction,) = classifier.predict([text])
+    assert prediction.tokens_cut == len(ids) - question.room
+    assert prediction.passages is None
+    untrained = Classifier.zero_shot(str(tiny_qwen), classifier.labels, long=long, max_length=length, device="cpu")
+    assert untrained.predict([text])[0].tokens_cut == prediction.tokens_cut
+
+
+def test_generate_asks_each_window_of_every_label(tiny_qwen: Path, tmp_path: Path) -> None:
+    """Multi-label: a label's log-odds are the mean of what each window says of it, whatever the others are given."""
+    path, run = tmp_path / "many.jsonl", tmp_path / "run"
+    rows = [{"text": row["text"], "label": [row["label"], *(["长"] if at % 3 else [])]} for at, row in enumerate(long_rows(60))]
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    train(out=run, **options(path, tiny_qwen, tuning="lora", method="generate", max_steps=2, max_length=190))
+    classifier, text = Classifier.load(run, device="cpu"), "".join(FILLER) * 6
+    scores = classifier.logits([text, "短。"])
+    assert scores.windows is not None
+    spans = scores.windows.spans[: scores.windows.first[1]].tolist()
+    assert len(spans) > 1
+    each = classifier.logits([text[begin:end] for begin, end in spans])
+    np.testing.assert_allclose(scores.logits[0], each.logits.mean(axis=0), atol=1e-4)
+    np.testing.assert_allclose(scores.logits[1], classifier.logits(["短。"]).logits[0], atol=1e-4)
+    long, short = classifier.answer(scores)
+    assert (long.tokens_cut, short.tokens_cut) == (0, 0)
+    assert set(long.labels or ()) <= {"体育", "财经", "长"}
+    decision = classifier.trust.decision
+    assert decision is not None
+    shares = np.array([list(long.probabilities.values())])
+    assert set(long.answer) == {name for name, given in zip(classifier.labels, decision.chosen(shares)[0], strict=True) if given}
+
+
 def test_full_reads_all_that_the_model_takes_and_head_tail_both_ends(long_file: Path, tiny_qwen: Path) -> None:
     full = prepared(long_file, tiny_qwen, tuning="lora", long="full", max_length=None)
     assert full.encoder.max_length == 256
@@ -303,6 +350,22 @@ def test_predictions_tell_the_passages_on_request(windows_run: Path, tmp_path: P
     assert capsys.readouterr().out.count("passage\t0.") == 3
     predict_file(Classifier.load(windows_run, device="cpu"), source, tmp_path / "plain.jsonl")
     assert "passages" not in (tmp_path / "plain.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_service_says_that_windows_read_all_of_a_text(windows_run: Path) -> None:
+    pytest.importorskip("fastapi")
+    from serving import running
+
+    text = long_rows(1)[0]["text"]
+    (expected,) = Classifier.load(windows_run, device="cpu").predict([text])
+    with running(windows_run) as service:
+        reply = service.post("/predict", {"inputs": text, "truncate": False})
+        assert {one["label"]: one["score"] for one in reply.json} == pytest.approx(expected.probabilities, abs=1e-5)
+        assert service.server.service.served.max_length is None
+        info = service.get("/info").json
+        (card,) = service.get("/v1/models").json["data"]
+    # No text that is taken has more tokens: who shortens texts to this cuts none.
+    assert info["max_input_length"] == card["max_model_len"] == 4 * 100_000
 
 
 def test_the_report_shows_the_passage_that_decided(windows_run: Path, long_file: Path, tmp_path: Path) -> None:

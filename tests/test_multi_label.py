@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ def test_separators_that_contradict() -> None:
 
 
 def test_figures_agree_with_scikit_learn() -> None:
-    from sklearn.metrics import f1_score, hamming_loss, precision_score
+    from sklearn.metrics import average_precision_score, f1_score, hamming_loss, precision_score
 
     generator = np.random.default_rng(0)
     gold, shares = generator.random((50, 6)) < 0.3, generator.random((50, 6)).astype(np.float32)
@@ -143,7 +144,20 @@ def test_figures_agree_with_scikit_learn() -> None:
     assert found.samples_f1 == pytest.approx(f1_score(gold, answers.chosen, average="samples", zero_division=1))
     assert found.hamming_loss == pytest.approx(hamming_loss(gold, answers.chosen))
     assert found.accuracy == pytest.approx((gold == answers.chosen).all(axis=1).mean())
+    assert found.mean_average_precision == pytest.approx(average_precision_score(gold, shares, average="macro"))
+    assert found.average_precision == pytest.approx(average_precision_score(gold, shares, average=None))
     assert found.intervals["micro_f1"][0] < found.micro_f1 < found.intervals["micro_f1"][1]
+
+
+def test_a_label_without_rows_has_no_average_precision() -> None:
+    from sklearn.metrics import average_precision_score
+
+    generator = np.random.default_rng(0)
+    gold, shares = generator.random((50, 3)) < 0.3, generator.random((50, 3)).astype(np.float32)
+    gold[:, 1] = False
+    found = compute_multi_label_metrics(gold, answers_of(plain_decision(3), shares), LabelSet(tuple("abc")))
+    assert found.average_precision[1] is None
+    assert found.mean_average_precision == pytest.approx(average_precision_score(gold[:, [0, 2]], shares[:, [0, 2]], average="macro"))
 
 
 def test_an_empty_answer_to_an_empty_row_is_right() -> None:
@@ -300,7 +314,7 @@ def test_an_export_answers_alike(trained: tuple[Path, Path], tmp_path: Path) -> 
 
     done = export_merged(trained[0], tmp_path / "stock", texts=["今天火箭火箭消息", "今天消息"])
     assert done.agreement == 1.0
-    assert any("thresholds" in note for note in done.notes)
+    assert any("thresholds" in note and "a label brings those it lies below" in note for note in done.notes)
     classify: Any = pipeline("text-classification", str(tmp_path / "stock"), device="cpu")
     scores = {one["label"]: one["score"] for one in classify("今天火箭火箭消息", top_k=None)}
     assert sum(scores.values()) > 1.05  # each label by itself: transformers took the sigmoid
@@ -347,6 +361,39 @@ def test_audit_counts_labels_and_doubts_sets(write: Callable[..., Path]) -> None
     assert 36 in [one.row for one in found.label_errors.rows[:5]]
 
 
+def test_an_audit_by_a_run_reads_labels_as_the_run_does(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    """Else every row below a parent would lack it."""
+    from fenlei.audit.audit import audit_data
+    from fenlei.audit.document import to_document
+
+    run, data = trained
+    read = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    right = [row for row in read if row["label"]][:60]
+    right[0]["label"] = ["体育", "科技##手机"] if "财经" in right[0]["label"] else ["财经"]
+    names = sorted(WORDS)
+    ids = [{**row, "label": [names.index(name) for name in row["label"]]} for row in right]
+    for name, found in (("named", right), ("numbered", ids)):
+        asked = tmp_path / f"{name}.jsonl"
+        asked.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
+        (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
+        audit = audit_data(asked, run=run, class_file=tmp_path / "names.txt", device="cpu")
+        assert audit.classes.counts["科技"] == sum("科技##手机" in row["label"] or "科技##航天" in row["label"] for row in right)
+        assert [one.row for one in audit.label_errors.rows] == [0], to_document(audit)["label_errors"]
+    joined = tmp_path / "joined.csv"
+    joined.write_text("text,label\n" + "".join(f"{row['text']},{'|'.join(row['label'])}\n" for row in right), encoding="utf-8")
+    told = audit_data(joined, run=_written_with_bars(run, tmp_path / "run"), device="cpu")
+    assert [one.row for one in told.label_errors.rows] == [0]
+
+
+def _written_with_bars(run: Path, copy: Path) -> Path:
+    """The run, as if its rows' labels had been joined by |."""
+    from fenlei.artifact import read_manifest, write_manifest
+
+    shutil.copytree(run, copy)
+    write_manifest(copy, {**read_manifest(copy), "label_separator": "|"})
+    return copy
+
+
 def test_a_service_speaks_of_sets_in_every_protocol(trained: tuple[Path, Path]) -> None:
     pytest.importorskip("fastapi")
     from serving import running
@@ -367,7 +414,9 @@ def test_a_service_speaks_of_sets_in_every_protocol(trained: tuple[Path, Path]) 
 
         from fenlei.serving.client import Client
 
-        assert set(Client(service.url).predict([text])[0].answer) == set(own["labels"])
+        client = Client(service.url)
+        assert set(client.predict([text])[0].answer) == set(own["labels"])
+        assert Labelling.from_json(client.describe()) == Labelling(multi_label=True, hierarchy=Hierarchy("##"))
 
 
 # --- generate: yes or no for each label

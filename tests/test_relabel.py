@@ -148,6 +148,62 @@ def test_a_generate_run_is_given_the_new_list(tiny_qwen: Path, tmp_path: Path) -
         add_labels(tmp_path / "more", {"天气": LabelNote()}, out=tmp_path / "again")
 
 
+def test_labels_that_cannot_be_asked_are_refused_before_the_first_text(
+    tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fenlei.text import asking
+
+    run = tmp_path / "run"
+    train(TOY, model=str(tiny_qwen), out=run, method="generate", tuning="none", device="cpu", baseline=False, max_length=130)
+    with pytest.raises(ConfigError, match="max_length 130 leaves no room for the text: the instruction with its 103 labels"):
+        add_labels(run, {f"类别{at}": LabelNote() for at in range(100)}, out=tmp_path / "out")
+    with pytest.raises(ConfigError, match="max_length 130 leaves no room for the text"):
+        add_labels(run, {"天气": LabelNote("晴雨冷暖" * 20)}, out=tmp_path / "out")
+    with pytest.raises(ConfigError, match="max_length 130 leaves no room for the text"):
+        relabel(run, out=tmp_path / "out", rename={"体育": "体育" * 40})
+    # A tokenizer without cases, as many have.
+    whole = asking.plain_ids
+    monkeypatch.setattr(asking, "plain_ids", lambda tokenizer, texts: whole(tokenizer, [text.lower() for text in texts]))
+    with pytest.raises(ConfigError, match="labels 'IT' and 'it' are the same"):
+        add_labels(run, {"IT": LabelNote(), "it": LabelNote()}, out=tmp_path / "out")
+    with pytest.raises(ConfigError, match="labels 'IT' and 'it' are the same"):
+        relabel(run, out=tmp_path / "out", rename={"体育": "IT", "财经": "it"})
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_labels_of_a_run_whose_rows_offer_candidates_need_not_fit(tiny_qwen: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in TOY.read_text(encoding="utf-8").splitlines()]
+    offered = [{**row, "category": [row["label"], f"类别{at}"]} for at, row in enumerate(rows)]
+    data = tmp_path / "offered.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in offered), encoding="utf-8")
+    options = {"method": "generate", "tuning": "none", "device": "cpu", "baseline": False, "max_length": 130}
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", **options)
+    add_labels(tmp_path / "run", {"天气": LabelNote()}, out=tmp_path / "out")
+    asked = Classifier.load(tmp_path / "out", device="cpu").predict(TEXTS, labels=["天气", "体育"])
+    assert {one.label for one in asked} <= {"天气", "体育"}
+
+
+def test_a_multi_label_run_keeps_its_labels(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    write_manifest(tmp_path / "run", {**read_manifest(run), "problem_type": "multi_label_classification"})
+    with pytest.raises(ConfigError, match="gives several labels a text, whose thresholds belong to its labels as they are"):
+        relabel(tmp_path / "run", out=tmp_path / "out", rename={"体育": "sport"})
+    write_manifest(tmp_path / "run", {**read_manifest(tmp_path / "run"), "method": "generate"})
+    with pytest.raises(ConfigError, match="gives several labels a text, whose thresholds belong to its labels as they are"):
+        add_labels(tmp_path / "run", {"天气": LabelNote()}, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_head_learns_labels_from_rows_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "labels.yaml").write_text("- 天气\n", encoding="utf-8")
+    words = ["extend", str(run), str(tmp_path / "labels.yaml"), "--out", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "answers with a head, which learns labels from rows; give a file of labelled rows" in capsys.readouterr().err.replace("\n", " ")
+    assert main([*words, "--replay", str(TOY)]) == 2
+    assert "is a list of labels, from which nothing is learned" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [

@@ -25,7 +25,7 @@ class Script:
 
     passes: list[list[str]] = field(default_factory=list)
     seconds: float = 0.0
-    max_length: int = 1000
+    max_length: int | None = 1000
     batch_tokens: int = 10_000
     poison: str = "毒"
     broken: Exception | None = None
@@ -172,6 +172,16 @@ def test_who_leaves_is_not_computed_and_hurts_nobody(bench: Bench) -> None:
 
     assert asyncio.run(go()) == [1, 3]
     assert "走走" not in [text for one in bench.model.passes for text in one]
+
+
+@pytest.mark.parametrize(("longest", "passes"), [(512, 1), (None, 3)])
+def test_a_document_counts_what_is_read_of_it(longest: int | None, passes: int, bench: Bench) -> None:
+    """In windows all of it: beside it nothing else fits a pass."""
+    bench.model.max_length, bench.model.batch_tokens = longest, 2048
+    texts = ["央" * 30_000, "行" * 30_000, "降" * 300]
+    assert asyncio.run(bench.ask(*texts)) == [30_000, 30_000, 300]
+    assert len(bench.model.passes) == passes
+    assert [text for one in bench.model.passes for text in one] == texts
 
 
 def test_a_full_queue_is_said_with_when_to_come_again(bench: Bench) -> None:

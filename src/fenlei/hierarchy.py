@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 
 
@@ -13,6 +14,15 @@ class Hierarchy:
     """Names as paths, their steps joined by `separator`."""
 
     separator: str
+
+    def path(self, name: str, where: str) -> str:
+        """A name without the blanks around its steps; DataError where a step has no name."""
+        steps = [step.strip() for step in name.split(self.separator)]
+        if "" in steps:
+            raise DataError(
+                f"{where}: label {name!r} has a level without a name beside {self.separator!r}; name every level, or remove the separator"
+            )
+        return self.separator.join(steps)
 
     def ancestors(self, name: str) -> tuple[str, ...]:
         """What a label lies below, the topmost first: none for a label of the first level."""

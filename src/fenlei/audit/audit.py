@@ -57,20 +57,23 @@ def audit_data(
 ) -> Audit:
     """Looks at every row of a file, or of a folder's train, dev and test files.
 
-    `run` judges the labels in place of a cross-validated TF-IDF baseline; it should not have been trained on these rows. `multi_label` and
-    `label_separator` are those of training. `announce` is told each step. DataError for a file that cannot be read, ArtifactError for a run
-    that cannot be loaded, ConfigError for one that is multi-label where the rows are not.
+    `run` judges the labels in place of a cross-validated TF-IDF baseline; it should not have been trained on these rows, and knows what
+    joins its labels and their levels. `multi_label` and `label_separator` are those of training. `announce` is told each step. DataError
+    for a file that cannot be read, ArtifactError for a run that cannot be loaded, ConfigError for one that is multi-label where the rows
+    are not.
     """
     tell = announce or (lambda _: None)
     manifest = None if run is None else read_manifest(run)
     known = None if manifest is None else tuple(manifest["labels"])
+    own = Labelling.from_json(manifest or {})
+    joins = own.separator if label_separator is None and multi_label is not False else label_separator
     rows = read_rows(
         data, dev=dev, test=test, text_column=text_column, pair_column=pair_column, label_column=label_column, class_file=class_file,
-        multi_label=multi_label, label_separator=label_separator,
+        multi_label=multi_label, label_separator=joins, level_separator=own.hierarchy.separator if own.hierarchy else None,
     )  # fmt: skip
     for note in rows.notes:
         tell(note)
-    if manifest is not None and Labelling.from_json(manifest).multi_label != rows.labelling.multi_label:
+    if manifest is not None and own.multi_label != rows.labelling.multi_label:
         raise ConfigError(f"{run}: cannot judge these rows, since only one of them is multi-label; leave --run out, or say --multi-label")
     tell("looking for copies")
     near, exact_leaks = find_near_copies(rows), find_exact_leaks(rows)

@@ -78,15 +78,16 @@ def read_rows(
     class_file: str | Path | None = None,
     multi_label: bool | None = None,
     label_separator: str | None = None,
+    level_separator: str | None = None,
 ) -> AuditedRows:
     """Every row of a file, or of a folder's train, dev and test files; blank texts and labels pass, broken files are a DataError."""
     found = split_files(data)
     files = (found.train, part_files(dev, "dev") if dev else found.dev, part_files(test, "test") if test else found.test)
     notes: list[str] = []
     named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=label_column)
-    columns = DataConfig(**named, multi_label=multi_label, label_separator=label_separator)
+    columns = DataConfig(**named, multi_label=multi_label, label_separator=label_separator, level_separator=level_separator)
     labelling = choose_labelling(columns, files[0], notes)
-    names = _class_names(files[0][0], class_file, notes)
+    names = _class_names(files[0][0], class_file, labelling, notes)
     parts = []
     for part, of_part in zip(PARTS, files, strict=True):
         rows: list[Example] = []
@@ -94,16 +95,16 @@ def read_rows(
             labelled = part == "train" or _has_labels(file, named, notes)
             notes.append(str(file_layout(file, **named, labelled=labelled)))
             rows += read_examples(file, **named, labelled=labelled, labelling=labelling, blanks=True)
-        parts.append([_with_name(row, names) for row in rows])
+        parts.append([_with_name(row, names, labelling) for row in rows])
     return gather(parts, notes, labelling)
 
 
-def _class_names(train: Path, class_file: str | Path | None, notes: list[str]) -> LabelSet | None:
+def _class_names(train: Path, class_file: str | Path | None, labelling: Labelling, notes: list[str]) -> LabelSet | None:
     path = Path(class_file) if class_file is not None else find_class_file(train)
     if path is None:
         return None
     try:
-        names = LabelSet(read_class_file(path))
+        names = LabelSet(labelling.offered(read_class_file(path), str(path)))
     except DataError:
         if class_file is not None:
             raise
@@ -122,7 +123,7 @@ def _has_labels(file: Path, named: ColumnNames, notes: list[str]) -> bool:
     return True
 
 
-def _with_name(row: Example, names: LabelSet | None) -> Example:
+def _with_name(row: Example, names: LabelSet | None, labelling: Labelling) -> Example:
     """The row with the name that its label is the id of; other labels stay, to be told of as classes."""
     if names is None or row.label is None or all(label in names for label in row.all_labels):
         return row
@@ -130,4 +131,7 @@ def _with_name(row: Example, names: LabelSet | None) -> Example:
         known = tuple(known_label(label, names, row.where) for label in row.all_labels)
     except DataError:
         return row
-    return replace(row, label=known[0]) if row.labels is None else replace(row, label=joined(known), labels=known)
+    if row.labels is None:
+        return replace(row, label=known[0])
+    known = labelling.completed(known)
+    return replace(row, label=joined(known), labels=known)

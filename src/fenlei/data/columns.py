@@ -63,26 +63,20 @@ class Columns:
             raise DataError(f"{where}: expected a second text in column {self.pair!r}, found none{absent}; fill it in or remove the row")
         return text
 
-    def label_of(self, row: Mapping[str, Any], where: str, known: LabelSet | None = None) -> str:
-        """The label of a row as a name (an id where no names are known); DataError if it has none or not one of `known`."""
+    def label_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, *known: LabelSet | None) -> str:
+        """The label of a row as the name that each of `known` has for it (an id where no names are known); DataError if it has none."""
         assert self.label is not None, "label_of needs columns chosen with labelled=True"
         value = row.get(self.label)
         if _is_missing(value):
             absent = "" if self.label in row else f", found {_listed(row)}"
             raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; fill it in or remove the row")
-        name = _label_text(value, self.label, where)
-        return name if known is None else known_label(name, known, where)
+        return _label_name(value, self.label, where, labelling, known)
 
     def labels_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, *known: LabelSet | None) -> tuple[str, ...]:
         """The labels of a multi-label row, maybe none, as the names that each of `known` has for them; DataError if it says nothing."""
         assert self.label is not None, "labels_of needs columns chosen with labelled=True"
-        names = []
-        for value in labelling.split(row.get(self.label), self.label, where):
-            name = _label_text(value, self.label, where)
-            for one in known:
-                name = name if one is None else known_label(name, one, where)
-            names.append(name)
-        return labelling.completed(names)
+        values = labelling.split(row.get(self.label), self.label, where)
+        return labelling.completed([_label_name(value, self.label, where, labelling, known) for value in values])
 
     def candidates_of(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         """The labels that a row offers; None where it has no such column. One word alone is some other column's category."""
@@ -192,6 +186,14 @@ def _text_part(row: Mapping[str, Any], name: str, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise DataError(f"{where}: expected a text in column {name!r}, found {_short(value)} ({type(value).__name__}); is it another column?")
+
+
+def _label_name(value: Any, column: str, where: str, labelling: Labelling, known: Sequence[LabelSet | None]) -> str:
+    """What a label is called, by itself and by each of `known`."""
+    name = labelling.path(_label_text(value, column, where), where)
+    for one in known:
+        name = name if one is None else known_label(name, one, where)
+    return name
 
 
 def _label_text(value: Any, column: str, where: str) -> str:

@@ -72,4 +72,5 @@ def check_gold(row: Example) -> None:
     if not row.candidates:
         raise DataError(f"{row.where}: the list of candidate labels is empty; fill it, or remove it from the row")
     shown = ", ".join(repr(name) for name in row.candidates[:8]) + (", ..." if len(row.candidates) > 8 else "")
-    raise DataError(f"{row.where}: label {row.label!r} is not among the row's candidates, {shown}; add it to them, or correct it")
+    missing = next(name for name in row.all_labels if name not in row.candidates)
+    raise DataError(f"{row.where}: label {missing!r} is not among the row's candidates, {shown}; add it to them, or correct it")

@@ -11,10 +11,12 @@ import numpy as np
 
 from fenlei.config import DataConfig
 from fenlei.data.examples import Example
+from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
 from fenlei.data.splits import DEV_RATIO, Dataset, Rows
 from fenlei.data.stratify import halves, set_aside
 from fenlei.errors import DataError
+from fenlei.hierarchy import Hierarchy
 from fenlei.labels import LabelSet
 
 LEAST_REPLAYED = 20
@@ -61,18 +63,23 @@ def load_extension(config: DataConfig, known: LabelSet, replay: Rows, held_out: 
     return Dataset((*taught, *replayed), selecting, calibrating, (), labels, tuple(notes))
 
 
-def read_replay(path: str | Path, config: DataConfig) -> Rows:
+def read_rows(path: str | Path, config: DataConfig) -> Rows:
     """The labelled rows of a file; DataError where there are none."""
-    return tuple(read_examples(path, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column))
+    labelling = Labelling(hierarchy=None if config.level_separator is None else Hierarchy(config.level_separator))
+    return tuple(
+        read_examples(
+            path,
+            text_column=config.text_column,
+            pair_column=config.pair_column,
+            label_column=config.label_column,
+            labelling=labelling,
+        )
+    )
 
 
 def _new_rows(config: DataConfig, known: LabelSet) -> Rows:
     assert config.data is not None
-    rows = tuple(
-        read_examples(
-            config.data, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column, class_names=None
-        )
-    )
+    rows = read_rows(config.data, config)
     old = [row for row in rows if row.label in known]
     if len(old) == len(rows):
         names = ", ".join(repr(name) for name in list(dict.fromkeys(str(row.label) for row in rows))[:8])
@@ -108,9 +115,7 @@ def _alike(labels: LabelSet, known: LabelSet) -> list[str]:
 
 def _dev_file(config: DataConfig, labels: LabelSet) -> Rows:
     assert config.dev is not None
-    rows = tuple(
-        read_examples(config.dev, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
-    )
+    rows = read_rows(config.dev, config)
     strange = next((row for row in rows if row.label not in labels), None)
     if strange is not None:
         raise DataError(f"{strange.where}: {labels.unknown(str(strange.label))}; correct or remove the row")

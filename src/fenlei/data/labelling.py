@@ -53,9 +53,17 @@ class Labelling:
         cure = "name what joins its labels with --label-separator" if isinstance(value, str) else "write [] for a row without labels"
         raise DataError(f"{where}: expected a list of labels in column {column!r} (multi-label), found {shown}; write a list, or {cure}")
 
+    def path(self, name: str, where: str) -> str:
+        """A label as it is called wherever it is read: `科技 ## 手机` is 科技##手机. DataError where a level has no name."""
+        return name if self.hierarchy is None else self.hierarchy.path(name, where)
+
     def completed(self, names: Sequence[str]) -> tuple[str, ...]:
-        """The labels of a row, each once, with their ancestors."""
-        return tuple(dict.fromkeys(names)) if self.hierarchy is None else self.hierarchy.closed(names)
+        """Labels, each once; multi-label: with their ancestors."""
+        return self.hierarchy.closed(names) if self.hierarchy is not None and self.multi_label else tuple(dict.fromkeys(names))
+
+    def offered(self, candidates: Sequence[str], where: str) -> tuple[str, ...]:
+        """Labels to choose among, those of a row or a class file, called and completed as the rows' own are."""
+        return self.completed([self.path(name, where) for name in candidates])
 
     def ancestors(self, labels: LabelSet) -> tuple[tuple[int, ...], ...] | None:
         """For each label the ids of those that it lies below; None where labels lie side by side."""

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
-from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name, known_label
+from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name
 from fenlei.data.delimited import Row
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, joined
@@ -82,9 +82,10 @@ def read_examples(
     on_bad_row: is told of each row that does not fit, and reading goes on; what ends it still is a file that cannot be read on.
     follow: JSON lines that are still being written are read for ever; it is called whenever there is none to be read for now.
     """
-    known = None if class_names is None else LabelSet(tuple(class_names))
+    known = None if class_names is None else _called(class_names, labelling, "class_names")
     with _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row, follow) as (layout, rows, file_names):
         columns = layout.columns
+        file_names = None if file_names is None else _called(file_names.names, labelling, layout.source)
         for line, row in rows:
             where = f"{layout.source}:{line}"
             try:
@@ -92,20 +93,21 @@ def read_examples(
                     raise row
                 text, pair = _texts(columns, row, where, blanks)
                 label, names = None, None
+                candidates = columns.candidates_of(row)
+                candidates = candidates and labelling.offered(candidates, where)
                 if not labelled or (blanks and not columns.has_label(row, multi_label=labelling.multi_label)):
                     pass
                 elif labelling.multi_label:
                     names = columns.labels_of(row, where, labelling, file_names, known)
                     label = joined(names)
                 else:
-                    label = columns.label_of(row, where, file_names)
-                    label = label if known is None else known_label(label, known, where)
+                    label = columns.label_of(row, where, labelling, file_names, known)
             except DataError as error:
                 if on_bad_row is None:
                     raise
                 on_bad_row(line, error)
                 continue
-            yield Example(text, label, layout.source, line, row, columns.candidates_of(row), names, pair)
+            yield Example(text, label, layout.source, line, row, candidates, names, pair)
 
 
 def file_layout(
@@ -128,6 +130,11 @@ def find_class_file(data: str | Path) -> Path | None:
         return None
     candidates = (Path(data).parent / name for name in CLASS_FILES)
     return next((file for file in candidates if file.is_file() and file.name != Path(data).name), None)
+
+
+def _called(names: Sequence[str], labelling: Labelling, where: str) -> LabelSet:
+    """Class names as the labels of rows are called."""
+    return LabelSet(tuple(labelling.path(name, where) for name in names))
 
 
 def _texts(columns: Columns, row: Mapping[str, Any], where: str, blanks: bool) -> tuple[str, str | None]:

@@ -142,7 +142,7 @@ def _refuse_seen(role: str, part: tuple[Path, ...], others: tuple[Path, ...]) ->
 
 def _read_train(files: tuple[Path, ...], config: DataConfig, labelling: Labelling, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
     """The rows to train on, and the class file where there is one that fits."""
-    class_file = _class_file(config, files[0], notes)
+    class_file = _class_file(config, files[0], labelling, notes)
     layout = file_layout(files[0], text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
     if class_file is None or class_file.found:
         rows = _read(files, config, labelling)
@@ -157,18 +157,25 @@ def _read_train(files: tuple[Path, ...], config: DataConfig, labelling: Labellin
     return rows, class_file
 
 
-def _class_file(config: DataConfig, train: Path, notes: list[str]) -> _ClassFile | None:
+def _class_file(config: DataConfig, train: Path, labelling: Labelling, notes: list[str]) -> _ClassFile | None:
     """The class file that the user named, else one lying beside the data."""
     if config.class_file is not None:
-        return _ClassFile(Path(config.class_file), read_label_file(config.class_file), found=False)
+        return _ClassFile(Path(config.class_file), _label_notes(Path(config.class_file), labelling), found=False)
     path = find_class_file(train)
     if path is None:
         return None
     try:
-        return _ClassFile(path, read_label_file(path), found=True)
+        return _ClassFile(path, _label_notes(path, labelling), found=True)
     except DataError as error:
         notes.append(f"{path}, found beside the data, is not used as class file: {error}")
         return None
+
+
+def _label_notes(path: Path, labelling: Labelling) -> dict[str, LabelNote]:
+    """What a class file says of each class, under the name that rows have for it."""
+    notes = read_label_file(path)
+    names = LabelSet(tuple(labelling.path(name, str(path)) for name in notes))  # it refuses two that only blanks told apart
+    return dict(zip(names, notes.values(), strict=True))
 
 
 def _with_found_names(rows: Rows, class_file: _ClassFile, labelling: Labelling, notes: list[str]) -> tuple[Rows, _ClassFile | None]:

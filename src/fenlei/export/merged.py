@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from fenlei.artifact import check_new, whole_folder
+from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.export.card import write_card
@@ -89,7 +90,11 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
             raise ConfigError(
                 "a multi-label run of the generate method asks yes or no of each label, which no stock folder does; serve the run"
             )
-        notes.append("a stock folder gives each label's probability: the thresholds from which labels are given stay with the run")
+        below = Labelling.from_json(loaded.manifest).hierarchy is not None
+        notes.append(
+            "a stock folder gives each label's probability: the thresholds from which labels are given stay with the run"
+            + (", and so does that a label brings those it lies below" if below else "")
+        )
     if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")):
         notes.append("a stock folder gives probabilities alone: threshold, prediction sets and novelty stay with the run")
     if loaded.encoder.long not in CUT_AT_THE_END:

@@ -13,6 +13,7 @@ from torch import nn
 
 from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
+from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError, RequestError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.decision import Decision, plain_decision
@@ -162,7 +163,8 @@ class Classifier:
         """float32 (rows, labels), columns in the order of `labels`, else of the run's."""
         check_texts(texts, pairs=self.pairs)
         asked = self._asked(labels, len(texts))
-        return self._probabilities(self._score(texts, asked), asked)
+        scores = self._score(texts, asked)
+        return np.where(np.isneginf(scores.logits), np.float32(0), self._probabilities(scores, asked))
 
     def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, or for each pair (first, second) where `pairs`, among the run's labels or those given; see `logits`."""
@@ -188,18 +190,18 @@ class Classifier:
         sets = trust.sets.sets(values) if own and trust.sets else None
         novelty = trust.novelty.ranks(scores) if own and trust.novelty else None
         decision = self._decision(asked)
-        given = None if decision is None else decision.chosen(values)
+        possible = ~np.isneginf(scores.logits)
+        given = None if decision is None else decision.chosen(values) & possible
         confidence = values.max(axis=1) if decision is None else decision.confidence(values)
         abstained = trust.abstention.abstains(confidence) if own and trust.abstention else None
         answers = []
         for row, (shares, holds) in enumerate(zip(values, asked.holds.tolist(), strict=True)):
-            best = int(shares.argmax())
-            possible = ~np.isneginf(scores.logits[row])
+            best = int(np.where(possible[row], shares, -1).argmax())
             answers.append(
                 Prediction(
                     label=asked.names[best],
                     confidence=float(confidence[row]),
-                    probabilities={name: float(p) for name, p, there in zip(asked.names, shares, possible, strict=True) if there},
+                    probabilities={name: float(p) for name, p, there in zip(asked.names, shares, possible[row], strict=True) if there},
                     calibrated=trust.calibrated and holds,
                     tokens_cut=int(scores.tokens_cut[row]),
                     prediction_set=_named(asked.names, shares, sets[row]) if sets is not None and holds else None,
@@ -228,6 +230,11 @@ class Classifier:
             raise RequestError(str(error)) from error  # of labels that came with the request
 
     def _probabilities(self, scores: Scores, asked: _Asked) -> np.ndarray:
+        """float32 (rows, labels); multi-label: no label less probable than one below it, be it a candidate of the row or not."""
+        found, decision = self._calibrated(scores, asked), self._decision(asked)
+        return found if decision is None else decision.coherent(found)
+
+    def _calibrated(self, scores: Scores, asked: _Asked) -> np.ndarray:
         calibration = self.trust.calibration
         if asked.names == self.labels and asked.holds.all():
             return self.trust.probabilities(scores.logits)
@@ -239,11 +246,13 @@ class Classifier:
         return np.where(asked.holds[:, None], calibration.probabilities(scores.logits), raw)
 
     def _decision(self, asked: _Asked) -> Decision | None:
-        """Multi-label: which labels are given; those of a request have no thresholds of their own."""
+        """Multi-label: which labels are given, with those among them that they lie below; a request's have no thresholds of their own."""
         own = self.trust.decision
         if own is not None and asked.names == self.labels and asked.holds.any():
             return own
-        return plain_decision(len(asked.names)) if self.multi_label else None
+        if not self.multi_label:
+            return None
+        return plain_decision(len(asked.names), Labelling.from_json(self._run.manifest).ancestors(LabelSet(asked.names)))
 
     def _asked(self, labels: Labels | None, rows: int) -> _Asked:
         own, encoder = self.labels, self._run.encoder

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -157,9 +157,13 @@ def _load_generate(
     method = GenerateMethod(network, pad_id, correct_prior=manifest["prior_correction"]).to(place).eval()
     if manifest["tuning"] in ("lora", "qlora") and not fold:
         fold_adapters(method.network)
+    return LoadedRun(method, question_encoder_of(manifest, labels, tokenizer), labels, manifest)
+
+
+def question_encoder_of(manifest: Mapping[str, Any], labels: LabelSet, tokenizer: PreTrainedTokenizerBase) -> QuestionEncoder:
+    """What a run of the generate method asks with."""
     instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"])
-    encoder = QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"], manifest.get("long", "truncate"))
-    return LoadedRun(method, encoder, labels, manifest)
+    return QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"], manifest.get("long", "truncate"))
 
 
 def _as_trained(manifest: dict[str, Any], place: torch.device, dtype: torch.dtype, fold: bool) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import to_json
+from fenlei.data.labelling import Labelling
 from fenlei.errors import DataError, RequestError
 from fenlei.inference.passages import told_passages
 
@@ -177,14 +178,23 @@ def predict_examples(classifier: Predictor, examples: Sequence[Example], labels:
 def offered_labels(classifier: Predictor, examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
     """The candidates that rows offer, for a classifier that takes them; None where it does not, or no row offers any.
 
-    DataError for a row whose list of candidates is empty.
+    DataError for a row whose list of candidates is empty, RequestError for one with a level that has no name.
     """
     offered = candidates_of(examples)
     if offered is None or not classifier.takes_labels:
         return None
     if () in offered:
         raise _no_candidates(examples[offered.index(())])
-    return offered
+    labelling = Labelling.from_json(classifier.describe())
+    return [None if one is None else _called(one, labelling) for one in offered]
+
+
+def _called(candidates: tuple[str, ...], labelling: Labelling) -> tuple[str, ...]:
+    """Candidates under the names that a run's labels have, with those that they lie below; RequestError where they cannot be named."""
+    try:
+        return labelling.offered(candidates, "candidates")
+    except DataError as error:
+        raise RequestError(str(error)) from error
 
 
 def _no_candidates(example: Example) -> DataError:

@@ -116,7 +116,7 @@ class Batcher:
         request = _Request(loop.create_future(), [None] * len(texts), len(texts))
         longest = self._model.current.max_length
         rows = [
-            _Row(text, asked, min(about_tokens(text), longest), request, place)
+            _Row(text, asked, about_tokens(text, longest), request, place)
             for place, (text, asked) in enumerate(zip(texts, labels, strict=True))
         ]
         with self._changed:

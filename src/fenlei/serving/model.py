@@ -16,6 +16,7 @@ from fenlei.errors import FenleiError, ModelError
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.prediction import Prediction
 from fenlei.text.pairs import Text
+from fenlei.text.windows import WINDOWED
 
 logger = logging.getLogger(__name__)
 
@@ -54,9 +55,11 @@ class Served:
     """Seconds since 1970."""
 
     @property
-    def max_length(self) -> int:
-        """Tokens of an input."""
-        return int(self.classifier.describe()["max_length"])
+    def max_length(self) -> int | None:
+        """Tokens that are read of a text; None: all of them, in windows."""
+        manifest = self.classifier.describe()
+        in_windows = manifest.get("long") in WINDOWED and not self.classifier.pairs
+        return None if in_windows else int(manifest["max_length"])
 
     @property
     def batch_tokens(self) -> int:

@@ -25,10 +25,11 @@ class Waiting(Protocol):
         """About how many the model reads."""
 
 
-def about_tokens(text: Text) -> int:
-    """An estimate that costs no tokenizer; a lone surrogate counts like any character, a pair as both its texts."""
+def about_tokens(text: Text, longest: int | None = None) -> int:
+    """An estimate that costs no tokenizer, `longest` at most; a lone surrogate counts like any character, a pair as both its texts."""
     parts = (text,) if isinstance(text, str) else text
-    return max(1, sum(len(part.encode("utf-8", "surrogatepass")) for part in parts) // BYTES_A_TOKEN)
+    tokens = max(1, sum(len(part.encode("utf-8", "surrogatepass")) for part in parts) // BYTES_A_TOKEN)
+    return tokens if longest is None else min(tokens, longest)
 
 
 def together(waiting: Iterable[Waiting], budget: int) -> list[int]:

@@ -20,6 +20,8 @@ from fenlei.text.pairs import Text
 logger = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "ending", "failed"]
+TOKENS_A_CHARACTER = 4
+"""At most: tokenizers go down to the bytes of UTF-8."""
 PING_SECONDS = 20.0
 """A pass on a slow machine takes seconds; a worker that is silent for longer is taken for stuck."""
 
@@ -65,6 +67,11 @@ class Service:
         if not self.run.loaded:
             raise ProblemError("unavailable", "the model is still loading", retry_after=2)
         return self.run.current
+
+    @property
+    def longest_input(self) -> int:
+        """Tokens of the longest text that is read to its end; in windows those that the longest text taken may come to."""
+        return self.served.max_length or TOKENS_A_CHARACTER * self.limits.max_characters
 
     async def classify(self, texts: Sequence[Text], labels: Labels | None = None) -> list[Answered]:
         """The answer for each text. ProblemError where the request is beyond the limits, or the model cannot answer."""

@@ -20,7 +20,7 @@ import torch
 from fenlei.artifact import MANIFEST, fingerprint, read_json, read_manifest, write_text
 from fenlei.config import RunConfig
 from fenlei.data.examples import Example
-from fenlei.data.extension import load_extension, read_replay
+from fenlei.data.extension import load_extension, read_rows
 from fenlei.data.labelling import Labelling
 from fenlei.data.splits import Rows
 from fenlei.errors import ConfigError, DataError
@@ -134,7 +134,7 @@ def _extended_config(run: Path, new_data: str | Path, options: dict[str, Any]) -
 
 def _replayed(run: Path, replay: str | Path | None, config: RunConfig, known: LabelSet) -> Rows:
     if replay is not None:
-        return read_replay(replay, config.data)
+        return read_rows(replay, config.data)
     kept = load_exemplars(run)
     if not kept:
         raise DataError(

@@ -21,14 +21,16 @@ from safetensors.torch import save_file
 
 from fenlei.artifact import MANIFEST, check_new, fingerprint, read_json, read_manifest, whole_folder, write_manifest, write_text
 from fenlei.config import RunConfig
+from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.metrics import compute_metrics
 from fenlei.evaluation.novelty import energy
 from fenlei.inference.checksums import checksums
+from fenlei.inference.loading import question_encoder_of
 from fenlei.inference.trust import NOVELTY, DevScores, NoveltyRule, load_scores, load_trust, save_novelty, save_scores
 from fenlei.labels import LabelNote, LabelSet
-from fenlei.models.backbone import output_weights
+from fenlei.models.backbone import load_tokenizer, output_weights
 from fenlei.models.merging import Merging, added
 from fenlei.training.exemplars import load_exemplars, save_exemplars
 from fenlei.training.label_plan import LabelPlan, plan_labels
@@ -57,8 +59,8 @@ def relabel(
 ) -> Relabelled:
     """Writes the run `out`; `run` stays as it is. `rename`: old name to new; `merge`: new name to the old ones that it is made of.
 
-    ConfigError for labels that the run does not have or that clash, for runs with several labels a text, and where a head of the user's own
-    would lose rows; ArtifactError where `out` is taken or the run incomplete.
+    ConfigError for labels that the run does not have, that clash or cannot be asked, for runs with several labels a text, and where a head
+    of the user's own would lose rows; ArtifactError where `out` is taken or the run incomplete.
     """
     folder, target = Path(run), Path(out)
     manifest = read_manifest(folder)
@@ -72,6 +74,7 @@ def relabel(
         _copy(folder, new, "model", "config.yaml", *(("baseline",) if plan.only_names else ()))
         if manifest["method"] == "generate":
             changed, notes = _generating(manifest, known, plan), list(GENERATED)
+            _check_can_be_asked(folder, {**manifest, **changed}, plan.names)
         else:
             changed, notes = _with_head(folder, new, {**manifest, **origin}, plan)
         kept = [dataclasses.replace(row, label=plan.names[at]) for row, at in _kept_exemplars(folder, known, plan)]
@@ -84,7 +87,7 @@ def relabel(
 def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | Path) -> Relabelled:
     """A generate run over its labels and further ones, with what is known of them, in `out`; nothing is trained.
 
-    ConfigError for a run with a head, which has to learn new labels, and for labels that the run has.
+    ConfigError for a run with a head, which has to learn new labels, for labels that the run has, and for those that cannot be asked.
     """
     folder, target = Path(run), Path(out)
     manifest = read_manifest(folder)
@@ -92,6 +95,7 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
     if manifest["method"] != "generate":
         raise ConfigError(f"{run}: answers with a head, which learns labels from rows; give a file of labelled rows of the new classes")
     _refuse_several_labels(folder, manifest)
+    labels = {Labelling.from_json(manifest).path(name, "labels"): note for name, note in labels.items()}
     there = next((name for name in labels if name in known), None)
     if there is not None:
         raise ConfigError(f"{there!r} is a label of the run already; give new ones alone")
@@ -101,6 +105,7 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
     changed = _generating({**manifest, "labels": list(names)}, LabelSet(names), plan)
     told = {name: {"description": note.description, "aliases": list(note.aliases)} for name, note in labels.items()}
     changed["instruction"]["notes"] |= {name: note for name, note in told.items() if note["description"] or note["aliases"]}
+    _check_can_be_asked(folder, {**manifest, **changed}, names)
     origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), "added": list(labels)}}
     with whole_folder(target) as new:
         _copy(folder, new, "model", "config.yaml")
@@ -111,6 +116,12 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
 def _refuse_several_labels(run: Path, manifest: dict[str, Any]) -> None:
     if manifest.get("problem_type") == "multi_label_classification":
         raise ConfigError(f"{run}: gives several labels a text, whose thresholds belong to its labels as they are; train again with others")
+
+
+def _check_can_be_asked(run: Path, manifest: Mapping[str, Any], names: Sequence[str]) -> None:
+    """ConfigError for labels that leave no room for a text, or that the model cannot tell apart: else it would come with the first text."""
+    if not manifest.get("row_candidates"):  # else rows are asked among candidates of their own, and all labels may be too many
+        question_encoder_of(manifest, LabelSet(tuple(names)), load_tokenizer(run / "model")).question()
 
 
 def _copy(run: Path, new: Path, *names: str) -> None:

@@ -52,7 +52,7 @@ async def models(service: TheService) -> Response:
         "owned_by": "fenlei",
         "root": served.run,
         "parent": None,
-        "max_model_len": served.max_length,
+        "max_model_len": service.longest_input,
         "permission": [],
         "version": served.version,
         "labels": list(served.classifier.labels),

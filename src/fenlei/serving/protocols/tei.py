@@ -10,6 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 
 from fenlei import __version__
+from fenlei.data.labelling import Labelling
 from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import FirstError, Json, LabelScore, Texts, TheService, by_score, cut_head, tokens_read
 from fenlei.serving.protocols.errors import TeiError, responses
@@ -78,7 +79,7 @@ async def info(service: TheService) -> Response:
             "model_type": {"classifier": ids},
             "served_model_name": served.run,
             "max_concurrent_requests": limits.max_queue,
-            "max_input_length": served.max_length,
+            "max_input_length": service.longest_input,
             "max_batch_tokens": limits.batch_tokens or served.batch_tokens,
             "max_client_batch_size": limits.max_texts,
             "max_body_bytes": limits.max_body,
@@ -89,6 +90,7 @@ async def info(service: TheService) -> Response:
             "pair_column": manifest.get(PAIR_COLUMN),
             "takes_labels": served.classifier.takes_labels,
             "multi_label": served.classifier.multi_label,
+            **Labelling.from_json(manifest).to_json(),
             "calibrated": bool(manifest.get("calibrated")),
         }
     )
