@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--measuring", type=int, help="dev rows that measure")
     parser.add_argument("words", nargs="*", metavar="OPTION=VALUE", help="options of the teacher's training")
     parser.add_argument("--epochs", type=int, default=8, help="of both students: teachers are learned from for long")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     data = shared() / "data" / "thucnews10"
     labelled, whole = head_of(data / "train.jsonl", given.rows), data / "dev.jsonl"
     selecting, dev = head_of(whole, given.selecting), rows_behind(whole, given.selecting, given.measuring)

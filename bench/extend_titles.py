@@ -38,7 +38,7 @@ def main() -> None:
         "--trained", nargs="+", default=[], metavar="OPTION=VALUE", help="options of the trainings that are extended or replaced"
     )
     parser.add_argument("--model", help="default: the real model; `nano` to try the command")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     parts = [word for word in given.words if word in ("two", "three")] or ["two", "three"]
     options = given_options([word for word in given.words if "=" in word])
     model, base = given.model or real_model(), f"extend_{given.each}_{given.model or 'qwen'}"

@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", metavar="TUNING|OPTION=VALUE")
     parser.add_argument("--rows", type=int, default=ROWS)
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     tunings = [word for word in given.words if word in ("lora", "full")] or ["lora", "full"]
     asked = given_options([word for word in given.words if "=" in word])
     options = {"epochs": EPOCHS, **asked}

@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", metavar="nano|qwen|OPTION=VALUE")
     parser.add_argument("--rows", type=int, help="Train on the first N rows alone.")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     models = [word for word in given.words if word in ("nano", "qwen")] or ["nano", "qwen"]
     asked = given_options([word for word in given.words if "=" in word])
     data = shared() / "data" / "duee65_multilabel"

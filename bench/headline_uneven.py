@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("words", nargs="*", metavar="CURE|OPTION=VALUE")
     parser.add_argument("--largest", type=int, default=LARGEST, help="rows of the largest class")
     parser.add_argument("--measuring", type=int, help="dev rows that measure; default: all")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     cures = [word for word in given.words if "=" not in word] or [CURE]
     asked: dict[str, Any] = given_options([word for word in given.words if "=" in word])
     options = {"model": asked["model"] if "model" in asked else real_model(), "tuning": "lora", "epochs": 3, **asked}

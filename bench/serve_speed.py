@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="two seconds, one round: only shows that it runs")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.quick:
         given.rounds, given.seconds = 1, 2.0
     run, texts = model_run(given.model, quick=given.quick)

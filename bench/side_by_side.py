@@ -103,7 +103,7 @@ def arguments(description: str, peers: Sequence[str] = ()) -> argparse.Namespace
     parser.add_argument("--quick", action="store_true", help="as few rows as possible, one round: only shows that it runs")
     if peers:
         parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(peers)}; default: all")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.quick:
         given.rounds = 1
     strange = [name for name in getattr(given, "peers", []) if name not in peers]
