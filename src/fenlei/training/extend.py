@@ -77,8 +77,8 @@ def extend(
         raise ConfigError("extend asks the whole network before it trains, and FSDP and DeepSpeed spread it; launch with torchrun")
     folder = Path(run)
     manifest = read_manifest(folder)
+    _refuse_what_cannot_grow(folder, manifest, options.get("tuning") or manifest["tuning"])
     config = _extended_config(folder, new_data, options)
-    _refuse_what_cannot_grow(folder, manifest, config)
     known = LabelSet(tuple(manifest["labels"]))
     rows = _replayed(folder, replay, config, known)
     started: list[_Start] = []
@@ -111,7 +111,7 @@ class _Start:
     """Its seconds are those in which the run was asked."""
 
 
-def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any], config: RunConfig) -> None:
+def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any], tuning: str) -> None:
     if manifest["head"] == "custom":
         raise ConfigError(f"{run}: a head of your own knows its number of labels alone; train again with a larger one")
     if manifest.get("merged"):
@@ -122,7 +122,7 @@ def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any], config: RunCon
         raise ConfigError(
             f"{run}: gives several labels a text; rows of new classes say nothing of its old ones, so train again on all rows"
         )
-    if config.model.tuning == "qlora":
+    if tuning == "qlora":
         raise ConfigError(
             f"{run}: its adapters (QLoRA) lie over weights in 4 bits, which cannot be gone on with; train again on all rows, or go on over "
             "the base model as it is, where that fits into memory: extend(..., tuning='lora') from Python"
