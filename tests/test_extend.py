@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from extending import NEW, QUICK, weather, write
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
@@ -28,19 +29,7 @@ from fenlei.training.extend import REPORT, extend
 from fenlei.training.growth import settle_new_rows, take_over
 from fenlei.training.setup import prepare
 
-NEW = "天气"
-QUICK: dict[str, Any] = {"device": "cpu", "baseline": False}
 TEXTS = ["国足热身赛两球取胜", "央行下调利率", "今天晴转多云气温回升"]
-
-
-def weather(count: int = 20) -> list[dict[str, str]]:
-    places, skies = ("北方", "华南", "山区", "沿海", "高原"), ("晴转多云", "有小雨", "气温骤降", "大风降温")
-    return [{"text": f"{place}{sky}，气象台发布预报", "label": NEW} for place in places for sky in skies][:count]
-
-
-def write(path: Path, rows: Sequence[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from extending import NEW, weather, write
 from families import FAMILIES, save_family
 
 from fenlei import Classifier, train
+from fenlei.artifact import read_manifest, write_manifest
 from fenlei.errors import ConfigError
 from fenlei.export.merged import export_merged
+from fenlei.training.extend import extend
 
 QUICK: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "tuning": "qlora", "learning_rate": 0.01}
 
@@ -60,3 +63,18 @@ def test_backbone_in_4_bits_head_in_float32_and_a_run_that_loads_anywhere(
     np.testing.assert_allclose(elsewhere, as_trained, atol=0.05)
     assert not np.array_equal(elsewhere, as_trained)
     assert export_merged(tmp_path / "run", tmp_path / "stock", texts=texts).agreement == 1.0
+
+
+def test_an_extension_is_refused_with_what_can_be_done_and_that_can_be_done(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """The run is one of LoRA that says it is one of QLoRA: without CUDA both load the same."""
+    run = train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**QUICK, "tuning": "lora"}).out
+    write_manifest(run, {**read_manifest(run), "tuning": "qlora"})
+    config = (run / "config.yaml").read_text(encoding="utf-8")
+    (run / "config.yaml").write_text(config.replace("tuning: lora", "tuning: qlora"), encoding="utf-8")
+    new = write(tmp_path / "new.jsonl", weather())
+    options: dict[str, Any] = {"replay": toy_file, "out": tmp_path / "out", "device": "cpu", "max_steps": 1}
+    with pytest.raises(ConfigError, match=r"over weights in 4 bits, .*train again on all rows, .*tuning='lora'"):
+        extend(run, new, **options)
+    assert not (tmp_path / "out").exists()
+    assert extend(run, new, tuning="lora", **options).training.labels[-1] == NEW
+    assert read_manifest(tmp_path / "out")["tuning"] == "lora"

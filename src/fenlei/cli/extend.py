@@ -17,12 +17,12 @@ EXAMPLES = (
     "fenlei extend runs/news weather.jsonl --replay train.jsonl --out runs/news2",
     "fenlei train news.jsonl --model nano --store-exemplars 50 --out runs/news && fenlei extend runs/news weather.jsonl --out runs/news2",
 )
+DATA_OPTIONS = ("text_column", "pair_column", "label_column", "class_file", "dev", "dev_ratio")
 OPTIONS = [
     name
     for panel, part in PANELS.items()
     for name in part.__dataclass_fields__
-    if name in HELP
-    and (panel in ("Training options", "Trust options") or name in ("text_column", "pair_column", "label_column", "dev", "dev_ratio"))
+    if name in HELP and (panel in ("Training options", "Trust options") or name in DATA_OPTIONS)
 ]
 
 

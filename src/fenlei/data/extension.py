@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -11,47 +11,48 @@ import numpy as np
 
 from fenlei.config import DataConfig
 from fenlei.data.examples import Example
+from fenlei.data.label_file import read_label_file
+from fenlei.data.label_ids import is_number, with_names
 from fenlei.data.labelling import Labelling
-from fenlei.data.readers import read_examples
+from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.data.splits import DEV_RATIO, Dataset, Rows
 from fenlei.data.stratify import halves, set_aside
 from fenlei.errors import DataError
 from fenlei.hierarchy import Hierarchy
-from fenlei.labels import LabelSet
+from fenlei.labels import LabelNote, LabelSet
 
 LEAST_REPLAYED = 20
 """Rows of each known class that are replayed, where there are so many, however few the new rows are."""
 
 
-def load_extension(config: DataConfig, known: LabelSet, replay: Rows, held_out: Callable[[Example], bool], *, seed: int) -> Dataset:
+def load_extension(
+    config: DataConfig,
+    known: LabelSet,
+    replay: Rows,
+    held_out: Callable[[Example], bool],
+    *,
+    seed: int,
+    holds_ids: Callable[[str], bool] = lambda source: False,
+) -> Dataset:
     """The rows of `config.data`, all of new classes, and as many of `replay`, all of known ones; the known labels come first.
 
     held_out: whether a replayed row was kept from training when the run was trained, so that it is dev now too. Without such rows, and
-    without a dev file, dev is set aside from both. DataError where a label stands on the wrong side, or a class has one row.
+    without a dev file, dev is set aside from both. holds_ids: whether a file may have ids in place of names. A class file of the
+    configuration has the names of all ids, or those of new classes alone. DataError where a label stands on the wrong side, or a class has
+    one row.
     """
-    new = _new_rows(config, known)
-    labels = LabelSet((*known, *dict.fromkeys(str(row.label) for row in new)))
+    names, label_notes = _names(config.class_file, known)
+    new = _new_rows(config, known, names)
+    labels = LabelSet(tuple(dict.fromkeys((*names, *(str(row.label) for row in new)))))
+    replay = with_names(replay, names, holds_ids)
     _check_known(replay, known, labels)
     notes = [
         f"{len(new):,} rows of {len(labels) - len(known)} new classes: {', '.join(labels.names[len(known) :][:8])}",
         *_alike(labels, known),
+        *_unlearned(labels, known, new),
     ]
-    kept_out = tuple(row for row in replay if held_out(row))
-    pool = tuple(row for row in replay if not held_out(row))
-    if config.dev is not None:
-        dev, taught = _dev_file(config, labels), new
-        replayed = _thinned(pool, labels, len(new), seed)
-    else:
-        ratio = DEV_RATIO if config.dev_ratio is None else config.dev_ratio
-        taught, dev_new = _set_aside(new, labels, ratio, seed)
-        replayed = _thinned(pool, labels, len(taught) + (0 if kept_out else len(dev_new)), seed)
-        if kept_out:
-            dev_old = kept_out
-            notes.append(f"{len(kept_out):,} replayed rows were dev rows of the run, and are dev rows again")
-        else:
-            replayed, dev_old = _set_aside(replayed, labels, ratio, seed)
-            notes.append("replayed rows may have trained the run: what it knew before is flattered by them; --dev takes rows that did not")
-        dev = (*dev_old, *dev_new)
+    dev_file = None if config.dev is None else _dev_file(config, with_ids=names, labels=labels, holds_ids=holds_ids)
+    taught, replayed, dev = _parts(new, replay, dev_file, held_out, labels, config.dev_ratio or DEV_RATIO, seed, notes)
     unseen = [name for name in known if not any(row.label == name for row in replayed)]
     if unseen:
         notes.append(f"nothing of {len(unseen)} known classes is replayed, so they may be forgotten: {', '.join(unseen[:8])}")
@@ -60,26 +61,60 @@ def load_extension(config: DataConfig, known: LabelSet, replay: Rows, held_out: 
         f"train {len(taught):,} new and {len(replayed):,} replayed rows, dev {len(dev):,} ({len(selecting):,} select, "
         f"{len(calibrating):,} calibrate)"
     )
-    return Dataset((*taught, *replayed), selecting, calibrating, (), labels, tuple(notes))
+    return Dataset((*taught, *replayed), selecting, calibrating, (), labels, tuple(notes), label_notes)
 
 
-def read_rows(path: str | Path, config: DataConfig) -> Rows:
+def _parts(
+    new: Rows,
+    replay: Rows,
+    dev_file: Rows | None,
+    held_out: Callable[[Example], bool],
+    labels: LabelSet,
+    ratio: float,
+    seed: int,
+    notes: list[str],
+) -> tuple[Rows, Rows, Rows]:
+    """What is taught of the new rows, what is replayed, and dev."""
+    kept_out = tuple(row for row in replay if held_out(row))
+    pool = tuple(row for row in replay if not held_out(row))
+    if dev_file is not None:
+        return new, _thinned(pool, labels, len(new), seed), dev_file
+    taught, dev_new = _set_aside(new, labels, ratio, seed)
+    replayed = _thinned(pool, labels, len(taught) + (0 if kept_out else len(dev_new)), seed)
+    if kept_out:
+        notes.append(f"{len(kept_out):,} replayed rows were dev rows of the run, and are dev rows again")
+        return taught, replayed, (*kept_out, *dev_new)
+    replayed, dev_old = _set_aside(replayed, labels, ratio, seed)
+    notes.append("replayed rows may have trained the run: what it knew before is flattered by them; --dev takes rows that did not")
+    return taught, replayed, (*dev_old, *dev_new)
+
+
+def read_rows(path: str | Path, config: DataConfig, class_names: Sequence[str] | None = None) -> Rows:
     """The labelled rows of a file; DataError where there are none."""
+    columns: ColumnNames = {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": config.label_column}
     labelling = Labelling(hierarchy=None if config.level_separator is None else Hierarchy(config.level_separator))
-    return tuple(
-        read_examples(
-            path,
-            text_column=config.text_column,
-            pair_column=config.pair_column,
-            label_column=config.label_column,
-            labelling=labelling,
+    return tuple(read_examples(path, **columns, class_names=class_names, labelling=labelling))
+
+
+def _names(class_file: str | None, known: LabelSet) -> tuple[LabelSet, Mapping[str, LabelNote]]:
+    """The known names, and behind them those that a class file adds; what it says of the latter."""
+    if class_file is None:
+        return known, {}
+    told = read_label_file(class_file, least=1)
+    new = {name: note for name, note in told.items() if name not in known}
+    if tuple(told) not in ((*known, *new), tuple(new)):
+        raise DataError(
+            f"{class_file}: expected the {len(known)} names of the run in its order, so that ids stay what they are, and new ones below, "
+            f"or new ones alone; the run's begin with {', '.join(map(repr, known.names[:8]))}"
         )
-    )
+    return LabelSet((*known, *new)), new
 
 
-def _new_rows(config: DataConfig, known: LabelSet) -> Rows:
+def _new_rows(config: DataConfig, known: LabelSet, all_names: LabelSet) -> Rows:
     assert config.data is not None
-    rows = read_rows(config.data, config)
+    rows = read_rows(config.data, config, None if config.class_file is None else all_names.names)
+    if config.class_file is None:
+        _refuse_nameless(rows, known)
     old = [row for row in rows if row.label in known]
     if len(old) == len(rows):
         names = ", ".join(repr(name) for name in list(dict.fromkeys(str(row.label) for row in rows))[:8])
@@ -98,6 +133,16 @@ def _new_rows(config: DataConfig, known: LabelSet) -> Rows:
     return rows
 
 
+def _refuse_nameless(rows: Rows, known: LabelSet) -> None:
+    """Numbers beside names are ids, for which no name is known here."""
+    nameless = next((row for row in rows if is_number(str(row.label))), None)
+    if nameless is not None and not any(map(is_number, known)):
+        raise DataError(
+            f"{nameless.where}: label {nameless.label!r} is a number, and the classes of the run have names; give --class-file with the "
+            f"{len(known)} names of the run in its order (ids 0 to {len(known) - 1}) and the new ones below"
+        )
+
+
 def _check_known(replay: Sequence[Example], known: LabelSet, labels: LabelSet) -> None:
     strange = next((row for row in replay if row.label not in known), None)
     if strange is None:
@@ -113,9 +158,16 @@ def _alike(labels: LabelSet, known: LabelSet) -> list[str]:
     return [f"the new class {name!r} is spelt much like {found[0]!r}, which the run knows" for name, found in near.items() if found]
 
 
-def _dev_file(config: DataConfig, labels: LabelSet) -> Rows:
+def _unlearned(labels: LabelSet, known: LabelSet, new: Rows) -> list[str]:
+    """A note where a class file has new classes without rows."""
+    there = {row.label for row in new}
+    absent = [name for name in labels if name not in known and name not in there]
+    return [f"no new row is of class {', '.join(map(repr, absent[:8]))}, so it cannot be learned"] if absent else []
+
+
+def _dev_file(config: DataConfig, with_ids: LabelSet, labels: LabelSet, holds_ids: Callable[[str], bool]) -> Rows:
     assert config.dev is not None
-    rows = read_rows(config.dev, config)
+    rows = with_names(read_rows(config.dev, config), with_ids, holds_ids)
     strange = next((row for row in rows if row.label not in labels), None)
     if strange is not None:
         raise DataError(f"{strange.where}: {labels.unknown(str(strange.label))}; correct or remove the row")

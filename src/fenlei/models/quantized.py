@@ -191,4 +191,7 @@ def _require_x86(network: nn.Module) -> None:
     # What PyTorch calls the widest instructions it uses: DEFAULT, AVX2, AVX512, or names of other processors.
     if device.type != "cpu" or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         where = f"device {device.type}" if device.type != "cpu" else "this CPU"
-        raise ConfigError(f"int8 needs an x86 CPU with AVX2 (since 2013; with VNNI it is fastest), and {where} is none; leave int8 out")
+        raise ConfigError(
+            f"int8 needs an x86 CPU with AVX2 (since 2013; with VNNI it is fastest), and {where} is none; leave int8 out, "
+            "or give --no-int8 (from Python int8=False) to extend a run that was trained with it"
+        )

@@ -14,9 +14,9 @@ import numpy as np
 from fenlei.artifact import MANIFEST, read_manifest
 from fenlei.config import DataConfig, Device, RunConfig, TrustConfig
 from fenlei.data.examples import Example, candidates_of, check_gold
-from fenlei.data.label_file import read_class_file
+from fenlei.data.label_ids import may_hold_ids
 from fenlei.data.labelling import Labelling
-from fenlei.data.readers import ColumnNames, find_class_file, read_examples
+from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.data.sources import one_file
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
@@ -99,7 +99,7 @@ def evaluate_run(
     labels = LabelSet(classifier.labels if classifier else tuple(read_manifest(run)["labels"]))
     notes: list[str] = []
     source = _labelled_file(data, notes)
-    labelling = Labelling.from_json(read_manifest(run) if (run / MANIFEST).is_file() else {})
+    labelling = Labelling.from_json(_manifest(run))
     labelling = replace(labelling, separator=label_separator or labelling.separator)
     columns = _columns(run, text_column, pair_column, label_column)
     examples = _read(source, run, labels, labelling, columns, class_names)
@@ -159,9 +159,8 @@ def _read(
     class_names: Sequence[str] | None,
 ) -> tuple[Example, ...]:
     """The rows, read as the run's own were where the caller does not say otherwise."""
-    trained = _trained_on(run)
-    if class_names is None and (trained.class_file or _class_file_beside(source) == labels.names):
-        class_names = labels.names  # the run was trained on ids of these names: so may the file hold ids
+    if class_names is None and may_hold_ids(source, labels, _trained_on(run), _manifest(run)):
+        class_names = labels.names
     return tuple(read_examples(source, **columns, class_names=class_names, labelling=labelling))
 
 
@@ -170,21 +169,17 @@ def _columns(run: Path, text_column: str | None, pair_column: str | None, label_
     trained = _trained_on(run)
     return {
         "text_column": trained.text_column if text_column is None else text_column,
-        "pair_column": pair_column_of(read_manifest(run) if (run / MANIFEST).is_file() else {}, pair_column),
+        "pair_column": pair_column_of(_manifest(run), pair_column),
         "label_column": trained.label_column if label_column is None else label_column,
     }
 
 
+def _manifest(run: Path) -> dict[str, Any]:
+    return read_manifest(run) if (run / MANIFEST).is_file() else {}
+
+
 def _trained_on(run: Path) -> DataConfig:
     return RunConfig.from_yaml(run / "config.yaml").data if (run / "config.yaml").is_file() else DataConfig()
-
-
-def _class_file_beside(source: str | Path) -> tuple[str, ...] | None:
-    path = find_class_file(source)
-    try:
-        return read_class_file(path) if path else None
-    except DataError:
-        return None  # nobody named this file: it may be about something else
 
 
 def _takes_labels(run: Path, classifier: Classifier | None) -> bool:

@@ -16,7 +16,7 @@ from fenlei.inference.loading import encode_examples, offered_to
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
-from fenlei.text.instructions import compose
+from fenlei.text.instructions import Instruction, compose
 
 
 def with_candidates(dataset: Dataset) -> Dataset:
@@ -54,14 +54,22 @@ def take_shots(dataset: Dataset, shots: int, seed: int) -> tuple[Dataset, list[t
     return replace(dataset, train=train), examples
 
 
-def question_encoder(
-    tokenizer: PreTrainedTokenizerBase, config: RunConfig, dataset: Dataset, shots: Sequence[tuple[str, str]]
-) -> QuestionEncoder:
-    """The encoder that the run will be trained, measured and used with."""
-    model, pairs = config.model, config.data.pair_column is not None
-    instruction = compose(
-        tokenizer, model.prompt, dataset.labels.names, dataset.label_notes, shots, multi_label=dataset.multi_label, pairs=pairs
+def written_for(tokenizer: PreTrainedTokenizerBase, config: RunConfig, dataset: Dataset, shots: Sequence[tuple[str, str]]) -> Instruction:
+    """The prompt that asks for the labels of a dataset."""
+    return compose(
+        tokenizer,
+        config.model.prompt,
+        dataset.labels.names,
+        dataset.label_notes,
+        shots,
+        multi_label=dataset.multi_label,
+        pairs=config.data.pair_column is not None,
     )
+
+
+def question_encoder(tokenizer: PreTrainedTokenizerBase, config: RunConfig, dataset: Dataset, instruction: Instruction) -> QuestionEncoder:
+    """The encoder that the run will be trained, measured and used with."""
+    model = config.model
     encoder = QuestionEncoder(tokenizer, instruction, dataset.labels, int(model.max_length or 0), model.long or "truncate")
     if any(row.candidates is None for row in dataset.train):
         encoder.question()  # too many labels show before the model is loaded

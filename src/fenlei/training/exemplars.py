@@ -14,7 +14,9 @@ import numpy as np
 from fenlei.artifact import write_text
 from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError
+from fenlei.evaluation.calibration import probabilities
 from fenlei.inference.checksums import EXEMPLARS
+from fenlei.inference.scoring import Scores
 from fenlei.training.promises import ScoreRows
 
 LOOKED_AT = 20
@@ -24,7 +26,7 @@ LOOKED_AT = 20
 def choose_exemplars(rows: Sequence[Example], count: int, score: ScoreRows, seed: int) -> tuple[Example, ...]:
     """`count` rows of each class, whose mean state follows the mean state of the class; the classes in order of appearance.
 
-    Encoders tell no state: their logits stand for it.
+    Encoders and the generate method tell no state: what they say of the labels stands for it.
     """
     order = np.random.default_rng(seed).permutation(len(rows)).tolist()
     by_class: dict[str, list[Example]] = {str(row.label): [] for row in rows}
@@ -34,9 +36,15 @@ def choose_exemplars(rows: Sequence[Example], count: int, score: ScoreRows, seed
             found.append(rows[at])
     chosen: list[Example] = []
     for found in by_class.values():
-        said = score(found, True)
-        chosen += [found[at] for at in herd(said.logits if said.pooled is None else said.pooled, count)]
+        chosen += [found[at] for at in herd(_states(score(found, True)), count)]
     return tuple(chosen)
+
+
+def _states(said: Scores) -> np.ndarray:
+    """What tells rows apart, finite: the logit of a label that a row does not offer is -inf, its probability 0."""
+    if said.pooled is not None:
+        return said.pooled
+    return said.logits if np.isfinite(said.logits).all() else probabilities(said.logits)
 
 
 def herd(states: np.ndarray, count: int) -> list[int]:

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from fenlei.artifact import MANIFEST, fingerprint, read_json, read_manifest, wri
 from fenlei.config import RunConfig
 from fenlei.data.examples import Example
 from fenlei.data.extension import load_extension, read_rows
+from fenlei.data.label_file import read_label_file
+from fenlei.data.label_ids import may_hold_ids
 from fenlei.data.labelling import Labelling
 from fenlei.data.splits import Rows
 from fenlei.errors import ConfigError, DataError
@@ -31,6 +34,7 @@ from fenlei.labels import LabelSet
 from fenlei.models.head import HeadMethod
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
+from fenlei.text.instructions import Instruction
 from fenlei.training.exemplars import load_exemplars
 from fenlei.training.extension_report import Cost, Extension, card_section, compared
 from fenlei.training.fit import TrainResult, run_training
@@ -48,6 +52,8 @@ ENOUGH_STEPS, LARGEST_BATCH, LEAST_BATCH, MOST_EPOCHS = 100, 32, 8, 10
 """One pass over the rows in this many optimiser steps or more is enough for weights that have learned the task already."""
 ANEW = ("learning_rate", "batch_size", "epochs", "max_steps", "early_stopping_patience")
 """Options of the run that were right for learning from nothing."""
+KEPT = ("prompt", "shots")
+"""Options of the run that cannot be others: what it said before is asked, and learned from, under the prompt that it knows."""
 
 
 def extend(
@@ -72,7 +78,7 @@ def extend(
         raise ConfigError("extend asks the whole network before it trains, and FSDP and DeepSpeed spread it; launch with torchrun")
     folder = Path(run)
     manifest = read_manifest(folder)
-    _refuse_what_cannot_grow(folder, manifest)
+    _refuse_what_cannot_grow(folder, manifest, options.get("tuning") or manifest["tuning"])
     config = _extended_config(folder, new_data, options)
     known = LabelSet(tuple(manifest["labels"]))
     rows = _replayed(folder, replay, config, known)
@@ -110,7 +116,7 @@ class _Start:
     """Its seconds are those in which the run was asked."""
 
 
-def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any]) -> None:
+def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any], tuning: str) -> None:
     if manifest["head"] == "custom":
         raise ConfigError(f"{run}: a head of your own knows its number of labels alone; train again with a larger one")
     if manifest.get("merged"):
@@ -121,6 +127,11 @@ def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any]) -> None:
         raise ConfigError(
             f"{run}: gives several labels a text; rows of new classes say nothing of its old ones, so train again on all rows"
         )
+    if tuning == "qlora":
+        raise ConfigError(
+            f"{run}: its adapters (QLoRA) lie over weights in 4 bits, which cannot be gone on with; train again on all rows, or go on over "
+            "the base model as it is, where that fits into memory: extend(..., tuning='lora') from Python"
+        )
 
 
 def _extended_config(run: Path, new_data: str | Path, options: dict[str, Any]) -> RunConfig:
@@ -129,6 +140,9 @@ def _extended_config(run: Path, new_data: str | Path, options: dict[str, Any]) -
     anew = {key: usual[key] for key in ANEW}
     files = dict.fromkeys(("class_file", "dev", "dev_ratio", "test", "test_ratio"))
     given = {key: value for key, value in options.items() if value is not None}
+    changed = next((key for key in KEPT if given.get(key, before[key]) != before[key]), None)
+    if changed is not None:
+        raise ConfigError(f"{changed}: a run goes on with the prompt that it was trained with; leave it out, or train again on all rows")
     return RunConfig.from_options({**before, **anew, **files, "data": str(new_data), **given})
 
 
@@ -146,10 +160,8 @@ def _replayed(run: Path, replay: str | Path | None, config: RunConfig, known: La
 
 def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows, known: LabelSet) -> tuple[Setup, _Start]:
     """The grown network, ready to go on learning, and what the run said before."""
-    dataset = load_extension(config.data, known, replay, _held_out(run, manifest), seed=config.optimization.seed)
-    new = sum(row.label not in known for row in dataset.train)
-    dataset = replace(dataset, labelling=Labelling.from_json(manifest))
-    setup = prepare(_with_few_steps(config, len(dataset.train)), dataset=dataset)
+    holds_ids = _holds_ids(run, manifest, config, known)
+    setup = _prepared(run, manifest, config, replay, known, holds_ids)
     loaded = load_run(run, device="cpu", fold=True)  # in float32, the adapters apart
     grown = take_over(setup.method, loaded.method, len(known), len(setup.dataset.labels))
     del loaded
@@ -161,26 +173,44 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     }
     if grown and said.pooled is not None and isinstance(setup.method, HeadMethod):
         settle_new_rows(setup.method, grown, said.pooled, setup.label_ids, len(known))
+    new = sum(row.label not in known for row in setup.dataset.train)
     cost = _cost(run, manifest, setup, new, time.monotonic() - began)
     label_ids, alone = torch.from_numpy(setup.label_ids), choose_loss(setup.config, setup.class_counts)
     by_answer = setup.config.model.objective == "tokens"  # whose loss sees the right label alone
-    carried = load_exemplars(run) if config.data.store_exemplars is not None else ()
-    origin = {
-        "extended_from": {
-            "run": str(run),
-            "manifest": fingerprint(run / MANIFEST),
-            "known_labels": len(known),
-            "all_rows": cost.retraining_rows,
-            "all_epochs": cost.retraining_epochs,
-        }
-    }
     lessons = Lessons(
         label_ids if by_answer else Taught(label_ids, torch.from_numpy(said.logits)),
         alone if by_answer else taught_loss(alone),
-        exemplars=carried,
-        origin=origin,
+        exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
+        origin=_origin(run, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),
     )
     return replace(setup, lessons=lessons), _Start(before, cost)
+
+
+def _prepared(
+    run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows, known: LabelSet, holds_ids: Callable[[str], bool]
+) -> Setup:
+    """The network over all labels, its new weights as they come, and the rows that it is to learn from."""
+    instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"]) if manifest["method"] == "generate" else None
+    shown = {text for text, _ in instruction.examples} if instruction else set()
+    replay = tuple(row for row in replay if row.text not in shown)  # the prompt has the answer to these
+    dataset = load_extension(config.data, known, replay, _held_out(run, manifest), seed=config.optimization.seed, holds_ids=holds_ids)
+    dataset = replace(dataset, labelling=Labelling.from_json(manifest))
+    if instruction is not None:
+        instruction = instruction.with_notes(dataset.label_notes)
+    return prepare(_with_few_steps(config, len(dataset.train)), dataset=dataset, instruction=instruction)
+
+
+def _holds_ids(run: Path, manifest: dict[str, Any], config: RunConfig, known: LabelSet) -> Callable[[str], bool]:
+    """Whether a file may have ids: where it might have when the run was trained, or the class file given now has all names."""
+    trained = RunConfig.from_yaml(run / "config.yaml").data
+    told = () if config.data.class_file is None else tuple(read_label_file(config.data.class_file, least=1))
+    return cache(lambda source: told[: len(known)] == known.names or may_hold_ids(source, known, trained, manifest))
+
+
+def _origin(run: Path, known: LabelSet, cost: Cost, *, label_ids: bool) -> dict[str, Any]:
+    """What the manifest says of where the run comes from."""
+    told = {"run": str(run), "manifest": fingerprint(run / MANIFEST), "known_labels": len(known), "label_ids": label_ids}
+    return {"extended_from": {**told, "all_rows": cost.retraining_rows, "all_epochs": cost.retraining_epochs}}
 
 
 def _held_out(run: Path, manifest: dict[str, Any]) -> Callable[[Example], bool]:

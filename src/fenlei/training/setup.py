@@ -38,9 +38,10 @@ from fenlei.models.quantized import quantize_below_adapters
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.first_token import set_first_token
+from fenlei.text.instructions import Instruction
 from fenlei.text.pair_encoder import text_encoder
 from fenlei.text.prompts import TextEncoder
-from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates
+from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates, written_for
 from fenlei.training.building import build_method, training_autocast
 from fenlei.training.defaults import (
     Choice,
@@ -138,10 +139,16 @@ def data_fingerprints(rows: Sequence[Example]) -> dict[str, str]:
 
 
 def prepare(
-    config: RunConfig, *, head: nn.Module | None = None, dataset: Dataset | None = None, unlabelled: Sequence[Example] = ()
+    config: RunConfig,
+    *,
+    head: nn.Module | None = None,
+    dataset: Dataset | None = None,
+    unlabelled: Sequence[Example] = (),
+    instruction: Instruction | None = None,
 ) -> Setup:
     """Reads the data, unless it is given, and loads the model; `train` holds the rows `unlabelled` behind those of the dataset.
 
+    `instruction`: generate: the prompt that an older run has asked with; None: one is written for the labels.
     ConfigError, DataError or ModelError where something cannot work, before anything is written.
     """
     if config.data.data is None:
@@ -159,7 +166,7 @@ def prepare(
     config, reading = with_long(config, dataset, tokenizer, model_takes)
     config, choices = fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes)
     choices = [*reading, *choices]
-    dataset, encoder = _encoder(config, dataset, tokenizer)
+    dataset, encoder = _encoder(config, dataset, tokenizer, instruction)
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
     check_options(config, precision)
@@ -231,7 +238,9 @@ def fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> 
     return filled, [choice for choice in (chosen_tuning, chosen_rate, chosen_batch, chosen_epochs, chosen_length) if choice]
 
 
-def _encoder(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase) -> tuple[Dataset, TextEncoder | QuestionEncoder]:
+def _encoder(
+    config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, instruction: Instruction | None
+) -> tuple[Dataset, TextEncoder | QuestionEncoder]:
     """How texts become ids, and the dataset as the method needs it."""
     if dataset.multi_label and (config.model.objective == "tokens" or config.model.shots):
         raise ConfigError(
@@ -240,8 +249,11 @@ def _encoder(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizer
     if config.model.method == "head":
         limit, long = int(config.model.max_length or 0), config.model.long or "truncate"
         return dataset, text_encoder(tokenizer, config.model.prompt, limit, long, pairs=config.data.pair_column is not None)
-    dataset, shots = take_shots(with_candidates(dataset), config.model.shots, config.optimization.seed)
-    return dataset, question_encoder(tokenizer, config, dataset, shots)
+    dataset = with_candidates(dataset)
+    if instruction is None:
+        dataset, shots = take_shots(dataset, config.model.shots, config.optimization.seed)
+        instruction = written_for(tokenizer, config, dataset, shots)
+    return dataset, question_encoder(tokenizer, config, dataset, instruction)
 
 
 def _data_notes(config: RunConfig, dataset: Dataset, label_ids: np.ndarray) -> list[str]:

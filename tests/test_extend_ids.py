@@ -1,0 +1,119 @@
+"""New classes for a run whose rows have ids in place of names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from extending import NEW, QUICK, weather
+
+from fenlei import train
+from fenlei.artifact import read_manifest
+from fenlei.config import DataConfig
+from fenlei.data.label_ids import may_hold_ids
+from fenlei.errors import DataError
+from fenlei.labels import LabelSet
+from fenlei.report.evaluation import evaluate_run
+from fenlei.training.extend import extend
+
+NAMES = ("财经", "科技", "体育")
+SHORT: dict[str, Any] = {"max_steps": 1, **QUICK}
+
+
+def write_ids(path: Path, rows: list[dict[str, str]], names: tuple[str, ...] = NAMES) -> Path:
+    path.write_text("".join(f"{row['text']}\t{names.index(row['label'])}\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def write_names(path: Path, *names: str) -> str:
+    path.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(params=["named", "found"])
+def run(request: pytest.FixtureRequest, tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> Path:
+    """A run on ids, its class file named or found beside the data."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    data = write_ids(folder / "train.txt", toy_rows)
+    named = request.param == "named"
+    names = write_names(folder / ("names.txt" if named else "class.txt"), *NAMES)
+    return train(data, model=str(tiny_qwen), tuning="frozen", out=tmp_path / "run", class_file=names if named else None, **SHORT).out
+
+
+def test_the_very_file_that_trained_the_run_is_replayed(run: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """Ids of new rows are named by a class file, and ids of all mean the same in the extended run, and in the one after that."""
+    data = tmp_path / "data" / "train.txt"
+    more = write_names(tmp_path / "more.txt", *NAMES, NEW)
+    new = write_ids(tmp_path / "new.txt", weather(), (*NAMES, NEW))
+    dev = write_ids(tmp_path / "dev.txt", [*toy_rows, *weather()], (*NAMES, NEW))
+    out = extend(run, new, replay=data, dev=str(dev), class_file=more, out=tmp_path / "out", **SHORT).training.out
+    assert read_manifest(out)["labels"] == [*NAMES, NEW]
+    assert evaluate_run(out, dev, device="cpu").metrics.rows == len(toy_rows) + len(weather())
+
+    traffic = [{"text": f"{row['text']}路口", "label": "交通"} for row in weather()]
+    further = extend(
+        out,
+        write_ids(tmp_path / "traffic.txt", traffic, (*NAMES, NEW, "交通")),
+        replay=data,
+        out=tmp_path / "further",
+        class_file=write_names(tmp_path / "further.txt", *NAMES, NEW, "交通"),
+        **SHORT,
+    ).training.out
+    assert read_manifest(further)["labels"] == [*NAMES, NEW, "交通"]
+
+
+def test_ids_go_on_to_stand_for_names_where_new_rows_have_them(run: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """Without a class file of the extension: the run's own names its ids, and so the extended run's."""
+    data, new = tmp_path / "data" / "train.txt", tmp_path / "new.txt"
+    new.write_text("".join(f"{row['text']}\t{NEW}\n" for row in weather()), encoding="utf-8")
+    result = extend(run, new, replay=data, out=tmp_path / "out", **SHORT)
+    assert result.training.labels == (*NAMES, NEW)
+    assert result.changes[0].rows == sum(read_manifest(run)["data"]["rows"][part] for part in ("selecting", "calibrating"))
+    assert read_manifest(result.training.out)["extended_from"]["label_ids"]
+    elsewhere = write_ids(tmp_path / "test.txt", [*toy_rows, *weather()], (*NAMES, NEW))
+    measured = evaluate_run(result.training.out, elsewhere, device="cpu").metrics
+    assert {one.name: one.support for one in measured.classes} == Counter(row["label"] for row in [*toy_rows, *weather()])
+
+
+def test_an_id_without_a_name_is_refused(run: Path, tmp_path: Path) -> None:
+    new = write_ids(tmp_path / "new.txt", weather(), (*NAMES, NEW))
+    given: dict[str, Any] = {"replay": tmp_path / "data" / "train.txt", "out": tmp_path / "out", **SHORT}
+    with pytest.raises(DataError, match=r"new\.txt:1: label '3' is a number, .*--class-file with the 3 names of the run.*ids 0 to 2"):
+        extend(run, new, **given)
+    with pytest.raises(DataError, match=r"wrong\.txt: expected the 3 names of the run in its order, .*begin with '财经', '科技', '体育'"):
+        extend(run, new, class_file=write_names(tmp_path / "wrong.txt", "体育", *NAMES[:2], NEW), **given)
+    with pytest.raises(DataError, match=r"new\.txt:1: label '3' is neither a class name nor an id from 0 to 2"):
+        extend(run, new, class_file=write_names(tmp_path / "old.txt", *NAMES), **given)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_class_file_may_name_classes_without_rows(run: Path, tmp_path: Path) -> None:
+    """Ids stay what the file says."""
+    names = (*NAMES, "交通", NEW)
+    new = write_ids(tmp_path / "new.txt", weather(), names)
+    said: list[str] = []
+    result = extend(
+        run,
+        new,
+        replay=tmp_path / "data" / "train.txt",
+        class_file=write_names(tmp_path / "all.txt", *names),
+        out=tmp_path / "out",
+        announce=said.append,
+        **SHORT,
+    )
+    assert result.training.labels == names
+    assert result.new[0].support == 0
+    assert any("no new row is of class '交通', so it cannot be learned" in note for note in said)
+
+
+def test_a_class_file_beside_the_rows_is_the_runs_if_it_begins_as_the_run_does(tmp_path: Path) -> None:
+    rows = write_ids(tmp_path / "rows.txt", [])
+    for beside, same in ((NAMES, True), (NAMES[:2], True), ((*NAMES, NEW), True), (NAMES[::-1], False), (("a", "b"), False)):
+        write_names(tmp_path / "class.txt", *beside)
+        assert may_hold_ids(rows, LabelSet(NAMES), DataConfig(), {}) is same
+    (tmp_path / "class.txt").unlink()
+    assert not may_hold_ids(rows, LabelSet(NAMES), DataConfig(), {})
+    assert may_hold_ids(rows, LabelSet(NAMES), DataConfig(class_file="names.txt"), {})

@@ -1,0 +1,158 @@
+"""New classes for runs of every kind: what each of them has to bring along."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOY_NEWS
+from extending import NEW, QUICK, weather, write
+
+from fenlei import Classifier, train
+from fenlei.artifact import read_manifest
+from fenlei.data.examples import Example
+from fenlei.evaluation.calibration import Calibration, fit_calibration
+from fenlei.inference.loading import POOLING_FILE, load_run
+from fenlei.inference.scoring import Scores, score
+from fenlei.inference.trust import load_scores
+from fenlei.report.evaluation import evaluate_run
+from fenlei.training.exemplars import choose_exemplars
+from fenlei.training.extend import extend
+from fenlei.training.growth import take_over
+from fenlei.training.lessons import TEACHER_SHARE, Taught, taught_loss, teacher_divergence
+from fenlei.training.objectives import Loss
+
+LORA: dict[str, Any] = {"tuning": "lora", "lora_rank": 4}
+
+
+def logits(run: Path, texts: list[str]) -> np.ndarray:
+    loaded = load_run(run, device="cpu", fold=True)
+    return score(loaded.method, loaded.encoder.encode(texts), len(loaded.labels)).logits
+
+
+def test_windows_are_joined_as_the_run_joined_them(
+    tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What joins windows has weights of its own: the grown network has the run's, and goes on from them."""
+    rows = [{**row, "text": (row["text"] + "。") * 12} for row in toy_rows]
+    data = write(tmp_path / "long.jsonl", rows)
+    options = {"long": "windows", "max_length": 64, "learning_rate": 0.02, "max_steps": 20, "batch_size": 8}
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", **options, **LORA, **QUICK)
+    run = load_run(tmp_path / "run", device="cpu", fold=True).method
+    pooling = {name: weight.clone() for name, weight in run.state_dict().items() if name.startswith("pooling.")}
+    assert pooling
+    grown: list[dict[str, torch.Tensor]] = []
+
+    def seen(method: Any, *given: Any) -> Any:
+        names = take_over(method, *given)
+        grown.append({name: method.state_dict()[name].clone() for name in pooling})
+        return names
+
+    monkeypatch.setattr("fenlei.training.extend.take_over", seen)
+    new = write(tmp_path / "new.jsonl", [{**row, "text": (row["text"] + "。") * 12} for row in weather()])
+    result = extend(tmp_path / "run", new, replay=data, out=tmp_path / "out", max_steps=8, learning_rate=1e-3, batch_size=16, **QUICK)
+    assert all(torch.equal(grown[0][name], weight) for name, weight in pooling.items())
+    assert (tmp_path / "out" / "model" / POOLING_FILE).exists()
+    assert result.changes[0].after > result.changes[0].before - 0.3
+    answers = Classifier.load(tmp_path / "out", device="cpu").predict([(row["text"] + "。") * 12 for row in weather()])
+    assert np.mean([one.label == NEW for one in answers]) > 0.6
+
+
+def test_a_hierarchy_stays_one(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """A new label below a known one is measured at both levels, as those of the run were."""
+    above = {"体育": "社会", "财经": "社会", "科技": "自然"}
+    data = write(tmp_path / "levels.jsonl", [{**row, "label": f"{above[row['label']]}##{row['label']}"} for row in toy_rows])
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", level_separator="##", max_steps=4, **LORA, **QUICK)
+    new = write(tmp_path / "new.jsonl", [{**row, "label": f"自然##{NEW}"} for row in weather()])
+    extend(tmp_path / "run", new, replay=data, out=tmp_path / "out", max_steps=2, **QUICK)
+    manifest = read_manifest(tmp_path / "out")
+    assert (manifest["labels"][-1], manifest["level_separator"]) == (f"自然##{NEW}", "##")
+    measured = evaluate_run(tmp_path / "out", new, device="cpu")
+    assert [(one.level, one.classes) for one in measured.levels] == [(1, 2), (2, 4)]
+    assert measured.levels[0].accuracy >= measured.levels[1].accuracy
+
+
+@pytest.fixture(scope="module")
+def calibrated(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with dev rows enough to calibrate, its data beside it, and dev rows of the new class too."""
+    folder = tmp_path_factory.mktemp("calibrated")
+    rows = [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
+    data, dev = write(folder / "train.jsonl", rows), write(folder / "dev.jsonl", [{**row, "text": f"{row['text']}。"} for row in rows])
+    options = {"learning_rate": 0.02, "batch_size": 16, "max_steps": 40, "dev": str(dev)}
+    train(data, model=str(tiny_qwen), out=folder / "run", **options, **LORA, **QUICK)
+    write(folder / "new.jsonl", weather())
+    write(folder / "all_dev.jsonl", [*rows, *({**row, "text": f"{row['text']}。"} for row in weather())])
+    return folder
+
+
+def extended(calibrated: Path, out: Path, **options: Any) -> Path:
+    given = {"replay": calibrated / "train.jsonl", "dev": str(calibrated / "all_dev.jsonl"), "batch_size": 16, **options}
+    return extend(calibrated / "run", calibrated / "new.jsonl", out=out, **given, **QUICK).training.out
+
+
+def test_what_the_run_says_of_known_classes_is_learned_too(calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the run as a teacher the new one says of the old labels more nearly what the run said than with labels alone."""
+    texts = [json.loads(line)["text"] for line in (calibrated / "train.jsonl").read_text(encoding="utf-8").splitlines()]
+    said = torch.from_numpy(logits(calibrated / "run", texts))
+    apart: dict[float, float] = {}
+    for share in (0.0, TEACHER_SHARE):
+        monkeypatch.setattr("fenlei.training.lessons.TEACHER_SHARE", share)
+        out = extended(calibrated, tmp_path / f"out{share}", max_steps=20, learning_rate=0.01)
+        apart[share] = float(teacher_divergence(torch.from_numpy(logits(out, texts)), said).mean())
+    assert apart[TEACHER_SHARE] < 0.8 * apart[0.0]
+
+
+def test_the_teacher_is_the_run_itself(calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the loss is given beside the labels are the run's own logits of the rows, over the labels it knows."""
+    told: list[Taught] = []
+
+    def recorded(labels_alone: Loss) -> Loss:
+        loss = taught_loss(labels_alone)
+
+        def recording(logits: torch.Tensor, rows: Any) -> torch.Tensor:
+            told.append(rows)
+            return loss(logits, rows)
+
+        return recording
+
+    monkeypatch.setattr("fenlei.training.extend.taught_loss", recorded)
+    extended(calibrated, tmp_path / "out", max_steps=2)
+    rows = [
+        json.loads(line) for name in ("new", "train") for line in (calibrated / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    said = logits(calibrated / "run", [row["text"] for row in rows])
+    for batch in told:
+        for teacher in batch.teacher.numpy():
+            assert np.abs(said - teacher).max(axis=1).min() < 1e-4
+    assert {3} < {int(label) for batch in told for label in batch.label_ids}
+
+
+def test_an_extended_run_is_calibrated_anew(calibrated: Path, tmp_path: Path) -> None:
+    out = extended(calibrated, tmp_path / "out", max_steps=4)
+    before, after = read_manifest(calibrated / "run"), read_manifest(out)
+    assert before["calibrated"]
+    assert after["calibrated"]
+    dev = load_scores(out)["calibrating"]
+    assert dev.logits.shape[1] == 4
+    fitted = fit_calibration(dev.logits, dev.label_ids)
+    assert Calibration.from_json(after) == fitted != Calibration.from_json(before)
+
+
+def test_exemplars_of_rows_with_candidates_are_chosen_and_not_just_taken() -> None:
+    """A label that a row does not offer scores -inf, and no mean is near to that."""
+    rows = [Example(f"{at}", "a", "x", at + 1) for at in range(30)]
+    likely = {row.text: 0.9 if at % 3 else 0.1 for at, row in enumerate(rows)}
+
+    def said(asked: Sequence[Example], states: bool) -> Scores:
+        shares = np.array([[likely[row.text], 1 - likely[row.text], 0.0] for row in asked], dtype=np.float32)
+        with np.errstate(divide="ignore"):
+            return Scores(np.log(shares), np.zeros(len(asked), dtype=np.int32))
+
+    for seed in range(5):
+        chosen = choose_exemplars(rows, 3, said, seed)
+        assert sorted(likely[row.text] for row in chosen) == [0.1, 0.9, 0.9]
