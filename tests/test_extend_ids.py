@@ -1,4 +1,4 @@
-"""New classes for a run whose rows have ids in place of names."""
+"""Other classes for a run whose rows have ids in place of names."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.extend import extend
+from fenlei.training.relabel import relabel
 
 NAMES = ("财经", "科技", "体育")
 SHORT: dict[str, Any] = {"max_steps": 1, **QUICK}
@@ -117,3 +118,16 @@ def test_a_class_file_beside_the_rows_is_the_runs_if_it_begins_as_the_run_does(t
     (tmp_path / "class.txt").unlink()
     assert not may_hold_ids(rows, LabelSet(NAMES), DataConfig(), {})
     assert may_hold_ids(rows, LabelSet(NAMES), DataConfig(class_file="names.txt"), {})
+
+
+def test_ids_of_labels_that_moved_are_not_read(run: Path, tmp_path: Path) -> None:
+    """Once the first label is dropped, the id of the second would stand for the third; renamed labels keep their places."""
+    data = tmp_path / "data" / "train.txt"
+    renamed = relabel(run, rename={"科技": "数码"}, out=tmp_path / "renamed").out
+    if (data.parent / "names.txt").exists():  # found beside the rows alone, the file has names that the run has no more
+        assert evaluate_run(run, data, device="cpu").metrics.accuracy == evaluate_run(renamed, data, device="cpu").metrics.accuracy
+    dropped = relabel(run, drop=["财经"], out=tmp_path / "dropped").out
+    again = relabel(dropped, rename={"科技": "数码"}, out=tmp_path / "again").out
+    for moved in (dropped, again):
+        with pytest.raises(DataError, match=r"train\.txt:\d+"):
+            evaluate_run(moved, data, device="cpu")

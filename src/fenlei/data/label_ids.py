@@ -19,9 +19,11 @@ from fenlei.labels import LabelSet
 def may_hold_ids(source: str | Path, labels: LabelSet, trained: DataConfig, manifest: Mapping[str, Any]) -> bool:
     """Whether ids of a run's labels may stand in a file: the run was trained with a class file, or one of its names lies beside the rows.
 
-    Beside those of an extended run it may lack the last names, and once it is completed for the next extension, have further ones.
+    Beside those of an extended run it may lack the last names, and once it is completed for the next extension, have further ones. Where
+    labels were merged or dropped, what the run was trained with numbers others.
     """
-    if trained.class_file is not None or manifest.get("extended_from", {}).get("label_ids"):
+    moved = manifest.get("relabelled_from", {}).get("ids_moved", False)
+    if not moved and (trained.class_file is not None or manifest.get("extended_from", {}).get("label_ids")):
         return True
     beside = _class_file_beside(source)
     return beside is not None and all(name == own for name, own in zip(beside, labels, strict=False))

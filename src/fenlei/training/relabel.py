@@ -69,7 +69,8 @@ def relabel(
     check_new(target)
     _refuse_several_labels(folder, manifest)
     asked = {"rename": dict(rename or {}), "merge": {name: list(part) for name, part in (merge or {}).items()}, "drop": list(drop)}
-    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), **asked}}
+    moved = not plan.only_names or manifest.get("relabelled_from", {}).get("ids_moved", False)
+    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), **asked, "ids_moved": moved}}
     with whole_folder(target) as new:
         _copy(folder, new, "model", "config.yaml", *(("baseline",) if plan.only_names else ()))
         if manifest["method"] == "generate":
@@ -106,7 +107,8 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
     told = {name: {"description": note.description, "aliases": list(note.aliases)} for name, note in labels.items()}
     changed["instruction"]["notes"] |= {name: note for name, note in told.items() if note["description"] or note["aliases"]}
     _check_can_be_asked(folder, {**manifest, **changed}, names)
-    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), "added": list(labels)}}
+    moved = manifest.get("relabelled_from", {}).get("ids_moved", False)
+    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), "added": list(labels), "ids_moved": moved}}
     with whole_folder(target) as new:
         _copy(folder, new, "model", "config.yaml")
         write_manifest(new, {**manifest, **changed, **origin, "labels": list(names), "files": checksums(new)})
