@@ -25,7 +25,7 @@ from fenlei.inference.loading import load_run
 from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
 from fenlei.training.exemplars import herd, load_exemplars
-from fenlei.training.extend import REPORT, extend
+from fenlei.training.extend import REPORT, _with_passes, extend
 from fenlei.training.growth import settle_new_rows, take_over
 from fenlei.training.setup import prepare
 
@@ -310,3 +310,15 @@ def test_the_command_prints_what_changed(old: Path, tmp_path: Path, capsys: pyte
     assert "of the cost of training again" in told.err
     assert main(words) == 1
     assert "already holds a complete run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rows", "affordable", "passes", "batch_size"),
+    [(4000, 0.4, 1.0, 32), (4000, 1.7, 1.5, 32), (4000, 9.0, 3.0, 32), (200, 0.4, 4.0, 8), (1600, 2.0, 2.0, 16)],
+)
+def test_there_are_as_many_passes_as_are_cheap(rows: int, affordable: float, passes: float, batch_size: int) -> None:
+    config = RunConfig.from_options({"data": "new.jsonl", "model": "nano", "tuning": "full"})
+    chosen = _with_passes(config, rows, affordable).optimization
+    assert (chosen.epochs, chosen.batch_size) == (passes, batch_size)
+    asked = RunConfig.from_options({"data": "new.jsonl", "model": "nano", "tuning": "full", "epochs": 2.0})
+    assert _with_passes(asked, rows, affordable).optimization.epochs == 2.0

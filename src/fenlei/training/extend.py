@@ -50,6 +50,9 @@ from fenlei.training.spread import spread_by
 REPORT = "extension.json"
 ENOUGH_STEPS, LARGEST_BATCH, LEAST_BATCH, MOST_EPOCHS = 100, 32, 8, 10
 """One pass over the rows in this many optimiser steps or more is enough for weights that have learned the task already."""
+COST, MOST_OVER_MANY = 0.2, 3
+"""Over many rows there are more passes, up to MOST_OVER_MANY, where they cost no more than this share of training again on all rows: what
+the known classes were given, new ones need too."""
 ANEW = ("learning_rate", "batch_size", "epochs", "max_steps", "early_stopping_patience")
 """Options of the run that were right for learning from nothing."""
 KEPT = ("prompt", "shots")
@@ -197,7 +200,10 @@ def _prepared(
     dataset = replace(dataset, labelling=Labelling.from_json(manifest))
     if instruction is not None:
         instruction = instruction.with_notes(dataset.label_notes)
-    return prepare(_with_few_steps(config, len(dataset.train)), dataset=dataset, instruction=instruction)
+    rows, epochs = _learned_before(run, manifest)
+    rows += sum(row.label not in known for row in dataset.train)
+    config = _with_passes(config, len(dataset.train), COST * rows * epochs / len(dataset.train))
+    return prepare(config, dataset=dataset, instruction=instruction)
 
 
 def _holds_ids(run: Path, manifest: dict[str, Any], config: RunConfig, known: LabelSet) -> Callable[[str], bool]:
@@ -237,15 +243,16 @@ def _lines(ranges: str) -> set[int]:
     return {line for first, _, last in pairs for line in range(int(first), int(last or first) + 1)}
 
 
-def _with_few_steps(config: RunConfig, rows: int) -> RunConfig:
-    """One pass over many rows; smaller steps, then more passes, over few."""
+def _with_passes(config: RunConfig, rows: int, affordable: float) -> RunConfig:
+    """As many passes over many rows as are `affordable`, in halves; smaller steps, then more passes, over few."""
     options = config.optimization
     if config.model.tuning in ("frozen", "none") or options.max_steps is not None:
         return config
     size = options.batch_size or LARGEST_BATCH
     while options.batch_size is None and size > LEAST_BATCH and rows / size < ENOUGH_STEPS:
         size //= 2
-    epochs = options.epochs or min(MOST_EPOCHS, max(1, math.ceil(ENOUGH_STEPS * size / rows)))
+    needed = min(MOST_EPOCHS, math.ceil(ENOUGH_STEPS * size / rows))
+    epochs = options.epochs or max(1.0, needed, min(MOST_OVER_MANY, math.floor(2 * affordable) / 2))
     return config.replace(batch_size=size, epochs=float(epochs))
 
 
@@ -264,15 +271,20 @@ def _autocast(setup: Setup) -> torch.dtype | None:
     return setup.autocast if setup.precision.weights != torch.float32 else None
 
 
+def _learned_before(run: Path, manifest: dict[str, Any]) -> tuple[int, float]:
+    """The rows that a run has learned from, without those replayed, and the passes over them when it was trained."""
+    earlier = manifest.get("extended_from")
+    if earlier:
+        return int(earlier["all_rows"]), float(earlier["all_epochs"])
+    rows, options = int(manifest["data"]["rows"]["train"]), RunConfig.from_yaml(run / "config.yaml").optimization
+    if options.max_steps is not None and options.batch_size is not None:
+        return rows, options.max_steps * options.batch_size / rows
+    return rows, options.epochs or 1.0
+
+
 def _cost(run: Path, manifest: dict[str, Any], setup: Setup, new: int, seconds: float) -> Cost:
     """What is learned here, and what training on all rows would be."""
-    earlier = manifest.get("extended_from")
-    rows = earlier["all_rows"] if earlier else manifest["data"]["rows"]["train"]
-    options = RunConfig.from_yaml(run / "config.yaml").optimization
-    passes = options.epochs or 1.0
-    if options.max_steps is not None and options.batch_size is not None:
-        passes = options.max_steps * options.batch_size / rows
-    epochs = earlier["all_epochs"] if earlier else passes
+    rows, epochs = _learned_before(run, manifest)
     trained = 0.0 if setup.config.model.tuning == "none" else setup.steps * setup.batch_size / len(setup.train)
     return Cost(new, len(setup.train) - new, trained, seconds, rows + new, epochs)
 
