@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from fenlei.config import ModelConfig
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import load_network
 from fenlei.models.head import HeadMethod
-from fenlei.models.lora import add_lora
+from fenlei.models.lora import add_lora, load_lora
 from fenlei.models.lora_linear import LoraLinear, PlainProduct, fold_adapters, fuse_lora, plain_lora_linears
 from fenlei.text.batches import Batch
 
@@ -85,3 +87,16 @@ def test_adapters_are_folded_where_the_weights_can_hold_them(tiny_qwen: Path, dt
         after = HeadMethod(adapted, pad_id=1)(batch).logits
     assert len(list(plain_lora_linears(adapted))) == 14 - folded
     torch.testing.assert_close(after, before, atol=1e-5 if dtype == torch.float32 else 0.05, rtol=0)
+
+
+def test_adapters_are_put_in_and_loaded_without_a_word(tiny_qwen: Path, tmp_path: Path) -> None:
+    """PEFT's use of names that transformers has deprecated is nothing to tell people of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted: Any = add_lora(
+            load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32), ModelConfig(lora_rank=2)
+        )
+    adapted.save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_lora(load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32), tmp_path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,8 @@ def add_lora(network: PreTrainedModel, config: ModelConfig) -> torch.nn.Module:
         target_modules=targets,
     )
     try:
-        adapted = get_peft_model(network, lora)
+        with _quiet_peft():
+            adapted = get_peft_model(network, lora)
     except ValueError as error:
         raise ConfigError(f"lora_targets {config.lora_targets!r} do not fit this model: {first_line(error)}") from error
     fuse_lora(adapted)
@@ -68,13 +72,22 @@ def load_lora(network: PreTrainedModel, folder: Path) -> torch.nn.Module:
     if missing:
         raise ArtifactError(f"{folder}: {', '.join(missing)} missing; the folder is incomplete, restore it or train again")
     try:
-        adapted = PeftModel.from_pretrained(network, str(folder))
+        with _quiet_peft():
+            adapted = PeftModel.from_pretrained(network, str(folder))
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{folder}: the adapter could not be loaded ({first_line(error)}); restore the folder or train again"
         ) from error
     fuse_lora(adapted)
     return adapted
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """Without what concerns its developers: it asks transformers for a setting by the name that it had."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
 
 
 def fold_lora(adapted: torch.nn.Module) -> PreTrainedModel:
