@@ -36,7 +36,7 @@ from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.instructions import Instruction
 from fenlei.training.exemplars import load_exemplars
-from fenlei.training.extension_report import Cost, Extension, card_section, compared
+from fenlei.training.extension_report import ASKED, Cost, Extension, card_section, compared
 from fenlei.training.fit import TrainResult, run_training
 from fenlei.training.growth import settle_new_rows, take_over
 from fenlei.training.lessons import Lessons, Taught, taught_loss
@@ -50,9 +50,9 @@ from fenlei.training.spread import spread_by
 REPORT = "extension.json"
 ENOUGH_STEPS, LARGEST_BATCH, LEAST_BATCH, MOST_EPOCHS = 100, 32, 8, 10
 """One pass over the rows in this many optimiser steps or more is enough for weights that have learned the task already."""
-COST, MOST_OVER_MANY = 0.2, 3
-"""Over many rows there are more passes, up to MOST_OVER_MANY, where they cost no more than this share of training again on all rows: what
-the known classes were given, new ones need too."""
+COST, MOST_OVER_MANY = 0.25, 3
+"""Over many rows there are more passes, up to MOST_OVER_MANY, as long as all costs no more than this share of training again on all rows:
+what the known classes were given, new ones need too."""
 ANEW = ("learning_rate", "batch_size", "epochs", "max_steps", "early_stopping_patience")
 """Options of the run that were right for learning from nothing."""
 KEPT = ("prompt", "shots")
@@ -202,7 +202,7 @@ def _prepared(
         instruction = instruction.with_notes(dataset.label_notes)
     rows, epochs = _learned_before(run, manifest)
     rows += sum(row.label not in known for row in dataset.train)
-    config = _with_passes(config, len(dataset.train), COST * rows * epochs / len(dataset.train))
+    config = _with_passes(config, len(dataset.train), COST * rows * epochs / len(dataset.train) - ASKED)
     return prepare(config, dataset=dataset, instruction=instruction)
 
 
@@ -244,7 +244,7 @@ def _lines(ranges: str) -> set[int]:
 
 
 def _with_passes(config: RunConfig, rows: int, affordable: float) -> RunConfig:
-    """As many passes over many rows as are `affordable`, in halves; smaller steps, then more passes, over few."""
+    """As many passes over many rows as are `affordable`, in quarters; smaller steps, then more passes, over few."""
     options = config.optimization
     if config.model.tuning in ("frozen", "none") or options.max_steps is not None:
         return config
@@ -252,7 +252,7 @@ def _with_passes(config: RunConfig, rows: int, affordable: float) -> RunConfig:
     while options.batch_size is None and size > LEAST_BATCH and rows / size < ENOUGH_STEPS:
         size //= 2
     needed = min(MOST_EPOCHS, math.ceil(ENOUGH_STEPS * size / rows))
-    epochs = options.epochs or max(1.0, needed, min(MOST_OVER_MANY, math.floor(2 * affordable) / 2))
+    epochs = options.epochs or max(1.0, needed, min(MOST_OVER_MANY, math.floor(4 * affordable) / 4))
     return config.replace(batch_size=size, epochs=float(epochs))
 
 
