@@ -15,8 +15,8 @@ from bench.runs import WORK, conclude, given_options, name_of, real_model, run
 from fenlei.cli.demo import TEXT_COLUMN
 from fenlei.report.evaluation import evaluate_run
 
-GOAL = 2.0
-"""Times the accuracy of TF-IDF, in the language where the model is nearer to it."""
+GOAL = 0.1
+"""Of accuracy above TF-IDF, in the language where the model is nearer to it."""
 TESTS = {"Chinese": "test.jsonl", "English": "test.en.jsonl", "Japanese": "test.ja.jsonl"}
 
 
@@ -38,9 +38,9 @@ def main() -> None:
             figures[model][language] = (round(found.metrics.accuracy, 4), round(found.baseline.accuracy, 4))
         told = ", ".join(f"{language} {own:.4f} (TF-IDF {other:.4f})" for language, (own, other) in figures[model].items())
         print(f"{name}: {told}", flush=True)
-    ratio = {model: min(own / other for language, (own, other) in one.items() if language != "Chinese") for model, one in figures.items()}
-    best = max(ratio, key=lambda model: ratio[model])
-    conclude(f"{best} trained on Chinese, over TF-IDF in another language", ratio[best], GOAL, accuracy_and_tfidf=figures)
+    above = {model: min(own - other for language, (own, other) in one.items() if language != "Chinese") for model, one in figures.items()}
+    best = max(above, key=lambda model: above[model])
+    conclude(f"{best} trained on Chinese, accuracy over TF-IDF's in another language", above[best], GOAL, accuracy_and_tfidf=figures)
 
 
 if __name__ == "__main__":
