@@ -149,7 +149,7 @@ def test_new_rows_settle_and_nothing_else_moves(old: Path, tiny_qwen: Path) -> N
     states = torch.randn(40, 32)
     states[:20] += 3.0
     ids = np.repeat([3, 0], 20)
-    settle_new_rows(setup.method, grown, states.numpy(), ids, 3)  # type: ignore[arg-type]
+    settle_new_rows(setup.method, grown, states.numpy(), ids, 3, torch.zeros(4))  # type: ignore[arg-type]
     for name, weight in setup.method.state_dict().items():
         kept = weight[:3] if name in grown else weight
         assert torch.equal(kept, before[name][: len(kept)] if name in grown else before[name]), name

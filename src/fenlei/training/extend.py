@@ -43,6 +43,7 @@ from fenlei.training.lessons import Lessons, Taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
+from fenlei.training.replay_prior import counts_of_all, prior_of_replay, under_prior
 from fenlei.training.resume import Command
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.spread import spread_by
@@ -174,15 +175,18 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
         name: _ask(setup, known, rows).logits.argmax(axis=1)
         for name, rows in (("selecting", setup.dataset.selecting), ("calibrating", setup.dataset.calibrating))
     }
+    of_all = counts_of_all(setup.class_counts, known, replay, _learned_before(run, manifest)[0])
+    evenly = setup.config.optimization.imbalance == "balanced-sampling"  # classes come alike, and are to be taken so
+    prior = prior_of_replay(of_all if evenly else setup.class_counts, of_all)
     if grown and said.pooled is not None and isinstance(setup.method, HeadMethod):
-        settle_new_rows(setup.method, grown, said.pooled, setup.label_ids, len(known))
+        settle_new_rows(setup.method, grown, said.pooled, setup.label_ids, len(known), prior)
     new = sum(row.label not in known for row in setup.dataset.train)
     cost = _cost(run, manifest, setup, new, time.monotonic() - began)
-    label_ids, alone = torch.from_numpy(setup.label_ids), choose_loss(setup.config, setup.class_counts)
+    label_ids, alone = torch.from_numpy(setup.label_ids), choose_loss(setup.config, of_all)
     by_answer = setup.config.model.objective == "tokens"  # whose loss sees the right label alone
     lessons = Lessons(
         label_ids if by_answer else Taught(label_ids, torch.from_numpy(said.logits)),
-        alone if by_answer else taught_loss(alone),
+        alone if by_answer else taught_loss(under_prior(alone, prior)),
         exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
         origin=_origin(run, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),
     )

@@ -45,10 +45,13 @@ def take_over(method: nn.Module, run: nn.Module, known: int, labels: int) -> tup
     return tuple(grown)
 
 
-def settle_new_rows(method: HeadMethod, grown: Sequence[str], states: np.ndarray, label_ids: np.ndarray, known: int) -> None:
+def settle_new_rows(
+    method: HeadMethod, grown: Sequence[str], states: np.ndarray, label_ids: np.ndarray, known: int, prior: torch.Tensor
+) -> None:
     """Fits the new rows of the weights `grown` to pooled states (rows, hidden) and label_ids (rows,); nothing else moves.
 
-    The least cross-entropy over all labels, by L-BFGS: with all else fixed the problem is convex.
+    The least cross-entropy over all labels of logits that have gained `prior` (labels,), by L-BFGS: with all else fixed the problem is
+    convex.
     """
     weights = [
         weight for name, weight in method.named_parameters() if name in grown and weight.requires_grad
@@ -63,7 +66,7 @@ def settle_new_rows(method: HeadMethod, grown: Sequence[str], states: np.ndarray
     def loss() -> torch.Tensor:
         method.zero_grad()
         decay = torch.stack([(weight[known:] ** 2).sum() for weight in weights]).sum()
-        value = torch.nn.functional.cross_entropy(method.classify(pooled), gold) + 0.5 * DECAY * decay
+        value = torch.nn.functional.cross_entropy(method.classify(pooled) + prior.to(method.device), gold) + 0.5 * DECAY * decay
         torch.autograd.backward([value], inputs=weights)
         return value.detach()
 
