@@ -27,6 +27,7 @@ from fenlei.labels import LabelSet
 from fenlei.training.exemplars import herd, load_exemplars
 from fenlei.training.extend import REPORT, _with_passes, extend
 from fenlei.training.growth import settle_new_rows, take_over
+from fenlei.training.replay_prior import counts_of_all, prior_of_replay, under_prior
 from fenlei.training.setup import prepare
 
 TEXTS = ["国足热身赛两球取胜", "央行下调利率", "今天晴转多云气温回升"]
@@ -156,6 +157,22 @@ def test_new_rows_settle_and_nothing_else_moves(old: Path, tiny_qwen: Path) -> N
     with torch.inference_mode():
         assert (setup.method.classify(states).argmax(1)[:20] == 3).all()  # type: ignore[union-attr, operator]
     assert all(weight.grad is None for weight in setup.method.parameters())
+
+
+def test_new_rows_settle_for_how_often_classes_come(old: Path, tiny_qwen: Path) -> None:
+    """Of states that say nothing, the new class gets less where the known ones come four times as often as in training."""
+    config = RunConfig().replace(data=str(old / "both.jsonl"), model=str(tiny_qwen), device="cpu", tuning="lora", lora_rank=4)
+    write(old / "both.jsonl", [*map(json.loads, (old / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()), *weather()])
+    setup = prepare(config)
+    grown = take_over(setup.method, load_run(old / "run", device="cpu", fold=True).method, 3, 4)
+    torch.manual_seed(0)
+    states, ids = torch.randn(200, 32), np.tile([3, 0], 100)
+    shares = []
+    for prior in (torch.zeros(4), torch.tensor([-1.386, -1.386, -1.386, 0.0])):
+        settle_new_rows(setup.method, grown, states.numpy(), ids, 3, prior)  # type: ignore[arg-type]
+        with torch.inference_mode():
+            shares.append(float(setup.method.classify(states).softmax(1)[:, 3].mean()))  # type: ignore[union-attr, operator]
+    assert shares[1] < 0.8 * shares[0]
 
 
 def test_three_times_in_a_row_from_exemplars_alone(old: Path, tmp_path: Path) -> None:
@@ -322,3 +339,16 @@ def test_there_are_as_many_passes_as_are_cheap(rows: int, affordable: float, pas
     assert (chosen.epochs, chosen.batch_size) == (passes, batch_size)
     asked = RunConfig.from_options({"data": "new.jsonl", "model": "nano", "tuning": "full", "epochs": 2.0})
     assert _with_passes(asked, rows, affordable).optimization.epochs == 2.0
+
+
+def test_known_classes_count_as_often_as_they_are() -> None:
+    """A quarter of two known classes is replayed: in training alone their logits are lower by log 4; a class that is not there is left."""
+    known, replay = LabelSet(("a", "b", "c")), [Example(text="x", label=label, source="r", line=1) for label in "aaab"]
+    counts = np.array([75, 25, 0, 100])
+    of_all = counts_of_all(counts, known, replay, 400)
+    assert of_all.tolist() == [300, 100, 0, 100]
+    prior = prior_of_replay(counts, of_all)
+    np.testing.assert_allclose(prior.numpy(), [-np.log(4), -np.log(4), 0.0, 0.0], atol=1e-6)
+    logits, gold = torch.randn(5, 4), torch.tensor([0, 1, 3, 3, 0])
+    loss = under_prior(lambda given, ids: torch.nn.functional.cross_entropy(given, ids), prior)
+    torch.testing.assert_close(loss(logits, gold), torch.nn.functional.cross_entropy(logits + prior, gold))
