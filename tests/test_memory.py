@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,14 +62,15 @@ def test_a_limit_below_the_process_is_refused_with_what_it_takes(tiny_qwen: Path
 @pytest.mark.parametrize("tuning", ["full", "lora"])
 @pytest.mark.parametrize("model", ["tiny_qwen", "tiny_bert"])
 def test_what_autograd_keeps_is_foreseen(model: str, tuning: str, toy_file: Path, request: pytest.FixtureRequest) -> None:
+    """In the format of most machines, be this one of them or not: the part for tensors that pass by goes with its width."""
     setup = set_up(request.getfixturevalue(model), toy_file, tuning=tuning)
-    foreseen = measure_footprint(setup.method, 200, setup.autocast)
+    foreseen = measure_footprint(setup.method, 200, torch.bfloat16)
     for length in (20, 60, 120, 160, 200):
-        kept = _kept_by_autograd(setup.method, length, setup.autocast)
+        kept = _kept_by_autograd(setup.method, length, torch.bfloat16)
         assert 0 < kept <= foreseen.fixed + foreseen.a_token * length
     # Not far above what is kept at the length where a token takes most, either.
-    most = max((_kept_by_autograd(setup.method, length, setup.autocast)) / length for length in (128, 200))
-    assert foreseen.a_token <= 1.4 * most  # 1.31 in float32 on a CPU without AVX-512
+    most = max(_kept_by_autograd(setup.method, length, torch.bfloat16) / length for length in (128, 200))
+    assert foreseen.a_token <= 1.3 * most
 
 
 def test_recomputing_activations_keeps_less(tiny_qwen: Path, toy_file: Path) -> None:

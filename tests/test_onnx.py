@@ -69,7 +69,7 @@ def test_in_int8_each_token_has_a_scale_of_its_own(tmp_path: Path) -> None:
     linear, states = torch.nn.Linear(64, 32), torch.randn(2, 5, 64)
     states[:, 0] *= 1000
     found, exact = int8_by_runtime(linear, states, tmp_path / "linear.onnx"), linear(states).detach().numpy()
-    assert np.abs(found - exact)[:, 1:].max() < 0.03 * np.abs(exact[:, 1:]).max()
+    assert np.abs(found - exact)[:, 1:].max() < 0.02 * np.abs(exact[:, 1:]).max()
 
 
 def test_in_int8_the_largest_sums_do_not_overflow(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_in_int8_the_answers_stay_and_what_they_cost_is_told(
     texts, gold = [row["text"] for row in toy_rows], [row["label"] for row in toy_rows]
     exact = export_onnx(tmp_path / "run", tmp_path / "onnx", texts=texts, gold=gold)
     int8 = export_onnx(tmp_path / "run", tmp_path / "int8", int8=True, texts=texts, gold=gold)
-    assert 0 < int8.largest_difference < 1.0
+    assert 0 < int8.largest_difference < 0.5
     assert int8.agreement >= 0.95
     assert int8.accuracy is not None
     assert exact.accuracy is not None

@@ -133,9 +133,7 @@ def test_too_late_and_too_many_are_said_over_http(head_run: Path, monkeypatch: p
             assert waiting.result().status == 504
             assert "not answered within 1 s" in first.result().json["error"]["message"]
             held.set()
-        # What was given up leaves the queue when the model comes to it; until then a client is told to try again.
-        again = (service.post("/v1/classify", {"texts": ["四"]}).status for _ in range(50) if not time.sleep(0.1))
-        assert next(status for status in again if status != 429) == 200
+        assert service.post("/v1/classify", {"texts": ["四"]}).status == 200
 
 
 def test_health_asks_the_model_and_not_the_clock(head_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,10 +25,8 @@ from fenlei.models.backbone import head_modules, is_decoder
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 LEVELS, ZERO = 127, 128
-"""The largest activation as a whole number, and what stands for 0: activations are read unsigned."""
-WEIGHT_LEVELS = 64
-"""The same of weights. x86 without VNNI adds two products in 16 bits and cuts off what is above (255 times 64, twice, is not), and nobody
-knows which machine will read the file."""
+"""The largest whole number, and what stands for 0. Activations and weights are unsigned both: unsigned by signed, x86 without VNNI adds two
+products in 16 bits and cuts off what is above, and nobody knows which machine will read the file."""
 LEAST_ACTIVATION = 1e-6
 
 
@@ -61,8 +59,8 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         weight = linear.weight.detach().float()
-        scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / WEIGHT_LEVELS
-        self.register_buffer("weight", torch.round(weight / scale[:, None]).to(torch.int8).T.contiguous())
+        scale = weight.abs().amax(dim=1).clamp_min(torch.finfo(torch.float32).tiny) / LEVELS
+        self.register_buffer("weight", (torch.round(weight / scale[:, None]) + ZERO).to(torch.uint8).T.contiguous())
         self.register_buffer("scale", scale)
         self.register_buffer("zero", torch.tensor(ZERO, dtype=torch.uint8))
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().clone())
@@ -71,9 +69,9 @@ class Int8Linear(nn.Module):
         """(..., in) -> (..., out)."""
         step = x.abs().amax(dim=-1, keepdim=True).clamp_min(LEAST_ACTIVATION) / LEVELS
         whole = (torch.round(x / step) + ZERO).to(torch.uint8)
-        weight = cast(torch.Tensor, self.weight)
+        weight, zero = cast(torch.Tensor, self.weight), cast(torch.Tensor, self.zero)
         product = torch.onnx.ops.symbolic(
-            "MatMulInteger", (whole, weight, cast(torch.Tensor, self.zero)), dtype=torch.int32, shape=(*x.shape[:-1], weight.shape[1])
+            "MatMulInteger", (whole, weight, zero, zero), dtype=torch.int32, shape=(*x.shape[:-1], weight.shape[1])
         )
         # One after the other: ONNX Runtime takes a product of both for a tensor's one scale, and fuses it with that of the first token.
         out = product.to(torch.float32) * cast(torch.Tensor, self.scale) * step

@@ -126,6 +126,11 @@ class Batcher:
             self._changed.notify()
         try:
             return await request.future
+        except asyncio.CancelledError:
+            with self._changed:  # who has gone takes no place from others, however long the model is busy
+                self._shared.rows = deque(row for row in self._shared.rows if row.request is not request)
+                self._observer.waiting(len(self._shared.rows))
+            raise
         finally:
             request.given_up = True
 
