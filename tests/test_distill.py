@@ -18,7 +18,7 @@ from fenlei.cli.main import main
 from fenlei.errors import ConfigError, DataError
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.distill import REPORT, Distillation, distill
-from fenlei.training.lessons import NO_LABEL, SOFTNESS, TEACHER_SHARE, Taught, taught_loss, teacher_divergence
+from fenlei.training.lessons import SOFTNESS, TEACHER_SHARE, Taught, label_divergence, taught_loss, teacher_divergence
 from fenlei.training.objectives import label_loss
 from fenlei.training.teacher import soft_labels
 
@@ -77,9 +77,22 @@ def test_a_label_that_is_no_candidate_counts_nothing() -> None:
     assert logits.grad[0, 2] == 0
 
 
+def test_of_several_labels_each_is_a_question_by_itself() -> None:
+    logits, says = torch.randn(5, 4, requires_grad=True), torch.randn(5, 4)
+    says[0, 1] = -torch.inf
+    softened = [torch.distributions.Bernoulli(logits=(one / SOFTNESS).masked_fill(says.isneginf(), 0)) for one in (says, logits)]
+    expected = torch.distributions.kl_divergence(*softened).masked_fill(says.isneginf(), 0).sum(1) * SOFTNESS**2
+    divergence = label_divergence(logits, says)
+    torch.testing.assert_close(divergence, expected)
+    divergence.sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert logits.grad[0, 1] == 0
+
+
 def test_rows_without_a_label_learn_from_the_teacher_alone() -> None:
-    logits, says, ids = torch.randn(3, 3), torch.randn(3, 3), torch.tensor([2, NO_LABEL, 0])
-    told = Taught(ids, says)
+    logits, says, ids = torch.randn(3, 3), torch.randn(3, 3), torch.tensor([2, 0, 0])
+    told = Taught(ids, torch.tensor([True, False, True]), says)
     divergence = teacher_divergence(logits, says)
     labelled = label_loss(logits[[0, 2]], ids[[0, 2]])
     expected = TEACHER_SHARE * divergence[[0, 2]].sum() + divergence[1] + (1 - TEACHER_SHARE) * labelled
@@ -162,14 +175,6 @@ def test_data_that_has_gone_is_asked_for(teacher: Path, tiny_qwen: Path, tmp_pat
         (teacher / "config.yaml").write_text(config, encoding="utf-8")
 
 
-def test_a_multi_label_run_teaches_nobody(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    write_manifest(tmp_path / "run", {**read_manifest(teacher), "problem_type": "multi_label_classification"})
-    with pytest.raises(ConfigError, match="gives several labels a text, and soft labels are one distribution a text"):
-        distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "out", **STUDENT)
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_command_prints_both(teacher: Path, pool: Path, tiny_qwen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["distill", str(teacher), "--to", str(tiny_qwen), "--unlabeled", str(pool), "--out", str(tmp_path / "out")]
     assert main([*words, "--max-steps", "2", "--device", "cpu", "--no-baseline"]) == 0
@@ -199,3 +204,38 @@ def test_of_an_extended_run_rows_of_all_classes_are_asked_for(teacher: Path, tin
         distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "out", **STUDENT)
     given = {**STUDENT, "tuning": "frozen", "max_steps": 1}
     assert distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "out", data=teacher.parent / "toy_news.jsonl", **given).labelled
+
+
+def test_a_run_with_several_labels_a_text_teaches_each(tmp_path: Path) -> None:
+    """Two topics a text at most: the student has the teacher's labels, its levels, its dev rows, and says nearly what it says."""
+    words = {"财经": "股市利率基金", "科技##手机": "手机屏幕芯片", "科技##航天": "火箭卫星飞船"}
+    names = list(words)
+    rows = []
+    for at in range(240):
+        topics = [names[(at + step) % 3] for step in range(at // 3 % 3)]
+        text = "今天" + "".join(words[name][at % 3 * 2 :][:2] * 2 for name in topics)
+        rows.append({"text": f"{text}消息{at}", "label": topics})
+    data, pool = tmp_path / "rows.jsonl", tmp_path / "pool.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:200]), encoding="utf-8")
+    pool.write_text("".join(json.dumps({"text": f"{row['text']}。"}, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    train(data, model="nano", out=tmp_path / "run", epochs=6, dev_ratio=0.4, level_separator="##", batch_size=16, device="cpu")
+    options = {"batch_size": 16, "device": "cpu", "baseline": False}
+    result = distill(tmp_path / "run", "nano", out=tmp_path / "student", unlabeled=pool, epochs=6, **options)
+    then, now = read_manifest(tmp_path / "run"), read_manifest(tmp_path / "student")
+    assert now["labels"] == then["labels"]
+    assert now["problem_type"] == "multi_label_classification"
+    assert now["data"]["calibrating"] == then["data"]["calibrating"]
+    assert result.agreement > 0.9
+    assert result.teacher.metrics.to_json()["micro_f1"] > 0.9
+    told = json.loads((tmp_path / "student" / REPORT).read_text(encoding="utf-8"))
+    assert told["student"]["metrics"]["problem_type"] == "multi_label_classification"
+    assert "micro F1" in (tmp_path / "student" / "README.md").read_text(encoding="utf-8").split("## Distilled")[1]
+    texts = [json.loads(line)["text"] for line in pool.read_text(encoding="utf-8").splitlines()]
+    says, learned = (Classifier.load(tmp_path / name, device="cpu").predict_proba(texts) for name in ("run", "student"))
+    assert np.abs(says - learned).mean() < 0.05
+    again = distill(tmp_path / "run", "nano", out=tmp_path / "other", data=data, max_steps=2, **options)  # a file says nothing of several
+    assert again.labelled
+    plain = tmp_path / "plain.jsonl"
+    plain.write_text(data.read_text(encoding="utf-8").replace('["财经"]', '"财经"', 1), encoding="utf-8")
+    with pytest.raises(DataError, match=r"plain\.jsonl:\d+: expected a list of labels"):
+        distill(tmp_path / "run", "nano", out=tmp_path / "third", data=plain, **options)

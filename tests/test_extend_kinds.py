@@ -129,7 +129,7 @@ def test_the_teacher_is_the_run_itself(calibrated: Path, tmp_path: Path, monkeyp
     for batch in told:
         for teacher in batch.teacher.numpy():
             assert np.abs(said - teacher).max(axis=1).min() < 1e-4
-    assert {3} < {int(label) for batch in told for label in batch.label_ids}
+    assert {3} < {int(label) for batch in told for label in batch.gold}
 
 
 def test_an_extended_run_is_calibrated_anew(calibrated: Path, tmp_path: Path) -> None:

@@ -57,18 +57,20 @@ def _show(result: Distillation) -> None:
     from rich.table import Table
 
     from fenlei.cli.display import notes, tables
+    from fenlei.evaluation.figures import main_figure
     from fenlei.report.wording import interval, p_value, percent
 
     table = Table(title=f"On the {result.student.metrics.rows:,} dev rows that calibrated", title_justify="left")
-    for heading in ("", "Accuracy", "95 % interval", "Macro F1", "Rows a second", "Parameters"):
+    name = main_figure(result.student.metrics).name
+    for heading in ("", name[0].upper() + name[1:], "95 % interval", "Macro F1", "Rows a second", "Parameters"):
         table.add_column(heading, justify="right" if heading else "left")
     for role, one in (("Teacher", result.teacher), ("Student", result.student)):
-        figures = one.metrics
-        spread = interval(figures.accuracy_interval)
+        figure = main_figure(one.metrics)
+        spread = "" if figure.interval is None else interval(figure.interval)
         speed = f"{one.rows_per_second:,.0f}"
-        table.add_row(role, percent(figures.accuracy), spread, percent(figures.macro_f1), speed, f"{one.parameters:,}")
+        table.add_row(role, percent(figure.value), spread, percent(one.metrics.macro_f1), speed, f"{one.parameters:,}")
     tables().print(table)
-    alike = f"The same label for {percent(result.agreement)} of them; McNemar p {p_value(result.test.p_value)}."
+    alike = f"The same answer for {percent(result.agreement)} of them; McNemar p {p_value(result.test.p_value)}."
     notes().print(alike, markup=False)
     out = result.training.out
     notes().print(f"Trained in {result.training.seconds:,.0f} s. The student is in {out}", markup=False)

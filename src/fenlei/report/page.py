@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from fenlei.evaluation.figures import AnyMetrics
+from fenlei.evaluation.figures import AnyMetrics, main_figure
 from fenlei.evaluation.metrics import Metrics
 from fenlei.report.charts import PLANE, coverage_chart, length_chart, reliability_chart, training_charts
 from fenlei.report.comparison import Contender, by_class
@@ -27,7 +27,6 @@ from fenlei.report.wording import (
     headline,
     interval,
     level_cells,
-    main_figure,
     p_value,
     percent,
     three_places,

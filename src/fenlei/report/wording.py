@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fenlei.evaluation.figures import AnyMetrics
+from fenlei.evaluation.figures import AnyMetrics, main_figure
 from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.multi_label import MultiLabelMetrics
 from fenlei.report.confidence import Confidence
@@ -26,23 +26,6 @@ class Figure:
     baseline: str
     spread: str = ""
     """What chance does to the model's figure; empty where it was not computed."""
-
-
-@dataclass(frozen=True)
-class MainFigure:
-    """The one figure that a classifier is judged by."""
-
-    name: str
-    value: float
-    interval: tuple[float, float] | None
-    """95 %; None where it was not computed."""
-
-
-def main_figure(metrics: AnyMetrics) -> MainFigure:
-    """The accuracy; multi-label the micro F1."""
-    if isinstance(metrics, MultiLabelMetrics):
-        return MainFigure("micro F1", metrics.micro_f1, metrics.intervals.get("micro_f1"))
-    return MainFigure("accuracy", metrics.accuracy, metrics.accuracy_interval)
 
 
 def headline(metrics: AnyMetrics, baseline: AnyMetrics | None) -> tuple[Figure, ...]:

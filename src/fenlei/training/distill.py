@@ -20,8 +20,9 @@ from fenlei.data.examples import Example
 from fenlei.data.readers import read_examples
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError, DataError
+from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
 from fenlei.evaluation.comparison import PairedTest, mcnemar
-from fenlei.evaluation.metrics import Metrics, compute_metrics
+from fenlei.evaluation.figures import AnyMetrics, MainFigure, figures_of, main_figure
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import load_run_from
@@ -29,7 +30,7 @@ from fenlei.inference.trust import load_scores, load_trust
 from fenlei.labels import LabelSet
 from fenlei.text.pairs import Text
 from fenlei.training.fit import TrainResult, run_training
-from fenlei.training.lessons import NO_LABEL, Lessons, Taught, taught_loss
+from fenlei.training.lessons import Lessons, taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
@@ -38,7 +39,7 @@ from fenlei.training.setup import Setup, prepare
 from fenlei.training.teacher import rows_per_second, soft_labels
 
 REPORT = "distillation.json"
-READ_BY = ("text_column", "pair_column", "label_column", "level_separator", "class_file")
+READ_BY = ("text_column", "pair_column", "label_column", "label_separator", "level_separator", "class_file")
 """Options of the teacher's run by which other rows are read too."""
 
 
@@ -47,7 +48,7 @@ class Measured:
     """One of the two, on the calibrating rows: neither was selected by them."""
 
     name: str
-    metrics: Metrics
+    metrics: AnyMetrics
     rows_per_second: float
     parameters: int
 
@@ -64,7 +65,7 @@ class Distillation:
     teacher: Measured
     student: Measured
     agreement: float
-    """Share of the rows that both answer alike."""
+    """Share of the rows that both answer alike, multi-label to the last label."""
     test: PairedTest
     """Teacher first."""
     labelled: int
@@ -99,7 +100,6 @@ def distill(
     """
     folder, target = Path(run), Path(out)
     manifest = read_manifest(folder)
-    _refuse_what_cannot_teach(folder, manifest)
     config = _student_config(folder, manifest, {**options, "model": str(to)}, data)
     exams: list[_Exam] = []
 
@@ -127,21 +127,14 @@ class _Exam:
     """The rows that both are asked, and the teacher's answers."""
 
     texts: tuple[Text, ...]
-    label_ids: np.ndarray
-    """int64 (rows,)"""
-    answers: np.ndarray
-    """float32 (rows, labels): the teacher's probabilities."""
+    gold: np.ndarray
+    """Label ids, int64 (rows,); multi-label: bool (rows, labels)."""
+    answers: Answers
+    """The teacher's."""
     teacher: Measured
     device: Device
     labelled: int
     unlabelled: int
-
-
-def _refuse_what_cannot_teach(run: Path, manifest: dict[str, Any]) -> None:
-    if manifest.get("problem_type") == "multi_label_classification":
-        raise ConfigError(
-            f"{run}: gives several labels a text, and soft labels are one distribution a text; train the small model on its rows"
-        )
 
 
 def _student_config(run: Path, manifest: dict[str, Any], options: dict[str, Any], data: str | Path | None) -> RunConfig:
@@ -153,7 +146,8 @@ def _student_config(run: Path, manifest: dict[str, Any], options: dict[str, Any]
             "classes after the run's folder"
         )
     if data is not None:  # other rows: files named for the old ones say nothing of them
-        own = {key: own[key] for key in READ_BY if key in own} | {"data": str(data)}
+        several = manifest.get("problem_type") == "multi_label_classification"
+        own = {key: own[key] for key in READ_BY if key in own} | {"data": str(data), "multi_label": several}
     for role, ratio in (("dev", "dev_ratio"), ("test", "test_ratio")):
         if options.get(role) is not None or options.get(ratio) is not None:
             own = {key: value for key, value in own.items() if key not in (role, ratio)}
@@ -183,10 +177,10 @@ def _build(
     setup = prepare(config, dataset=replace(dataset, notes=(*dataset.notes, *notes)), unlabelled=pool)
     if len(setup.dataset.train) != len(dataset.train) or setup.dataset.labels != dataset.labels:
         raise ConfigError("shots and rows with candidates of their own change what the student is asked; leave them out")
-    label_ids = np.concatenate([setup.label_ids, np.full(len(pool), NO_LABEL, dtype=np.int64)])
+    several = dataset.multi_label
     lessons = Lessons(
-        Taught(torch.from_numpy(label_ids), torch.from_numpy(said)),
-        taught_loss(choose_loss(setup.config, setup.class_counts)),
+        taught(torch.from_numpy(setup.label_ids), torch.from_numpy(said)),
+        taught_loss(choose_loss(setup.config, setup.class_counts, multi_label=several), multi_label=several),
         unlabelled=pool,
         origin={"distilled_from": {"run": str(run), "manifest": fingerprint(run / MANIFEST), "unlabelled_rows": len(pool)}},
     )
@@ -196,9 +190,11 @@ def _build(
 def _examine(teacher: Classifier, name: str, dataset: Dataset, unlabelled: int, device: Device) -> _Exam:
     rows = dataset.calibrating
     texts = tuple(row.input for row in rows)
-    gold = np.array(dataset.labels.ids([str(row.label) for row in rows]), dtype=np.int64)
-    answers = np.concatenate([teacher.predict_proba(texts[at : at + WINDOW_ROWS]) for at in range(0, len(texts), WINDOW_ROWS)])
-    metrics = compute_metrics(gold, answers, dataset.labels, uncertainty=True)
+    gold = dataset.gold(rows)
+    answers = teacher.trust.answers(
+        np.concatenate([teacher.predict_proba(texts[at : at + WINDOW_ROWS]) for at in range(0, len(texts), WINDOW_ROWS)])
+    )
+    metrics = figures_of(gold, answers, dataset.labels, uncertainty=True)
     worth = Measured(name, metrics, rows_per_second(teacher, texts), int(teacher.describe()["parameters"]["all"]))
     return _Exam(texts, gold, answers, worth, device, len(dataset.train), unlabelled)
 
@@ -207,10 +203,9 @@ def _in_teachers_words(dataset: Dataset, teacher: Classifier, run: Path) -> Data
     """The dataset with the teacher's labels, in its order."""
     known = LabelSet(teacher.labels)
     for row in (*dataset.train, *dataset.selecting, *dataset.calibrating, *dataset.test):
-        if row.label not in known:
-            raise DataError(
-                f"{row.where}: {known.unknown(str(row.label))}, the labels that {run} knows; correct the row, or give other rows"
-            )
+        strange = next((label for label in row.all_labels if label not in known), None)
+        if strange is not None:
+            raise DataError(f"{row.where}: {known.unknown(strange)}, the labels that {run} knows; correct the row, or give other rows")
     return replace(dataset, labels=known)
 
 
@@ -242,23 +237,26 @@ def _changed_since(run: Path) -> list[str]:
 def _concluded(training: TrainResult, manifest: dict[str, Any], exam: _Exam) -> Distillation:
     """The student, loaded back, beside the teacher."""
     student = Classifier(load_run_from(training.out, manifest, device=exam.device), load_trust(training.out, manifest))
-    answers = student.trust.calibration.probabilities(load_scores(training.out)["calibrating"].logits)
-    metrics = compute_metrics(exam.label_ids, answers, LabelSet(student.labels), uncertainty=True)
+    answers = student.trust.answers(student.trust.probabilities(load_scores(training.out)["calibrating"].logits))
+    metrics = figures_of(exam.gold, answers, LabelSet(student.labels), uncertainty=True)
     name = training.out.resolve().name
     measured = Measured(name, metrics, rows_per_second(student, exam.texts), int(student.describe()["parameters"]["all"]))
-    said, taught = answers.argmax(axis=1), exam.answers.argmax(axis=1)
-    return Distillation(
-        training, exam.teacher, measured, float((said == taught).mean()), mcnemar(taught == exam.label_ids, said == exam.label_ids),
-        exam.labelled, exam.unlabelled,
-    )  # fmt: skip
+    test = mcnemar(right_rows(exam.gold, exam.answers), right_rows(exam.gold, answers))
+    return Distillation(training, exam.teacher, measured, _agreement(exam.answers, answers), test, exam.labelled, exam.unlabelled)
+
+
+def _agreement(first: Answers, second: Answers) -> float:
+    given = second.chosen if isinstance(second, MultiLabelAnswers) else second.argmax(axis=1)
+    return float(right_rows(given, first).mean())
 
 
 def _card_section(result: Distillation) -> str:
     """Markdown for the student's model card."""
+    figures = [main_figure(one.metrics) for one in (result.teacher, result.student)]
     rows = [
-        f"| {role}, {one.name} | {one.metrics.accuracy:.3f} ({one.metrics.accuracy_interval[0]:.3f} to "
-        f"{one.metrics.accuracy_interval[1]:.3f}) | {one.metrics.macro_f1:.3f} | {one.rows_per_second:,.0f} | {one.parameters:,} |"
-        for role, one in (("teacher", result.teacher), ("student", result.student))
+        f"| {role}, {one.name} | {figure.value:.3f}{_spread(figure)} | {one.metrics.macro_f1:.3f} | {one.rows_per_second:,.0f} | "
+        f"{one.parameters:,} |"
+        for role, one, figure in zip(("teacher", "student"), (result.teacher, result.student), figures, strict=True)
     ]
     return "\n".join(
         [
@@ -266,12 +264,16 @@ def _card_section(result: Distillation) -> str:
             "## Distilled",
             "",
             f"Learned from a teacher's probabilities on {result.labelled:,} labelled and {result.unlabelled:,} unlabelled texts. On the "
-            f"{result.student.metrics.rows:,} dev rows that calibrated, both give the same label to {result.agreement:.1%} "
+            f"{result.student.metrics.rows:,} dev rows that calibrated, both give the same answer to {result.agreement:.1%} "
             f"(McNemar p {result.test.p_value:.3f}).",
             "",
-            "| | accuracy | macro F1 | rows a second | parameters |",
+            f"| | {figures[0].name} | macro F1 | rows a second | parameters |",
             "|---|---|---|---|---|",
             *rows,
             "",
         ]
     )
+
+
+def _spread(figure: MainFigure) -> str:
+    return "" if figure.interval is None else f" ({figure.interval[0]:.3f} to {figure.interval[1]:.3f})"

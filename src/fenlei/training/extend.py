@@ -39,7 +39,7 @@ from fenlei.training.exemplars import load_exemplars
 from fenlei.training.extension_report import ASKED, Cost, Extension, card_section, compared
 from fenlei.training.fit import TrainResult, run_training
 from fenlei.training.growth import settle_new_rows, take_over
-from fenlei.training.lessons import Lessons, Taught, taught_loss
+from fenlei.training.lessons import Lessons, taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
@@ -185,7 +185,7 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     label_ids, alone = torch.from_numpy(setup.label_ids), choose_loss(setup.config, of_all)
     by_answer = setup.config.model.objective == "tokens"  # whose loss sees the right label alone
     lessons = Lessons(
-        label_ids if by_answer else Taught(label_ids, torch.from_numpy(said.logits)),
+        label_ids if by_answer else taught(label_ids, torch.from_numpy(said.logits)),
         alone if by_answer else taught_loss(under_prior(alone, prior)),
         exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
         origin=_origin(run, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),

@@ -16,23 +16,31 @@ SOFTNESS = 2.0
 """The temperature at which teacher and student are compared: above 1, so that what the teacher thinks of the other labels counts."""
 TEACHER_SHARE = 0.5
 """Of the loss of a row that has a label too; a row without one learns from the teacher alone."""
-NO_LABEL = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Taught:
-    """Rows with their label ids and what a teacher says of them."""
+    """Rows with their labels and what a teacher says of them."""
 
-    label_ids: torch.Tensor
-    """int64 (rows,), NO_LABEL where there is none."""
+    gold: torch.Tensor
+    """Label ids, int64 (rows,); multi-label: bool (rows, labels). Anything where a row has no label."""
+    labelled: torch.Tensor
+    """bool (rows,)"""
     teacher: torch.Tensor
     """float32 (rows, taught): calibrated logits of the labels that the teacher knows, the first columns of the student's."""
 
     def __getitem__(self, rows: list[int]) -> Taught:
-        return Taught(self.label_ids[rows], self.teacher[rows])
+        return Taught(self.gold[rows], self.labelled[rows], self.teacher[rows])
 
     def to(self, device: torch.device) -> Taught:
-        return Taught(sent(self.label_ids, device), sent(self.teacher, device))
+        return Taught(sent(self.gold, device), sent(self.labelled, device), sent(self.teacher, device))
+
+
+def taught(gold: torch.Tensor, teacher: torch.Tensor) -> Taught:
+    """Rows whose first ones have labels, (labelled, ...), and of which a teacher says something each, (rows, taught)."""
+    missing = len(teacher) - len(gold)
+    labelled = torch.arange(len(teacher)) < len(gold)
+    return Taught(torch.cat([gold, gold.new_zeros((missing, *gold.shape[1:]))]), labelled, teacher)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +57,14 @@ class Lessons:
     """What the run's manifest says of where it comes from."""
 
 
-def taught_loss(labels_alone: Loss) -> Loss:
+def taught_loss(labels_alone: Loss, *, multi_label: bool = False) -> Loss:
     """The loss of rows that are Taught: `labels_alone` on those with a label, and the divergence from the teacher."""
+    diverges = label_divergence if multi_label else teacher_divergence
 
     def loss(logits: torch.Tensor, told: Taught) -> torch.Tensor:
-        labelled = told.label_ids != NO_LABEL
-        divergence = teacher_divergence(logits, told.teacher)
-        total = (divergence * torch.where(labelled, TEACHER_SHARE, 1.0)).sum()
-        if labelled.any():
-            total = total + (1 - TEACHER_SHARE) * labels_alone(logits[labelled], told.label_ids[labelled])
+        total = (diverges(logits, told.teacher) * torch.where(told.labelled, TEACHER_SHARE, 1.0)).sum()
+        if told.labelled.any():
+            total = total + (1 - TEACHER_SHARE) * labels_alone(logits[told.labelled], told.gold[told.labelled])
         return total
 
     return loss
@@ -72,6 +79,15 @@ def teacher_divergence(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Ten
     says = _log_shares(teacher, possible)
     thinks = _log_shares(logits[:, : teacher.shape[1]], possible)
     return SOFTNESS**2 * (says.exp() * (says - thinks)).masked_fill(~possible, 0.0).sum(dim=1)
+
+
+def label_divergence(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """The same where each label is a question by itself: T^2 KL of yes and no, summed over labels, float32 (rows,)."""
+    possible = ~(teacher.isneginf() | logits.isneginf())
+    says, thinks = ((one / SOFTNESS).masked_fill(~possible, 0.0) for one in (teacher, logits))
+    yes, no = (torch.nn.functional.logsigmoid(sign * says) - torch.nn.functional.logsigmoid(sign * thinks) for sign in (1, -1))
+    share = says.sigmoid()
+    return SOFTNESS**2 * (share * yes + (1 - share) * no).sum(dim=1)
 
 
 def _log_shares(logits: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
