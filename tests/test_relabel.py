@@ -183,17 +183,6 @@ def test_all_labels_of_a_run_whose_rows_offer_candidates_need_not_fit(tiny_qwen:
     assert {one.label for one in asked} <= {"天气", "体育"}
 
 
-def test_a_multi_label_run_keeps_its_labels(run: Path, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir()
-    write_manifest(tmp_path / "run", {**read_manifest(run), "problem_type": "multi_label_classification"})
-    with pytest.raises(ConfigError, match="gives several labels a text, whose thresholds belong to its labels as they are"):
-        relabel(tmp_path / "run", out=tmp_path / "out", rename={"体育": "sport"})
-    write_manifest(tmp_path / "run", {**read_manifest(tmp_path / "run"), "method": "generate"})
-    with pytest.raises(ConfigError, match="gives several labels a text, whose thresholds belong to its labels as they are"):
-        add_labels(tmp_path / "run", {"天气": LabelNote()}, out=tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_head_learns_labels_from_rows_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "labels.yaml").write_text("- 天气\n", encoding="utf-8")
     words = ["extend", str(run), str(tmp_path / "labels.yaml"), "--out", str(tmp_path / "out")]

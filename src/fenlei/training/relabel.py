@@ -24,10 +24,11 @@ from fenlei.config import RunConfig
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation.calibration import Calibration
-from fenlei.evaluation.metrics import compute_metrics
-from fenlei.evaluation.novelty import energy
+from fenlei.evaluation.decision import Decision, plain_decision
+from fenlei.evaluation.figures import figures_of
 from fenlei.inference.checksums import checksums
 from fenlei.inference.loading import question_encoder_of
+from fenlei.inference.scoring import Scores
 from fenlei.inference.trust import NOVELTY, DevScores, NoveltyRule, load_scores, load_trust, save_novelty, save_scores
 from fenlei.labels import LabelNote, LabelSet
 from fenlei.models.backbone import load_tokenizer, output_weights
@@ -59,16 +60,19 @@ def relabel(
 ) -> Relabelled:
     """Writes the run `out`; `run` stays as it is. `rename`: old name to new; `merge`: new name to the old ones that it is made of.
 
-    ConfigError for labels that the run does not have, that clash or cannot be asked, for runs with several labels a text, and where a head
-    of the user's own would lose rows; ArtifactError where `out` is taken or the run incomplete.
+    ConfigError for labels that the run does not have, that clash or cannot be asked, for several labels a text to be merged, and where a
+    head of the user's own would lose rows; ArtifactError where `out` is taken or the run incomplete.
     """
     folder, target = Path(run), Path(out)
     manifest = read_manifest(folder)
     known = LabelSet(tuple(manifest["labels"]))
-    plan = plan_labels(known, rename or {}, merge or {}, drop)
+    labelling = Labelling.from_json(manifest)
+    rename = {old: labelling.path(new, "rename") for old, new in (rename or {}).items()}
+    merge = {labelling.path(new, "merge"): part for new, part in (merge or {}).items()}
+    plan = plan_labels(known, rename, merge, drop)
     check_new(target)
-    _refuse_several_labels(folder, manifest)
-    asked = {"rename": dict(rename or {}), "merge": {name: list(part) for name, part in (merge or {}).items()}, "drop": list(drop)}
+    _check_several_labels(manifest, plan)
+    asked = {"rename": rename, "merge": {name: list(part) for name, part in merge.items()}, "drop": list(drop)}
     moved = not plan.only_names or manifest.get("relabelled_from", {}).get("ids_moved", False)
     origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), **asked, "ids_moved": moved}}
     with whole_folder(target) as new:
@@ -95,29 +99,48 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
     known = LabelSet(tuple(manifest["labels"]))
     if manifest["method"] != "generate":
         raise ConfigError(f"{run}: answers with a head, which learns labels from rows; give a file of labelled rows of the new classes")
-    _refuse_several_labels(folder, manifest)
-    labels = {Labelling.from_json(manifest).path(name, "labels"): note for name, note in labels.items()}
+    labelling = Labelling.from_json(manifest)
+    labels = {labelling.path(name, "labels"): note for name, note in labels.items()}
     there = next((name for name in labels if name in known), None)
     if there is not None:
         raise ConfigError(f"{there!r} is a label of the run already; give new ones alone")
     check_new(target)
-    names = (*known, *labels)
+    names = labelling.completed((*known, *labels))
     plan = LabelPlan(names, tuple((at,) for at in range(len(names))))
     changed = _generating({**manifest, "labels": list(names)}, LabelSet(names), plan)
     told = {name: {"description": note.description, "aliases": list(note.aliases)} for name, note in labels.items()}
     changed["instruction"]["notes"] |= {name: note for name, note in told.items() if note["description"] or note["aliases"]}
     _check_can_be_asked(folder, {**manifest, **changed}, names)
     moved = manifest.get("relabelled_from", {}).get("ids_moved", False)
-    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), "added": list(labels), "ids_moved": moved}}
+    origin = {
+        "relabelled_from": {
+            "run": str(run),
+            "manifest": fingerprint(folder / MANIFEST),
+            "added": list(names[len(known) :]),
+            "ids_moved": moved,
+        }
+    }
     with whole_folder(target) as new:
         _copy(folder, new, "model", "config.yaml")
         write_manifest(new, {**manifest, **changed, **origin, "labels": list(names), "files": checksums(new)})
     return Relabelled(target, names, GENERATED)
 
 
-def _refuse_several_labels(run: Path, manifest: dict[str, Any]) -> None:
-    if manifest.get("problem_type") == "multi_label_classification":
-        raise ConfigError(f"{run}: gives several labels a text, whose thresholds belong to its labels as they are; train again with others")
+def _check_several_labels(manifest: dict[str, Any], plan: LabelPlan) -> None:
+    """ConfigError where a text may have several labels and `plan` joins some, or leaves one without the label that it lies below."""
+    labelling = Labelling.from_json(manifest)
+    if not labelling.multi_label:
+        return
+    merged = next((name for name, part in zip(plan.names, plan.parts, strict=True) if len(part) > 1), None)
+    if merged is not None:
+        raise ConfigError(
+            f"merge: a text may have several of the labels that would make up {merged!r}, so their probabilities do not add; rename or "
+            "drop them, or train again on rows that have it"
+        )
+    missing = next((name for name in labelling.completed(plan.names) if name not in plan.names), None)
+    if missing is not None:
+        below = next(name for name in plan.names if missing in labelling.completed([name]))
+        raise ConfigError(f"{below!r} would lie below {missing!r}, which would be no label; rename or drop both")
 
 
 def _check_can_be_asked(run: Path, manifest: Mapping[str, Any], names: Sequence[str]) -> None:
@@ -151,7 +174,20 @@ def _generating(manifest: dict[str, Any], known: LabelSet, plan: LabelPlan) -> d
     notes = instruction["notes"]
     instruction["notes"] = {plan.names[at]: notes[known.name(old)] for at, old in alone.items() if known.name(old) in notes}
     fitted = dict.fromkeys(("vector_scaling", "abstention", "prediction_sets", "novelty"))
-    return {"instruction": instruction, "calibrated": False, "temperature": 1.0, **fitted}
+    decision = _decision(manifest, plan, plain=True)
+    return {"instruction": instruction, "calibrated": False, "temperature": 1.0, "decision": decision, **fitted}
+
+
+def _decision(manifest: dict[str, Any], plan: LabelPlan, *, plain: bool = False) -> dict[str, Any] | None:
+    """Multi-label: the thresholds of the labels as they are now, or `plain`, those of labels that nothing was fitted for."""
+    labelling = Labelling.from_json(manifest)
+    if not labelling.multi_label:
+        return None
+    above = labelling.ancestors(LabelSet(plan.names))
+    if plain:
+        return plain_decision(len(plan.names), above).to_json()
+    fitted = Decision.from_json(manifest["decision"]).thresholds
+    return Decision(tuple(fitted[part[0]] for part in plan.parts), above).to_json()
 
 
 def _with_head(run: Path, new: Path, manifest: dict[str, Any], plan: LabelPlan) -> tuple[dict[str, Any], list[str]]:
@@ -165,6 +201,7 @@ def _with_head(run: Path, new: Path, manifest: dict[str, Any], plan: LabelPlan) 
     names = tuple(before.names[one] for one in kept)
     merged = manifest.get("merged") is not None or any(len(part) > 1 for part in plan.parts)
     changed: dict[str, Any] = {"labels": list(plan.names), "abstention": None, "prediction_sets": None, "merged": None}
+    changed["decision"] = _decision(manifest, plan)
     if merged:
         places = tuple(tuple(kept.index(one) for one in label) for label in outputs)
         made = Merging(names, places, *(tuple(values[one] for one in kept) for values in (before.scale, before.bias)))
@@ -227,8 +264,10 @@ def _with_promises(
     notes = []
     dev = {part: _rescored(scores, plan, folded) for part, scores in load_scores(run).items()}
     save_scores(new, dev)
-    if manifest["novelty"] == "energy":
-        save_novelty(new, NoveltyRule("energy", np.sort(energy(dev["calibrating"].logits))))
+    if manifest["novelty"] in ("energy", "joint energy"):
+        unsorted = NoveltyRule(manifest["novelty"], np.zeros(0))
+        known = unsorted.raw(Scores(dev["calibrating"].logits, np.zeros(0)))
+        save_novelty(new, NoveltyRule(manifest["novelty"], np.sort(known)))
     elif manifest["novelty"] is not None:
         _copy(run, new, NOVELTY)
     asked = RunConfig.from_yaml(new / "config.yaml").trust
@@ -239,9 +278,8 @@ def _with_promises(
         trust = load_trust(new, manifest)
     changed = {**changed, **trust.to_json()}
     selecting = dev["selecting"]
-    metrics = compute_metrics(
-        selecting.label_ids, trust.calibration.probabilities(selecting.logits), LabelSet(plan.names), uncertainty=True
-    )
+    answers = trust.answers(trust.probabilities(selecting.logits))
+    metrics = figures_of(selecting.label_ids, answers, LabelSet(plan.names), uncertainty=True)
     history = read_json(run / "metrics.json").get("history", []) if (run / "metrics.json").exists() else []
     figures = {"selecting": metrics.to_json(), "baseline": None, "history": history}
     write_text(new / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
@@ -253,6 +291,9 @@ def _with_promises(
 
 def _rescored(dev: DevScores, plan: LabelPlan, folded: Calibration | None) -> DevScores:
     """Dev scores over the labels to be, without the rows of those dropped; `folded` goes before where labels are merged."""
+    if dev.label_ids.ndim == 2:  # multi-label: a row that loses a label keeps the others
+        columns = [part[0] for part in plan.parts]
+        return DevScores(np.ascontiguousarray(dev.logits[:, columns]), np.ascontiguousarray(dev.label_ids[:, columns]))
     places = [plan.new_id(at) for at in range(dev.logits.shape[1])]
     kept = np.array([places[label] is not None for label in dev.label_ids.tolist()], dtype=bool)
     label_ids = np.array([places[label] for label in dev.label_ids[kept].tolist()], dtype=np.int64)
