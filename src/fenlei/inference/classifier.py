@@ -16,11 +16,12 @@ from fenlei.config import Device, TrustConfig
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError, RequestError
 from fenlei.evaluation.calibration import Calibration
-from fenlei.evaluation.decision import Decision, plain_decision
+from fenlei.evaluation.decision import plain_decision
 from fenlei.inference.adapters import check_adapter_labels, is_adapter, load_adapter
 from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.inference.prediction import Labels, Passage, Prediction
+from fenlei.inference.said import Said, said
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
@@ -56,7 +57,7 @@ class Classifier:
         """`retold`: labels that the prompt says something else of than when the run was calibrated."""
         self._run = run
         self._retold = retold
-        self.trust = trust or Trust(Calibration.from_json(run.manifest), bool(run.manifest.get("calibrated")))
+        self.trust = trust or _unfitted(run)
         self._encoders: dict[tuple[str, ...], QuestionEncoder] = {}
 
     @classmethod
@@ -163,8 +164,7 @@ class Classifier:
         """float32 (rows, labels), columns in the order of `labels`, else of the run's."""
         check_texts(texts, pairs=self.pairs)
         asked = self._asked(labels, len(texts))
-        scores = self._score(texts, asked)
-        return np.where(np.isneginf(scores.logits), np.float32(0), self._probabilities(scores, asked))
+        return self._said(self._score(texts, asked), asked).probabilities
 
     def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, or for each pair (first, second) where `pairs`, among the run's labels or those given; see `logits`."""
@@ -184,35 +184,39 @@ class Classifier:
 
     def answer(self, scores: Scores, *, labels: Labels | None = None) -> list[Prediction]:
         """What is said on scores that `logits` gave for the same labels."""
-        asked, trust = self._asked(labels, len(scores.logits)), self.trust
-        values = self._probabilities(scores, asked)
-        own = asked.names == self.labels  # thresholds and sets belong to the run's columns
-        sets = trust.sets.sets(values) if own and trust.sets else None
-        novelty = trust.novelty.ranks(scores) if own and trust.novelty else None
-        decision = self._decision(asked)
-        possible = ~np.isneginf(scores.logits)
-        given = None if decision is None else decision.chosen(values) & possible
-        confidence = values.max(axis=1) if decision is None else decision.confidence(values)
-        abstained = trust.abstention.abstains(confidence) if own and trust.abstention else None
+        asked = self._asked(labels, len(scores.logits))
+        own, possible, holds = self._said(scores, asked), ~np.isneginf(scores.logits), asked.holds.tolist()
         answers = []
-        for row, (shares, holds) in enumerate(zip(values, asked.holds.tolist(), strict=True)):
+        for row, shares in enumerate(own.probabilities):
             best = int(np.where(possible[row], shares, -1).argmax())
             answers.append(
                 Prediction(
                     label=asked.names[best],
-                    confidence=float(confidence[row]),
+                    confidence=float(own.confidence[row]),
                     probabilities={name: float(p) for name, p, there in zip(asked.names, shares, possible[row], strict=True) if there},
-                    calibrated=trust.calibrated and holds,
+                    calibrated=self.trust.calibrated and holds[row],
                     tokens_cut=int(scores.tokens_cut[row]),
-                    prediction_set=_named(asked.names, shares, sets[row]) if sets is not None and holds else None,
-                    abstained=bool(abstained[row]) if abstained is not None and holds else None,
-                    novelty=float(novelty[row]) if novelty is not None and holds else None,
-                    labels=None if given is None else _named(asked.names, shares, given[row]),
+                    prediction_set=None if own.sets is None or not holds[row] else _named(asked.names, shares, own.sets[row]),
+                    abstained=None if own.abstained is None or not holds[row] else bool(own.abstained[row]),
+                    novelty=None if own.novelty is None or not holds[row] else float(own.novelty[row]),
+                    labels=None if own.given is None else _named(asked.names, shares, own.given[row]),
                     passages=_passages(scores, row),
                     tokens_read=0 if scores.tokens_read is None else int(scores.tokens_read[row]),
                 )
             )
         return answers
+
+    def trust_over(self, names: Sequence[str]) -> Trust:
+        """What the run's answers are given with, for columns of these names."""
+        ancestors = Labelling.from_json(self._run.manifest).ancestors(LabelSet(tuple(names))) if self.multi_label else None
+        return self.trust.over(self.labels, names, ancestors)
+
+    def _said(self, scores: Scores, asked: _Asked) -> Said:
+        trust, holds = self.trust_over(asked.names), asked.holds
+        if holds.all():
+            return said(trust, scores)
+        raw = said(trust.unfitted(), scores)
+        return said(trust, scores).where(holds, raw) if holds.any() else raw
 
     def _score(self, texts: Sequence[Text], asked: _Asked, progress: Callable[[int], None] | None = None) -> Scores:
         if isinstance(asked.encoder, QuestionEncoder):
@@ -228,31 +232,6 @@ class Classifier:
             if candidates is None:
                 raise
             raise RequestError(str(error)) from error  # of labels that came with the request
-
-    def _probabilities(self, scores: Scores, asked: _Asked) -> np.ndarray:
-        """float32 (rows, labels); multi-label: no label less probable than one below it, be it a candidate of the row or not."""
-        found, decision = self._calibrated(scores, asked), self._decision(asked)
-        return found if decision is None else decision.coherent(found)
-
-    def _calibrated(self, scores: Scores, asked: _Asked) -> np.ndarray:
-        calibration = self.trust.calibration
-        if asked.names == self.labels and asked.holds.all():
-            return self.trust.probabilities(scores.logits)
-        raw = Calibration(multi_label=self.multi_label).probabilities(scores.logits)
-        if not asked.holds.any():
-            return raw
-        if asked.names != self.labels:
-            calibration = replace(calibration, scale=None, bias=None)  # numbers of each class belong to the run's columns
-        return np.where(asked.holds[:, None], calibration.probabilities(scores.logits), raw)
-
-    def _decision(self, asked: _Asked) -> Decision | None:
-        """Multi-label: which labels are given, with those among them that they lie below; a request's have no thresholds of their own."""
-        own = self.trust.decision
-        if own is not None and asked.names == self.labels and asked.holds.any():
-            return own
-        if not self.multi_label:
-            return None
-        return plain_decision(len(asked.names), Labelling.from_json(self._run.manifest).ancestors(LabelSet(asked.names)))
 
     def _asked(self, labels: Labels | None, rows: int) -> _Asked:
         own, encoder = self.labels, self._run.encoder
@@ -273,6 +252,13 @@ class Classifier:
         known = set(own) if self._run.manifest.get("row_candidates") else set()
         holds = np.array([(one == own or known.issuperset(one)) and self._retold.isdisjoint(one) for one in given], dtype=bool)
         return _Asked(self._encoders[names], names, given, holds)
+
+
+def _unfitted(run: LoadedRun) -> Trust:
+    """Of a network that nothing was fitted for."""
+    calibration, labelling = Calibration.from_json(run.manifest), Labelling.from_json(run.manifest)
+    decision = plain_decision(len(run.labels), labelling.ancestors(run.labels)) if labelling.multi_label else None
+    return Trust(calibration, bool(run.manifest.get("calibrated")), decision=decision)
 
 
 def _passages(scores: Scores, row: int) -> tuple[Passage, ...] | None:

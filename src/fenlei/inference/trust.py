@@ -6,6 +6,7 @@ Fitted once, at the end of training, on the calibrating rows; kept in fenlei.jso
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from fenlei.evaluation.abstention import AbstentionRule, accuracy_threshold, fix
 from fenlei.evaluation.answers import Answers, answers_of, confidence_and_gold
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.conformal import ConformalRule, fit_conformal
-from fenlei.evaluation.decision import Decision
+from fenlei.evaluation.decision import PLAIN, Ancestors, Decision, plain_decision
 from fenlei.evaluation.novelty import ClassGaussians, NoveltyScore, energy, joint_energy, rank_among
 from fenlei.inference.scoring import Scores
 
@@ -84,6 +85,33 @@ class Trust:
     def answers(self, probabilities: np.ndarray) -> Answers:
         """What is answered on probabilities (rows, labels)."""
         return probabilities if self.decision is None else answers_of(self.decision, probabilities)
+
+    def over(self, own: Sequence[str], names: Sequence[str], ancestors: Ancestors | None) -> Trust:
+        """The same for other columns than the run's `own`: what belongs to a label goes where it stands among `names`.
+
+        `ancestors` are those of `names`. Labels that the run does not know are given from one half on, and are in every set by class; rows
+        that have such labels as candidates are none that this was fitted for.
+        """
+        if tuple(names) == tuple(own):
+            return self
+        places = {name: at for at, name in enumerate(own)}
+
+        def moved(values: Sequence[float], unknown: float) -> tuple[float, ...]:
+            return tuple(unknown if name not in places else float(values[places[name]]) for name in names)
+
+        calibration, sets, decision = self.calibration, self.sets, self.decision
+        if calibration.scale is not None and calibration.bias is not None:
+            calibration = dataclasses.replace(calibration, scale=moved(calibration.scale, 1.0), bias=moved(calibration.bias, 0.0))
+        if sets is not None:
+            sets = dataclasses.replace(sets, thresholds=np.array(moved(sets.thresholds.tolist(), np.inf), dtype=np.float64))
+        if decision is not None:
+            decision = Decision(moved(decision.thresholds, PLAIN), ancestors)
+        return dataclasses.replace(self, calibration=calibration, sets=sets, decision=decision)
+
+    def unfitted(self) -> Trust:
+        """The network alone, and labels from one half on: for rows that nothing was fitted for."""
+        decision = self.decision and plain_decision(len(self.decision.thresholds), self.decision.ancestors)
+        return Trust(Calibration(multi_label=self.calibration.multi_label), False, decision=decision)
 
     @property
     def needs_states(self) -> bool:

@@ -21,6 +21,7 @@ from fenlei.evaluation.figures import AnyMetrics, figures_of
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.windows import offered_labels
 from fenlei.labels import LabelSet
+from fenlei.report.answering import said_in_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,17 +120,11 @@ def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device:
     from fenlei.inference.classifier import Classifier  # here: rows are checked before torch is imported
 
     classifier = Classifier.load(folder, device=device)
-    offered = offered_labels(classifier, examples)
-    shares = np.zeros((len(examples), len(classifier.labels)), dtype=np.float32)
+    predictions = []
     for start in range(0, len(examples), WINDOW_ROWS):
-        texts = [example.input for example in examples[start : start + WINDOW_ROWS]]
-        among = None if offered is None else [one or classifier.labels for one in offered[start : start + WINDOW_ROWS]]
-        asked = LabelSet(classifier.labels).ids(classifier.columns(among, len(texts)))
-        shares[start : start + len(texts), asked] = classifier.predict_proba(texts, labels=among)
-    answers, columns = classifier.trust.answers(shares), LabelSet(classifier.labels).ids(labels.names)
-    if isinstance(answers, MultiLabelAnswers):
-        return MultiLabelAnswers(answers.probabilities[:, columns], answers.chosen[:, columns], answers.confidence)
-    return answers[:, columns]
+        window = examples[start : start + WINDOW_ROWS]
+        predictions += classifier.predict([example.input for example in window], labels=offered_labels(classifier, window))
+    return said_in_columns(predictions, labels)
 
 
 def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answers:

@@ -19,19 +19,19 @@ from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.data.sources import one_file
 from fenlei.errors import ArtifactError, DataError
-from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
+from fenlei.evaluation.answers import Answers, MultiLabelAnswers
 from fenlei.evaluation.figures import AnyMetrics, figures_of
 from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.plots import confusion_plot
 from fenlei.inference.baseline import baseline_answers
-from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.passages import decisive_passage, where_it_counts
 from fenlei.inference.windows import ADDED as ANSWERED
-from fenlei.inference.windows import UNREAD_CANDIDATES, offered_labels, predicted_row, refuse_clash
+from fenlei.inference.windows import UNREAD_CANDIDATES, predicted_row, refuse_clash
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
+from fenlei.report.answering import AnsweredRows, answer_rows
 from fenlei.report.comparison import Contender, compare, differing_rows, score_others
-from fenlei.report.confidence import Confidence, measure_confidence
+from fenlei.report.confidence import Confidence
 from fenlei.report.files import write_figures, write_page, write_rows
 from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.levels import Level, by_level
@@ -116,7 +116,7 @@ def evaluate_run(
     others = [(BASELINE, baseline)] if baseline is not None and compare_with else []
     others += score_others(compare_with, examples, labels, device)
 
-    answered = _answer(classifier or _load(run, device, trust), examples, labels, gold, progress)
+    answered = answer_rows(classifier or _load(run, device, trust), examples, labels, gold, progress)
     evaluation = Evaluation(
         metrics=figures_of(gold, answered.answers, labels, uncertainty=True),
         baseline=None if baseline is None else figures_of(gold, baseline, labels, uncertainty=True),
@@ -128,18 +128,6 @@ def evaluate_run(
         levels=by_level(labelling.hierarchy, gold, answered.answers, labels),
     )
     return _write_report(evaluation, run, source, examples, answered, labels, prefix)
-
-
-@dataclass(frozen=True)
-class _Answered:
-    """What the run says of the rows."""
-
-    predictions: list[Prediction]
-    answers: Answers
-    """Calibrated."""
-    right: np.ndarray
-    """bool (rows,)"""
-    confidence: Confidence
 
 
 def _labelled_file(data: str | Path, notes: list[str]) -> str | Path:
@@ -211,29 +199,6 @@ def _load(run: Path, device: Device, trust: TrustConfig | None) -> Classifier:
     return Classifier.load(run, device=device, trust=trust)
 
 
-def _answer(
-    classifier: Classifier, examples: Sequence[Example], labels: LabelSet, gold: np.ndarray, progress: Callable[[int], None] | None
-) -> _Answered:
-    """In the windows of bulk prediction, so that `evaluate` and `predict` give a row the same answer to the bit."""
-    predictions: list[Prediction] = []
-    raw = np.full((len(examples), len(labels)), -np.inf, dtype=np.float32)
-    for start in range(0, len(examples), WINDOW_ROWS):
-        window = examples[start : start + WINDOW_ROWS]
-        among = offered_labels(classifier, window)
-        scores = classifier.logits([example.input for example in window], labels=among)
-        raw[start : start + len(window), labels.ids(classifier.columns(among, len(window)))] = scores.logits
-        predictions += classifier.answer(scores, labels=among)
-        if progress:
-            progress(len(predictions))
-    shares = np.array([[one.probabilities.get(name, 0.0) for name in labels] for one in predictions], dtype=np.float32)
-    answers: Answers = shares
-    if gold.ndim == 2:
-        chosen = np.array([[name in (one.labels or ()) for name in labels] for one in predictions], dtype=bool)
-        answers = MultiLabelAnswers(shares, chosen, np.array([one.confidence for one in predictions]))
-    confidence = measure_confidence(raw, answers, gold, predictions, classifier.trust, labels.names)
-    return _Answered(predictions, answers, right_rows(gold, answers), confidence)
-
-
 def _mistakes(examples: Sequence[Example], gold: np.ndarray, answers: Answers, labels: LabelSet) -> tuple[Mistake, ...]:
     if isinstance(answers, MultiLabelAnswers):
         return find_wrong_sets(examples, gold, answers, labels)
@@ -281,7 +246,7 @@ def _write_report(
     run: Path,
     source: str | Path,
     examples: Sequence[Example],
-    answered: _Answered,
+    answered: AnsweredRows,
     labels: LabelSet,
     prefix: str,
 ) -> Evaluation:
