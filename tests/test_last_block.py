@@ -59,9 +59,25 @@ def test_who_does_not_say_what_is_read_gets_every_state(tiny_qwen: Path) -> None
     torch.testing.assert_close(spared[rows, last], stock[rows, last])
 
 
-def test_recomputed_activations_keep_the_block_whole(tiny_qwen: Path) -> None:
-    network = load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32)
-    checkpoint_activations(network)
-    method = HeadMethod(network, pad_id=1).train()
-    assert not hasattr(method.stock.model.layers[-1].mlp, "_whole")  # type: ignore[attr-defined]
-    method(Batch(IDS, MASK)).logits.sum().backward()
+@pytest.mark.parametrize("training", [True, False])
+def test_activations_may_be_recomputed_from_any_time_on(tiny_qwen: Path, training: bool) -> None:
+    """As --memory does after the network is set up: the second forward pass knows nothing of what is read, and gradients stay the same."""
+
+    seen: list[torch.Size] = []
+
+    def gradients(recompute: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        method = HeadMethod(load_network(tiny_qwen, LabelSet(("a", "b", "c")), 1, layers=None, dtype=torch.float32), pad_id=1)
+        if recompute:
+            checkpoint_activations(method.stock)
+        method.train(training)
+        last = method.stock.model.layers[-1].mlp  # type: ignore[attr-defined]
+        last.down_proj.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0].shape[:2]))
+        torch.nn.functional.cross_entropy(method(Batch(IDS, MASK)).logits, torch.tensor([0, 1, 2, 0])).backward()
+        return {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
+
+    plain, recomputed = gradients(False), gradients(True)
+    assert plain.keys() == recomputed.keys()
+    for name, gradient in recomputed.items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-6, rtol=1e-4, msg=name)
+    assert set(seen[1:]) == {torch.Size((4, 9)) if training else torch.Size((4, 1))}

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fenlei import ConfigError, RunConfig
+from fenlei import ConfigError, RunConfig, train
 from fenlei.config import bytes_of
 from fenlei.training.memory import Footprint, _kept_by_autograd, gpu_batch_tokens, measure_footprint
 from fenlei.training.setup import Setup, prepare
@@ -133,3 +133,18 @@ def test_a_training_stays_below_what_it_is_allowed(toy_file: Path, tmp_path: Pat
     assert note.startswith("batch_tokens ")
     assert not note.startswith("batch_tokens 4096"), "allow less: all of the usual budget fits, and nothing is shown"
     assert found["peak"] <= found["limit"]
+
+
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_a_limit_that_takes_recomputing_trains(
+    tuning: str, tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fenlei.training.memory._resident", lambda device: 0)
+    monkeypatch.setattr("fenlei.training.memory.tokens_at_once", lambda device: 64)
+    options = {"tuning": tuning, "max_steps": 2, "batch_size": 8, "device": "cpu", "baseline": False}
+    setup = set_up(tiny_qwen, toy_file, tuning=tuning)
+    limit = measure_footprint(setup.method, int(setup.train.lengths.max()), setup.autocast).peak(300)  # type: ignore[arg-type]
+    result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", memory=f"{limit / 1e3:.3f}KB", **options)
+    assert any("activations recomputed" in note for note in result.notes)
+    asked = train(toy_file, model=str(tiny_qwen), out=tmp_path / "asked", gradient_checkpointing=True, **options)
+    assert result.metrics.log_loss == pytest.approx(asked.metrics.log_loss, rel=1e-5)

@@ -40,13 +40,14 @@ def spare_last_block(network: PreTrainedModel) -> None:
     Not under gradient checkpointing: the second forward pass runs in the backward pass, where nothing says what is read.
     """
     mlp = _last_mlp(network.base_model)
-    if mlp is None or hasattr(mlp, "_whole") or recomputes_activations(network):
+    if mlp is None or hasattr(mlp, "_whole"):
         return
     mlp._whole = mlp.forward
 
     def forward(states: torch.Tensor, *others: Any, **more: Any) -> Any:
         read = _read.get()
-        if read is None or states.shape[:-1] != read[1] or others or more:
+        again = mlp.training and recomputes_activations(network)  # asked here, for it may be switched on at any time
+        if read is None or again or states.shape[:-1] != read[1] or others or more:
             return mlp._whole(states, *others, **more)
         places = read[0]
         found = mlp._whole(states[places].unsqueeze(1))
