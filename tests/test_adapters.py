@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification, LoraConfig, TaskType, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from fenlei import Classifier
 from fenlei.cli.main import main
+from fenlei.config import TrustConfig
 from fenlei.errors import ArtifactError, ConfigError, ModelError
+from fenlei.inference.bulk import digest_of
 
 LABELS = ["财经", "体育", "科技"]
 TEXTS = ["央行宣布下调存款准备金率", "国足客场两球取胜", "短"]
@@ -82,3 +86,42 @@ def test_its_place_and_its_prompt_can_be_given(adapter: Path, tiny_qwen: Path, t
     bare = Classifier.load(adapter, labels=LABELS, device="cpu")
     np.testing.assert_allclose(here.logits(TEXTS).logits, bare.logits(TEXTS).logits, atol=1e-5)
     np.testing.assert_allclose(prompted.logits(TEXTS).logits, bare.logits([f"新闻：{text}" for text in TEXTS]).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"int8": True}, "int8: is for runs that fenlei trained"),
+        ({"verify": True}, "verify: compares files with the checksums"),
+        ({"trust": TrustConfig(min_confidence=0.9)}, "a threshold or prediction sets: take the calibrating rows"),
+    ],
+)
+def test_what_only_a_run_has_is_not_passed_over(adapter: Path, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Classifier.load(adapter, labels=LABELS, device="cpu", **asked)
+
+
+def test_the_command_passes_nothing_over(adapter: Path, tiny_qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--text", TEXTS[0], "--labels", ",".join(LABELS), "--device", "cpu"]
+    assert main(["predict", str(adapter), *words, "--min-confidence", "0.9"]) == 1
+    assert "is an adapter of others" in capsys.readouterr().err
+    assert main(["predict", str(tiny_qwen), *words, "--verify"]) == 1
+    assert "a model without training has none" in capsys.readouterr().err
+
+
+def test_other_weights_in_its_place_are_another_model(tiny_qwen: Path, tmp_path: Path) -> None:
+    """A prediction that was cut off is gone on with only by the weights that began it."""
+    folder = save_adapter(tiny_qwen, tmp_path / "adapter")
+    before = digest_of(Classifier.load(folder, labels=LABELS, device="cpu"))
+    assert digest_of(Classifier.load(folder, labels=LABELS, device="cpu")) == before
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: weight + 0.1 for name, weight in weights.items()}, folder / "adapter_model.safetensors")
+    assert digest_of(Classifier.load(folder, labels=LABELS, device="cpu")) != before
+
+
+def test_zero_shot_over_other_weights_is_another_model(tiny_qwen: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_qwen, tmp_path / "model")
+    before = digest_of(Classifier.zero_shot(str(tmp_path / "model"), LABELS, device="cpu"))
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    save_file({name: weight + 0.1 for name, weight in weights.items()}, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    assert digest_of(Classifier.zero_shot(str(tmp_path / "model"), LABELS, device="cpu")) != before

@@ -213,6 +213,16 @@ def test_nothing_is_kept_unasked(toy_file: Path, tiny_qwen: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("was", "asked"), [("full", "frozen"), ("frozen", "full"), ("full", "lora")])
+def test_a_run_goes_on_as_it_was_trained(was: str, asked: str, toy_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Frozen over a tuned backbone, the head alone would be stored, and vectors of the tuned one kept as those of the base model."""
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning=was, max_steps=1, **QUICK)
+    new = write(tmp_path / "new.jsonl", weather())
+    with pytest.raises(ConfigError, match=rf"tuning '{asked}': .*run goes on as it was trained, '{was}'"):
+        extend(tmp_path / "run", new, replay=toy_file, out=tmp_path / "out", tuning=asked, **QUICK)
+    assert not (tmp_path / "out").exists()
+
+
 def rows_of(label: str, count: int, source: str) -> tuple[Example, ...]:
     return tuple(Example(f"{label}{at}", label, source, at + 1) for at in range(count))
 

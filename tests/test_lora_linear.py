@@ -23,11 +23,16 @@ def test_gradients_are_right() -> None:
     for tensor in (x, down, up):
         tensor.requires_grad_()
     base = PlainProduct(weight, bias)
-    assert torch.autograd.gradcheck(lambda *learned: LoraLinear.apply(learned[0], base, *learned[1:], 1.7), (x, down, up))
+    assert torch.autograd.gradcheck(lambda *learned: LoraLinear.apply(learned[0], None, base, *learned[1:], 1.7), (x, down, up))
+    dropped = (x.detach() * (torch.rand(5, 7) > 0.3)).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda *learned: LoraLinear.apply(learned[0], learned[1], base, *learned[2:], 1.7), (x, dropped, down, up)
+    )
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("base", ["tiny_qwen", "tiny_llama", "tiny_bert"])
-def test_fused_equals_peft(base: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fused_equals_peft(base: str, dropout: float, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     folder: Path = request.getfixturevalue(base)
 
     def logits_and_gradients(fused: bool) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -36,12 +41,16 @@ def test_fused_equals_peft(base: str, request: pytest.FixtureRequest, monkeypatc
                 patch.setattr("fenlei.models.lora.fuse_lora", lambda network: 0)
             torch.manual_seed(0)
             network = load_network(folder, LabelSet(("a", "b", "c")), 1, layers=None, dtype=torch.float32)
-            adapted = add_lora(network, ModelConfig(lora_rank=4, lora_alpha=12))
+            adapted = add_lora(network, ModelConfig(lora_rank=4, lora_alpha=12, lora_dropout=dropout))
         torch.manual_seed(1)
         for name, parameter in adapted.named_parameters():
             if "lora_" in name:  # B starts at zero, where half of the gradients vanish
                 torch.nn.init.normal_(parameter, std=0.1)
-        logits = adapted.eval()(input_ids=torch.randint(5, 90, (4, 9)), attention_mask=torch.ones(4, 9, dtype=torch.long)).logits
+        adapted.eval()
+        for name, module in adapted.named_modules():
+            if "lora_dropout" in name:  # that of the adapters alone: the same numbers are drawn in both ways
+                module.train()
+        logits = adapted(input_ids=torch.randint(5, 90, (4, 9)), attention_mask=torch.ones(4, 9, dtype=torch.long)).logits
         torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
         return logits.detach(), {name: p.grad for name, p in adapted.named_parameters() if p.grad is not None}
 
@@ -60,7 +69,7 @@ def test_what_is_fused_and_what_is_not(tiny_qwen: Path) -> None:
 
     assert fused() == 2 * 7
     assert fused(lora_targets="q_proj,v_proj") == 2 * 2
-    assert fused(lora_dropout=0.1) == 0
+    assert fused(lora_dropout=0.1) == 2 * 7
 
 
 def test_float32_adapters_learn_over_a_bfloat16_backbone(tiny_qwen: Path) -> None:

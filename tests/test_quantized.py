@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,25 @@ def test_training_in_int8_moves_the_adapters_and_ends_as_any_run(tiny_qwen: Path
     assert np.abs(one - other).max() < 0.2 * np.abs(other).max()
     with pytest.raises(ConfigError, match="int8 is for tuning 'lora'"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "full", tuning="full", int8=True, device="cpu")
+
+
+def test_what_was_quantised_is_not_kept_for_the_backward_pass(tiny_qwen: Path) -> None:
+    """The gradient needs the weights alone: the inputs of every layer would be held until the graph is freed."""
+    network = load_network(tiny_qwen, LabelSet(("a", "b", "c")), 1, layers=None, dtype=torch.float32)
+    adapted = add_lora(network, ModelConfig(lora_rank=4))
+    quantize_below_adapters(adapted)
+    logits = HeadMethod(adapted, pad_id=1)(Batch(torch.randint(5, 90, (4, 12)), torch.ones(4, 12, dtype=torch.long))).logits
+    gc.collect()
+    assert sum(type(one) is Int8Rows for one in gc.get_objects()) <= 1  # the latest, which the next linear may read
+    logits.sum().backward()
+
+
+def test_a_model_without_plain_linears_says_so(tiny_qwen: Path) -> None:
+    network = load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32)
+    with pytest.raises(ConfigError, match="no linear layers that could be put into 8 bits; leave int8 out"):
+        quantize_below_adapters(network)  # no adapters are there
+
+
+def test_dropout_before_the_adapters_does_not_keep_the_weights_from_8_bits(tiny_qwen: Path) -> None:
+    network = load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32)
+    assert quantize_below_adapters(add_lora(network, ModelConfig(lora_rank=4, lora_dropout=0.1))) == 14

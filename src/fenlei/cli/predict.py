@@ -200,7 +200,9 @@ def _load(
     if (Path(run) / MANIFEST).exists():
         return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify).with_notes(given), list(given)
     if is_adapter(run):
-        return Classifier.load(run, device=device, labels=list(given)), None
+        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify, labels=list(given)), None
+    if verify:
+        raise ConfigError("--verify compares a run's files with their checksums, and a model without training has none; leave it out")
     if int8:
         raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
     if trust.promises:

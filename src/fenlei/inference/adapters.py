@@ -8,13 +8,14 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from fenlei.artifact import MANIFEST, read_json
+from fenlei.artifact import MANIFEST, fingerprint, read_json
 from fenlei.config import Device
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.inference.loading import LoadedRun
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import DEFAULT_MAX_LENGTH, backbone_parameters, load_config, load_network, load_tokenizer, longest_input
 from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.head import HeadMethod
 from fenlei.models.hub import is_local, resolve_model
 from fenlei.models.lora import load_lora
@@ -64,7 +65,10 @@ def load_adapter(
     manifest = {
         "labels": list(names), "method": "head", "tuning": "lora", "head": "linear", "prompt": encoder.template, "max_length": length,
         "layers": None, "temperature": 1.0, "calibrated": False,
-        "base_model": {"name": model, "local": is_local(model), "folder": str(weights)},
+        "base_model": {
+            "name": model, "local": is_local(model), "folder": str(weights), "weights_fingerprint": weights_fingerprint(weights),
+        },
+        "adapter_sha256": fingerprint(folder / WEIGHTS),
     }  # fmt: skip
     return LoadedRun(method, encoder, names, manifest)
 
@@ -79,6 +83,19 @@ def _classes(folder: Path) -> int | None:
         raise ArtifactError(f"{folder}: {WEIGHTS} is missing; pickled adapters (.bin) are not read, save it as safetensors") from None
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{folder}: {WEIGHTS} is damaged ({error}); copy it again") from error
+
+
+def refuse_run_options(folder: str | Path, *, int8: bool, verify: bool, head: bool, promises: bool) -> None:
+    """ConfigError where something was asked for that only a run of ours has."""
+    reasons = {
+        "int8": (int8, "is for runs that fenlei trained"),
+        "verify": (verify, "compares files with the checksums that a run keeps"),
+        "head": (head, "belongs to a run that was trained with it"),
+        "a threshold or prediction sets": (promises, "take the calibrating rows that a run keeps"),
+    }
+    asked = next((f"{name}: {why}" for name, (given, why) in reasons.items() if given), None)
+    if asked is not None:
+        raise ConfigError(f"{asked}, and {folder} is an adapter of others; leave it out, or train a run")
 
 
 def check_adapter_labels(folder: str | Path, labels: Sequence[str] | None) -> Sequence[str]:

@@ -17,7 +17,7 @@ from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError, RequestError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.decision import plain_decision
-from fenlei.inference.adapters import check_adapter_labels, is_adapter, load_adapter
+from fenlei.inference.adapters import check_adapter_labels, is_adapter, load_adapter, refuse_run_options
 from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.inference.prediction import Labels, Passage, Prediction
@@ -83,6 +83,7 @@ class Classifier:
         its calibrating rows cannot promise what is asked, ConfigError for `int8` on a machine that has no fast 8-bit products.
         """
         if is_adapter(run):
+            refuse_run_options(run, int8=int8, verify=verify, head=head is not None, promises=trust is not None and trust.promises)
             return cls(load_adapter(Path(run), check_adapter_labels(run, labels), device=device, **adapter))
         if labels is not None or adapter:
             raise ConfigError(f"{run}: labels, base, prompt and max_length belong to adapters of others; a run knows its own")

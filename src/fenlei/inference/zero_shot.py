@@ -20,6 +20,7 @@ from fenlei.models.backbone import (
     longest_input,
 )
 from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.hub import is_local, resolve_model
 from fenlei.text.asking import QuestionEncoder
@@ -73,7 +74,9 @@ def load_zero_shot(
         "instruction": encoder.instruction.to_json(), "prior_correction": correct, "max_length": length,
         "long": long, "layers": None,
         "temperature": 1.0, "calibrated": False, **Labelling(multi_label).to_json(),
-        "base_model": {"name": model, "local": is_local(model), "folder": str(base)},
+        "base_model": {
+            "name": model, "local": is_local(model), "folder": str(base), "weights_fingerprint": weights_fingerprint(base),
+        },
     }  # fmt: skip
     return LoadedRun(method, encoder, names, manifest)
 

@@ -28,6 +28,9 @@ class FrozenProduct(Protocol):
     def of_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
         """Of the output, (rows, out), to that of the input, (rows, in)."""
 
+    def for_gradient(self) -> FrozenProduct:
+        """What `of_gradient` needs, and nothing that need not be kept until then."""
+
 
 @dataclass(frozen=True)
 class PlainProduct:
@@ -42,40 +45,48 @@ class PlainProduct:
     def of_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
         return gradient @ self.weight
 
+    def for_gradient(self) -> PlainProduct:
+        return self
+
 
 class LoraLinear(torch.autograd.Function):
-    """`x W' + b + (x A') (s B)'` for x (rows, in), W (out, in), A (rank, in), B (out, rank)."""
+    """`x W' + b + (r A') (s B)'` for x (rows, in), W (out, in), A (rank, in), B (out, rank); r is x, or x after dropout."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, base: FrozenProduct, down: torch.Tensor, up: torch.Tensor, scale: float) -> torch.Tensor:
-        """Returns (rows, out) in x's format; A and B may be in another."""
-        down_cast, up_scaled = down.to(x.dtype), (up * scale).to(x.dtype)
-        hidden = x @ down_cast.T
+    def forward(
+        ctx: Any, x: torch.Tensor, dropped: torch.Tensor | None, base: FrozenProduct, down: torch.Tensor, up: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Returns (rows, out) in x's format; A and B may be in another. `dropped`: x after dropout, None where there is none."""
+        down_cast, up_scaled, read = down.to(x.dtype), (up * scale).to(x.dtype), x if dropped is None else dropped
+        hidden = read @ down_cast.T
         out = base.of_input(x)
         out.addmm_(hidden, up_scaled.T)
-        ctx.save_for_backward(x, hidden, down_cast, up_scaled)
-        ctx.base, ctx.scale, ctx.adapter_dtype = base, scale, down.dtype
+        ctx.save_for_backward(read, hidden, down_cast, up_scaled)
+        ctx.base, ctx.scale, ctx.adapter_dtype, ctx.drops = base.for_gradient(), scale, down.dtype, dropped is not None
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """Of x, A and B; W and b do not learn."""
-        x, hidden, down, up_scaled = ctx.saved_tensors
+        """Of x, x after dropout, A and B; W and b do not learn."""
+        read, hidden, down, up_scaled = ctx.saved_tensors
         gradient = gradients[0]
         of_hidden = gradient @ up_scaled
         of_up = (gradient.T @ hidden).to(ctx.adapter_dtype) * ctx.scale
-        of_down = (of_hidden.T @ x).to(ctx.adapter_dtype)
-        of_x = None
+        of_down = (of_hidden.T @ read).to(ctx.adapter_dtype)
+        of_x, of_dropped = None, None
         if ctx.needs_input_grad[0]:
             of_x = ctx.base.of_gradient(gradient)
-            of_x.addmm_(of_hidden, down)
-        return of_x, None, of_down, of_up, None
+            if ctx.drops:
+                of_dropped = of_hidden @ down
+            else:
+                of_x.addmm_(of_hidden, down)
+        return of_x, of_dropped, None, of_down, of_up, None
 
 
 def fuse_lora(network: nn.Module) -> int:
     """Gives every plain LoRA linear in `network` the fused forward; returns how many.
 
-    Left as they are: layers with dropout on the adapter's input, quantised base layers, DoRA and other variants.
+    Left as they are: quantised base layers, DoRA and other variants.
     """
     fused = 0
     for _, module in plain_lora_linears(network):
@@ -117,7 +128,7 @@ def _is_plain(module: nn.Module) -> bool:
     adapters = list(layer.lora_A)
     return (
         adapters == ["default"]
-        and isinstance(layer.lora_dropout["default"], nn.Identity)
+        and isinstance(layer.lora_dropout["default"], (nn.Identity, nn.Dropout))
         and not layer.lora_variant
         and layer.lora_B["default"].bias is None
         and not layer.base_layer.weight.requires_grad
@@ -140,6 +151,7 @@ def _fused_forward(module: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def with_adapter(layer: Any, flat: torch.Tensor, base: FrozenProduct) -> torch.Tensor:
     """`base` of x (rows, in), and the adapter of the LoRA linear `layer` beside it: (rows, out)."""
-    down, up = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    down, up, dropout = layer.lora_A["default"].weight, layer.lora_B["default"].weight, layer.lora_dropout["default"]
+    dropped = dropout(flat) if dropout.training and isinstance(dropout, nn.Dropout) else None
     with torch.autocast(flat.device.type, enabled=False):
-        return cast(torch.Tensor, cast(Any, LoraLinear).apply(flat, base, down, up, layer.scaling["default"]))
+        return cast(torch.Tensor, cast(Any, LoraLinear).apply(flat, dropped, base, down, up, layer.scaling["default"]))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -135,20 +135,24 @@ class Int8Product:
     back: Int8Weight
     """Of the weights turned over."""
     bias: torch.Tensor | None
-    rows: Int8Rows
-    """The input."""
+    rows: Int8Rows | None
+    """The input; None behind the forward pass."""
 
     def of_input(self, x: torch.Tensor) -> torch.Tensor:
+        assert self.rows is not None, "the forward pass is over"
         return self.forward.product(self.rows, self.bias)
 
     def of_gradient(self, gradient: torch.Tensor) -> torch.Tensor:
         return self.back.product(Int8Rows.of(gradient))
 
+    def for_gradient(self) -> Int8Product:
+        return replace(self, rows=None)
+
 
 def quantize_linears(network: PreTrainedModel) -> int:
     """Puts an Int8Linear in the place of every linear of the backbone, in float32 or not; returns how many. The head stays as it is.
 
-    ConfigError where this machine does not multiply 8-bit integers: on a GPU bfloat16 is the fast way.
+    ConfigError where this machine does not multiply 8-bit integers (on a GPU bfloat16 is the fast way), or there is no such linear.
     """
     _require_x86(network)
     heads, quantize = tuple(f"{name}." for name in head_modules(network)), InputOnce()
@@ -156,7 +160,7 @@ def quantize_linears(network: PreTrainedModel) -> int:
     for name in found:
         parent, _, own = name.rpartition(".")
         setattr(network.get_submodule(parent), own, Int8Linear(cast(nn.Linear, network.get_submodule(name)), quantize))
-    return len(found)
+    return _some(len(found))
 
 
 def quantize_below_adapters(network: nn.Module) -> int:
@@ -167,7 +171,13 @@ def quantize_below_adapters(network: nn.Module) -> int:
         module.forward = _int8_forward(module, quantize)
         cast(Any, module).base_layer.weight.data = torch.empty(0)
         found += 1
-    return found
+    return _some(found)
+
+
+def _some(linears: int) -> int:
+    if not linears:
+        raise ConfigError("int8: the model has no linear layers that could be put into 8 bits; leave int8 out")
+    return linears
 
 
 def _int8_forward(module: nn.Module, quantize: InputOnce) -> Callable[[torch.Tensor], torch.Tensor]:

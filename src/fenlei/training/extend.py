@@ -136,6 +136,10 @@ def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any], tuning: str) -
             f"{run}: its adapters (QLoRA) lie over weights in 4 bits, which cannot be gone on with; train again on all rows, or go on over "
             "the base model as it is, where that fits into memory: extend(..., tuning='lora') from Python"
         )
+    if tuning not in (manifest["tuning"], "lora" if manifest["tuning"] == "qlora" else None):
+        raise ConfigError(
+            f"tuning {tuning!r}: {run} goes on as it was trained, {manifest['tuning']!r}, for its weights are stored so; leave it out"
+        )
 
 
 def _extended_config(run: Path, new_data: str | Path, options: dict[str, Any]) -> RunConfig:
