@@ -322,6 +322,24 @@ def test_training_says_how_long_texts_are_read(long_file: Path, tiny_qwen: Path)
     assert any("read in more than one window" in note for note in setup.notes)
 
 
+@pytest.mark.parametrize("method", ["head", "generate"])
+def test_what_a_prompt_leaves_room_for_is_what_counts(method: str, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Texts that would fit alone do not where the prompt, or the labels it names, take most of the length."""
+    names = [f"关于{name}的新闻报道与评论" for name in ("体育比赛", "财经市场")]
+    rows = [{"text": "国足热身赛两球取胜" * 10 + str(at), "label": names[at % 2]} for at in range(12)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    prompt = {"prompt": "请判断下面文本的类别。" * 6 + "{text}"} if method == "head" else {}
+    setup = prepared(data, tiny_qwen, method=method, tuning="lora", long=None, max_length=200, **prompt)
+    alone = prepared(data, tiny_qwen, tuning="lora", long=None, max_length=200)
+    assert alone.config.model.long == "truncate"
+    assert not alone.train.tokens_cut.any()
+    assert setup.config.model.long == ("windows" if method == "head" else "head-tail")
+    assert any(note.startswith(f"long {setup.config.model.long}: 100% of") and "(the prompt takes " in note for note in setup.notes)
+    if method == "generate":
+        assert any("texts are with the prompt longer than 200 tokens" in note for note in setup.notes)
+
+
 @pytest.mark.parametrize("long", ["mean", "max"])
 def test_states_are_not_joined_where_there_are_none(long: str) -> None:
     with pytest.raises(ConfigError, match="belongs to method head"):

@@ -14,6 +14,7 @@ from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples, offered_to
 from fenlei.labels import LabelSet
+from fenlei.models.backbone import UNLIMITED
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.instructions import Instruction, compose
@@ -52,6 +53,23 @@ def take_shots(dataset: Dataset, shots: int, seed: int) -> tuple[Dataset, list[t
     train = tuple(dataset.train[row] for row in sorted(left))
     examples = [(dataset.train[row].text, str(dataset.train[row].label)) for row in chosen]
     return replace(dataset, train=train), examples
+
+
+def with_question(
+    config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, instruction: Instruction | None
+) -> tuple[Dataset, Instruction]:
+    """The dataset as the generate method needs it, and what rows are asked with: `instruction`, or one that is written for the labels."""
+    dataset = with_candidates(dataset)
+    if instruction is not None:
+        return dataset, instruction
+    dataset, shots = take_shots(dataset, config.model.shots, config.optimization.seed)
+    return dataset, written_for(tokenizer, config, dataset, shots)
+
+
+def question_tokens(tokenizer: PreTrainedTokenizerBase, dataset: Dataset, instruction: Instruction) -> int:
+    """What a question takes beside the text: that of the first training row, which may have candidates of its own."""
+    encoder = QuestionEncoder(tokenizer, instruction, dataset.labels, UNLIMITED)
+    return UNLIMITED - encoder.question(dataset.train[0].candidates).room
 
 
 def written_for(tokenizer: PreTrainedTokenizerBase, config: RunConfig, dataset: Dataset, shots: Sequence[tuple[str, str]]) -> Instruction:

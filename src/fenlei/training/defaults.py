@@ -93,17 +93,21 @@ def choose_epochs(config: OptimizationConfig, tuning: Tuning, batch_size: int, r
     return float(epochs), Choice("epochs", epochs, why)
 
 
-def choose_long(config: ModelConfig, lengths: Sequence[int], model_takes: int, *, pairs: bool = False) -> tuple[Long, Choice | None]:
+def choose_long(
+    config: ModelConfig, lengths: Sequence[int], model_takes: int, *, prompt: int = 0, pairs: bool = False
+) -> tuple[Long, Choice | None]:
     """What is read of long texts: all in windows (generate: beginning and end), where truncation would leave much unread.
 
-    `lengths`: tokens of training texts. Of `pairs` the beginnings are read, however much that leaves.
+    `lengths`: tokens of training texts; `prompt`: those that stand beside each. Of `pairs` the beginnings are read, however much that
+    leaves.
     """
     if config.long is not None:
         return config.long, None
-    room = min(config.max_length or DEFAULT_MAX_LENGTH, model_takes)
+    room = max(1, min(config.max_length or DEFAULT_MAX_LENGTH, model_takes) - prompt)
     longer = sum(length > room for length in lengths) / len(lengths)
     unread = sum(max(0, length - room) for length in lengths) / max(1, sum(lengths))
-    found = f"{longer:.0%} of the training texts are longer than {room:,} tokens, and {unread:.0%} of all tokens lie beyond"
+    beside = f" (the prompt takes {prompt:,} more)" if prompt else ""
+    found = f"{longer:.0%} of the training texts are longer than {room:,} tokens{beside}, and {unread:.0%} of all tokens lie beyond"
     if not longer:
         return "truncate", None
     if pairs:

@@ -41,7 +41,7 @@ from fenlei.text.first_token import set_first_token
 from fenlei.text.instructions import Instruction
 from fenlei.text.pair_encoder import text_encoder
 from fenlei.text.prompts import TextEncoder
-from fenlei.training.asking import encode_for_training, question_encoder, take_shots, with_candidates, written_for
+from fenlei.training.asking import encode_for_training, question_encoder, question_tokens, with_question
 from fenlei.training.building import build_method, training_autocast
 from fenlei.training.defaults import (
     Choice,
@@ -163,10 +163,12 @@ def prepare(
     first = set_first_token(tokenizer, config.model.prompt) if config.model.method == "head" else None
     parameters = backbone_parameters(base, config.model.layers)
     model_takes = longest_input(load_config(base))
-    config, reading = with_long(config, dataset, tokenizer, model_takes)
+    if config.model.method == "generate":
+        dataset, instruction = with_question(config, dataset, tokenizer, instruction)
+    config, reading = with_long(config, dataset, tokenizer, model_takes, instruction)
     config, choices = fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes)
     choices = [*reading, *choices]
-    dataset, encoder = _encoder(config, dataset, tokenizer, instruction)
+    encoder = _encoder(config, dataset, tokenizer, instruction)
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
     check_options(config, precision)
@@ -198,7 +200,7 @@ def prepare(
         *([FIRST_TOKEN_NOTE.format(first)] if first else []),
         *_head_note(base, dataset, kind),
         learning,
-        *_length_note(train, encoder.max_length),
+        *_length_note(train, encoder.max_length, beside_prompt=instruction is not None or config.model.prompt is not None),
     )
     return Setup(
         config, dataset, base, tokenizer, encoder, method, kind, device, precision,
@@ -212,16 +214,30 @@ def _check(config: RunConfig, dataset: Dataset) -> None:
     check_imbalance(config, multi_label=dataset.multi_label)
     if dataset.multi_label and config.data.store_exemplars is not None:
         raise ConfigError("store_exemplars keeps rows of each class, and here a row has any number of them; leave it out")
+    if dataset.multi_label and (config.model.objective == "tokens" or config.model.shots):
+        raise ConfigError(
+            "multi-label: objective 'tokens' and shots are for one answer a row; leave them out, each label is asked yes or no"
+        )
     if config.trust.out_of_scope is not None:
         read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
 
 
-def with_long(config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int) -> tuple[RunConfig, list[Choice]]:
-    """The configuration with a way of reading long texts, by the lengths of training texts evenly spread."""
+def with_long(
+    config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int, instruction: Instruction | None
+) -> tuple[RunConfig, list[Choice]]:
+    """The configuration with a way of reading long texts, by the lengths of training texts evenly spread and the room that a prompt leaves.
+
+    `instruction`: what a run of the generate method asks with.
+    """
     sample = dataset.train[:: -(-len(dataset.train) // MEASURED_TEXTS)]
     pairs = config.data.pair_column is not None
-    lengths = text_encoder(tokenizer, None, UNLIMITED, pairs=pairs).encode([example.input for example in sample]).lengths
-    long, choice = choose_long(config.model, lengths.tolist(), model_takes, pairs=pairs)
+    bare = text_encoder(tokenizer, None, UNLIMITED, pairs=pairs)
+    lengths = bare.encode([example.input for example in sample]).lengths
+    if instruction is None:
+        prompt = bare.room - text_encoder(tokenizer, config.model.prompt, UNLIMITED, pairs=pairs).room
+    else:
+        prompt = question_tokens(tokenizer, dataset, instruction)
+    long, choice = choose_long(config.model, lengths.tolist(), model_takes, prompt=prompt, pairs=pairs)
     return config.replace(long=long), [choice] if choice else []
 
 
@@ -240,20 +256,12 @@ def fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> 
 
 def _encoder(
     config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, instruction: Instruction | None
-) -> tuple[Dataset, TextEncoder | QuestionEncoder]:
-    """How texts become ids, and the dataset as the method needs it."""
-    if dataset.multi_label and (config.model.objective == "tokens" or config.model.shots):
-        raise ConfigError(
-            "multi-label: objective 'tokens' and shots are for one answer a row; leave them out, each label is asked yes or no"
-        )
-    if config.model.method == "head":
-        limit, long = int(config.model.max_length or 0), config.model.long or "truncate"
-        return dataset, text_encoder(tokenizer, config.model.prompt, limit, long, pairs=config.data.pair_column is not None)
-    dataset = with_candidates(dataset)
-    if instruction is None:
-        dataset, shots = take_shots(dataset, config.model.shots, config.optimization.seed)
-        instruction = written_for(tokenizer, config, dataset, shots)
-    return dataset, question_encoder(tokenizer, config, dataset, instruction)
+) -> TextEncoder | QuestionEncoder:
+    """How texts become ids."""
+    if instruction is not None:
+        return question_encoder(tokenizer, config, dataset, instruction)
+    limit, long = int(config.model.max_length or 0), config.model.long or "truncate"
+    return text_encoder(tokenizer, config.model.prompt, limit, long, pairs=config.data.pair_column is not None)
 
 
 def _data_notes(config: RunConfig, dataset: Dataset, label_ids: np.ndarray) -> list[str]:
@@ -274,7 +282,7 @@ def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
     return [f"head: fresh, for the base model is a classifier of other labels ({shown})"]
 
 
-def _length_note(encoded: EncodedTexts, max_length: int) -> list[str]:
+def _length_note(encoded: EncodedTexts, max_length: int, *, beside_prompt: bool) -> list[str]:
     """What was cut; of texts in windows, how many there are."""
     if encoded.windows is not None:
         several = int((encoded.windows.counts > 1).sum())
@@ -283,6 +291,6 @@ def _length_note(encoded: EncodedTexts, max_length: int) -> list[str]:
     cut = int((encoded.tokens_cut > 0).sum())
     if not cut:
         return []
-    return [
-        f"{cut:,} of {len(encoded):,} training texts are longer than {max_length} tokens; {int(encoded.tokens_cut.sum()):,} tokens were cut"
-    ]
+    beside = "with the prompt " if beside_prompt else ""
+    lost = int(encoded.tokens_cut.sum())
+    return [f"{cut:,} of {len(encoded):,} training texts are {beside}longer than {max_length} tokens; {lost:,} tokens were cut"]

@@ -22,6 +22,7 @@ from fenlei.data.splits import load_dataset
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.models.backbone import backbone_parameters, load_config, load_tokenizer, longest_input
 from fenlei.models.hub import resolve_model
+from fenlei.training.asking import with_question
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.ranks import is_one_of_many
 from fenlei.training.setup import data_fingerprints, fill_in, with_long
@@ -134,7 +135,9 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     rows = len(dataset.train)
     model_takes = longest_input(load_config(base))
     # Chosen once: the lengths of an early stage's texts might speak for another way to read.
-    config, reading = with_long(config, dataset, load_tokenizer(base), model_takes)
+    tokenizer = load_tokenizer(base)
+    instruction = with_question(config, dataset, tokenizer, None)[1] if config.model.method == "generate" else None
+    config, reading = with_long(config, dataset, tokenizer, model_takes, instruction)
     usual, choices = fill_in(config, rows, backbone_parameters(base, config.model.layers), model_takes)
     if space is None:
         searched = usual_space(usual)
