@@ -84,10 +84,11 @@ def teacher_divergence(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Ten
 def label_divergence(logits: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """The same where each label is a question by itself: T^2 KL of yes and no, summed over labels, float32 (rows,)."""
     possible = ~(teacher.isneginf() | logits.isneginf())
-    says, thinks = ((one / SOFTNESS).masked_fill(~possible, 0.0) for one in (teacher, logits))
-    yes, no = (torch.nn.functional.logsigmoid(sign * says) - torch.nn.functional.logsigmoid(sign * thinks) for sign in (1, -1))
-    share = says.sigmoid()
-    return SOFTNESS**2 * (share * yes + (1 - share) * no).sum(dim=1)
+    divergence = torch.zeros_like(logits)
+    for sign in (1 / SOFTNESS, -1 / SOFTNESS):  # yes and no
+        says, thinks = (torch.nn.functional.logsigmoid(sign * one.masked_fill(~possible, 0.0)) for one in (teacher, logits))
+        divergence = divergence + says.exp() * (says - thinks)
+    return SOFTNESS**2 * divergence.sum(dim=1)
 
 
 def _log_shares(logits: torch.Tensor, possible: torch.Tensor) -> torch.Tensor:
