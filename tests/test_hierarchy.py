@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from fenlei import Classifier, train
+from fenlei.audit.label_set_errors import find_set_errors
 from fenlei.config import DataConfig
+from fenlei.data.examples import joined
 from fenlei.data.extension import load_extension
 from fenlei.data.splits import load_dataset
 from fenlei.errors import DataError
@@ -158,3 +160,12 @@ def test_a_parent_that_a_text_is_not_asked_is_not_given(generating: tuple[Path, 
     assert (alone.answer, alone.label, set(alone.probabilities)) == ([PHONES], PHONES, {PHONES})
     assert alone.confidence == pytest.approx(alone.probabilities[PHONES])
     assert classifier.predict_proba(["今天手机消息"] * 2, labels=asked)[1, 0] == 0
+
+
+def test_what_an_audit_suggests_is_a_set_that_a_row_may_have() -> None:
+    """A label that is missing comes with what it lies below, and one too many goes with what lies below it."""
+    names, ancestors = ("科技", PHONES, SPORT), ((), (0,), ())
+    gold = np.array([[False, False, True], [True, True, False], [True, True, True]])
+    said = np.array([[0.6, 0.95, 0.9], [0.02, 0.1, 0.2], [0.9, 0.9, 0.9]])
+    found = find_set_errors([0, 1, 2], gold, said, names, "judge", ancestors=ancestors)
+    assert {one.row: one.suggested for one in found.rows} == {0: joined(["科技", PHONES, SPORT]), 1: joined([])}

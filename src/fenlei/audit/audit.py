@@ -105,7 +105,7 @@ def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:
     judged = [rows.examples[row] for row in places]
     strata = np.array(rows.labelling.strata(judged, labels))
     answers = cross_validated_probabilities([one.whole for one in judged], text_ids, gold, len(labels), strata)
-    return _label_errors(places, gold, answers, labels, "cross-validated TF-IDF")
+    return _label_errors(rows, places, gold, answers, labels, "cross-validated TF-IDF")
 
 
 def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], device: Device) -> LabelErrors:
@@ -123,12 +123,15 @@ def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], d
     if trained_on & {rows.examples[row].source for row in places}:
         notes.append(f"{run} was trained on rows of this file: it may have learned their wrong labels by heart")
     answers = Classifier.load(run, device=device).predict_proba([rows.examples[row].input for row in places])
-    return _label_errors(places, _gold(rows, places, labels), answers, labels, str(run), "; ".join(notes))
+    return _label_errors(rows, places, _gold(rows, places, labels), answers, labels, str(run), "; ".join(notes))
 
 
-def _label_errors(places: list[int], gold: np.ndarray, answers: np.ndarray, labels: LabelSet, judge: str, note: str = "") -> LabelErrors:
-    find = find_label_errors if gold.ndim == 1 else find_set_errors
-    return find(places, gold, answers, labels.names, judge, note)
+def _label_errors(
+    rows: AuditedRows, places: list[int], gold: np.ndarray, answers: np.ndarray, labels: LabelSet, judge: str, note: str = ""
+) -> LabelErrors:
+    if gold.ndim == 1:
+        return find_label_errors(places, gold, answers, labels.names, judge, note)
+    return find_set_errors(places, gold, answers, labels.names, judge, note, rows.labelling.ancestors(labels))
 
 
 def _judged_places(rows: AuditedRows, labels: LabelSet) -> list[int]:

@@ -12,16 +12,24 @@ import numpy as np
 
 from fenlei.audit.label_errors import LabelErrors, Suspect
 from fenlei.data.examples import joined
+from fenlei.evaluation.decision import Ancestors
 
 LIKELY = 0.5
 
 
 def find_set_errors(
-    rows: Sequence[int], gold: np.ndarray, probabilities: np.ndarray, names: Sequence[str], judge: str, note: str = ""
+    rows: Sequence[int],
+    gold: np.ndarray,
+    probabilities: np.ndarray,
+    names: Sequence[str],
+    judge: str,
+    note: str = "",
+    ancestors: Ancestors | None = None,
 ) -> LabelErrors:
     """Suspects among `rows`, which are places for the caller; gold bool (rows, labels) and probabilities (rows, labels) are of these rows.
 
-    A row is suspected once, for its least likely answer, and what is suggested are its labels with that one changed.
+    A row is suspected once, for its least likely answer, and what is suggested are its labels with that one changed: what a label lies
+    below (`ancestors`) comes with it, and what lies below it goes with it.
     """
     own = np.where(gold, probabilities, 1.0 - probabilities)
     worst = own.argmin(axis=1)
@@ -30,11 +38,22 @@ def find_set_errors(
     ranked = suspicious[np.argsort(likelihood[suspicious], kind="stable")]
     suspects = []
     for at in ranked.tolist():
-        changed = gold[at].copy()
-        changed[worst[at]] ^= True
+        changed = _changed(gold[at], int(worst[at]), ancestors)
         least = float(likelihood[at])
         suspects.append(Suspect(rows[at], _named(gold[at], names), _named(changed, names), least, 1.0 - least))
     return LabelErrors(tuple(suspects), int(_is_error(gold, own).any(axis=1).sum()), judge, note)
+
+
+def _changed(gold: np.ndarray, label: int, ancestors: Ancestors | None) -> np.ndarray:
+    """The labels of a row, bool (labels,), with one more or less."""
+    changed = gold.copy()
+    changed[label] ^= True
+    for below, above in enumerate(ancestors or ()):
+        if changed[label] and below == label:
+            changed[list(above)] = True
+        elif not changed[label] and label in above:
+            changed[below] = False
+    return changed
 
 
 def _is_error(gold: np.ndarray, own: np.ndarray) -> np.ndarray:
