@@ -46,7 +46,7 @@ def find_set_errors(
 
 def _changed(gold: np.ndarray, label: int, ancestors: Ancestors | None) -> np.ndarray:
     """The labels of a row, bool (labels,), with one more or less."""
-    changed = gold.copy()
+    changed: np.ndarray = gold.copy()
     changed[label] ^= True
     for below, above in enumerate(ancestors or ()):
         if changed[label] and below == label:
