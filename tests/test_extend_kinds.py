@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from conftest import TOY_NEWS
 from extending import NEW, QUICK, weather, write
 
 from fenlei import Classifier, train
-from fenlei.artifact import read_manifest
+from fenlei.artifact import read_manifest, write_manifest
 from fenlei.data.examples import Example
 from fenlei.evaluation.calibration import Calibration, fit_calibration
 from fenlei.inference.loading import POOLING_FILE, load_run
@@ -24,8 +25,9 @@ from fenlei.report.evaluation import evaluate_run
 from fenlei.training.exemplars import choose_exemplars
 from fenlei.training.extend import extend
 from fenlei.training.growth import take_over
-from fenlei.training.lessons import TEACHER_SHARE, Taught, taught_loss, teacher_divergence
+from fenlei.training.lessons import TEACHER_SHARE, Taught, taught, taught_loss, teacher_divergence
 from fenlei.training.objectives import Loss
+from fenlei.training.promises import make_promises
 
 LORA: dict[str, Any] = {"tuning": "lora", "lora_rank": 4}
 
@@ -132,6 +134,35 @@ def test_the_teacher_is_the_run_itself(calibrated: Path, tmp_path: Path, monkeyp
     assert {3} < {int(label) for batch in told for label in batch.gold}
 
 
+def test_the_teacher_says_what_the_run_answers_with(calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an earlier extension took back of its new classes is not learned again."""
+    shutil.copytree(calibrated / "run", tmp_path / "run")
+    manifest = read_manifest(tmp_path / "run")
+    scaling = {"scale": [1 / manifest["temperature"]] * 3, "bias": [0.0, 0.0, -1.5]}
+    write_manifest(tmp_path / "run", {**manifest, "vector_scaling": scaling})
+    told: list[torch.Tensor] = []
+    monkeypatch.setattr("fenlei.training.extend.taught", lambda gold, teacher: told.append(teacher) or taught(gold, teacher))
+    given = {"replay": calibrated / "train.jsonl", "dev": str(calibrated / "all_dev.jsonl"), "batch_size": 16, "max_steps": 1}
+    for run in (calibrated / "run", tmp_path / "run"):
+        extend(run, calibrated / "new.jsonl", out=tmp_path / f"out_{len(told)}", **given, **QUICK)
+    taken_back = torch.tensor([0.0, 0.0, -1.5 * manifest["temperature"]])
+    torch.testing.assert_close(told[1], told[0] + taken_back, atol=1e-4, rtol=1e-4)
+
+
+def test_rows_of_the_replay_say_nothing_of_how_often_classes_come(calibrated: Path, tmp_path: Path) -> None:
+    """Where dev is set aside from new rows and a thinned replay, no summand is fitted to it; the run's own dev rows, or a file, are natural."""
+    found = {}
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setattr("fenlei.training.finish.make_promises", lambda *given: found.update(known=given[-1]) or make_promises(*given))
+        replay = write(tmp_path / "replay.jsonl", [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()])
+        given = {"batch_size": 16, "max_steps": 1, **QUICK}
+        extend(calibrated / "run", calibrated / "new.jsonl", out=tmp_path / "aside", replay=replay, **given)
+        assert found["known"] is None
+        extended(calibrated, tmp_path / "file", max_steps=1)
+        assert found["known"] == 3
+
+
 def test_an_extended_run_is_calibrated_anew(calibrated: Path, tmp_path: Path) -> None:
     out = extended(calibrated, tmp_path / "out", max_steps=4)
     before, after = read_manifest(calibrated / "run"), read_manifest(out)
@@ -139,7 +170,7 @@ def test_an_extended_run_is_calibrated_anew(calibrated: Path, tmp_path: Path) ->
     assert after["calibrated"]
     dev = load_scores(out)["calibrating"]
     assert dev.logits.shape[1] == 4
-    fitted = fit_calibration(dev.logits, dev.label_ids)
+    fitted = fit_calibration(dev.logits, dev.label_ids, known=3)
     assert Calibration.from_json(after) == fitted != Calibration.from_json(before)
 
 

@@ -49,6 +49,22 @@ def test_vector_scaling_is_not_taken_where_one_temperature_tells_all_or_a_class_
     assert fit_calibration((np.log(true) * [3, 1, 1, 1, 1, 0.4])[few], gold[few]).scale is None
 
 
+def test_what_is_said_too_much_of_new_classes_is_taken_back():
+    """Of an extended network: one summand for all new labels, on few rows, where it helps and there are rows of both kinds."""
+    true, gold = drawn(150)
+    biased = 1.8 * np.log(true) + [0, 0, 0, 0, 2.7, 2.7]
+    fitted = fit_calibration(biased, gold, known=4)
+    assert fitted.bias is not None
+    assert fitted.bias[:4] == (0.0,) * 4
+    assert fitted.bias[4] == fitted.bias[5] == pytest.approx(-1.5, abs=0.4)
+    new, answers = gold >= 4, [probabilities(biased).argmax(1), fitted.probabilities(biased).argmax(1)]
+    assert (answers[1] == gold)[~new].mean() > (answers[0] == gold)[~new].mean() + 0.1
+    assert fit_calibration(1.8 * np.log(true), gold, known=4).bias is None
+    assert fit_calibration(biased, gold).bias is None
+    few = ~new | (np.cumsum(new) <= 19)
+    assert fit_calibration(biased[few], gold[few], known=4).bias is None
+
+
 def test_a_class_without_rows_stays_near_the_temperature():
     true, gold = drawn(500)
     seen = gold != 5

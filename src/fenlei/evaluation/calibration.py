@@ -6,8 +6,10 @@ Guo et al., On Calibration of Modern Neural Networks (2017): one temperature for
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,6 +19,8 @@ MAX_LOG_TEMPERATURE = math.log(20.0)
 """The temperature is sought between 1/20 and 20: beyond, every answer is certain or every class equally likely."""
 VECTOR_ROWS = 30
 """Calibrating rows that every class needs before it may have numbers of its own."""
+SHIFT_ROWS = 20
+"""Calibrating rows of old classes, and of new ones, before an extended run may have a summand for the new ones."""
 FOLDS = 5
 """Parts of the calibrating rows, each held out once, on which vector scaling has to beat the temperature."""
 
@@ -56,6 +60,10 @@ class Calibration:
         if vector is None:
             return cls(float(manifest["temperature"]), multi_label=multi_label)
         return cls(float(manifest["temperature"]), tuple(vector["scale"]), tuple(vector["bias"]), multi_label)
+
+
+Way: TypeAlias = Callable[[np.ndarray, np.ndarray, float], Calibration]
+"""Of fitting logits (rows, labels) to label ids (rows,), from a temperature."""
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -102,26 +110,56 @@ def fit_temperature(logits: np.ndarray, label_ids: np.ndarray) -> float:
     return math.exp(float(found.x))
 
 
-def fit_calibration(logits: np.ndarray, label_ids: np.ndarray) -> Calibration:
-    """The temperature of the logits (rows, labels), or vector scaling where the rows allow it and show that it is better.
+def fit_calibration(logits: np.ndarray, label_ids: np.ndarray, known: int | None = None) -> Calibration:
+    """The temperature of the logits (rows, labels), or more than that where the rows allow it and show that it is better.
 
-    They allow it with VECTOR_ROWS of every class; they show it where the log-loss on held-out fifths is lower by more than two standard
-    errors. Anything less is as likely an accident of these rows.
+    Vector scaling takes VECTOR_ROWS of every class. Of an extended run the first `known` labels are old ones, and a summand for all new
+    ones takes SHIFT_ROWS of either kind. They show it where the log-loss on held-out fifths is lower by more than two standard errors:
+    anything less is as likely an accident of these rows. For the summand one is enough: it is a single number, and which way it will go is
+    known.
     """
     temperature = fit_temperature(logits, label_ids)
     scores, gold = np.asarray(logits, dtype=np.float64), np.asarray(label_ids, dtype=np.int64)
-    if not np.isfinite(scores).all() or np.bincount(gold, minlength=scores.shape[1]).min() < VECTOR_ROWS:
+    counts = np.bincount(gold, minlength=scores.shape[1])
+    if not np.isfinite(scores).all():
         return Calibration(temperature)
+    ways: list[tuple[Way, float]] = [(fit_vector_scaling, 2.0)] if counts.min() >= VECTOR_ROWS else []
+    if known is not None and min(counts[:known].sum(), counts[known:].sum()) >= SHIFT_ROWS:
+        ways.append((partial(fit_shift, known=known), 1.0))
+    better = next((way for way, errors in ways if _explains_better(way, scores, gold, errors)), None)
+    return Calibration(temperature) if better is None else better(scores, gold, temperature)
+
+
+def _explains_better(way: Way, scores: np.ndarray, gold: np.ndarray, errors: float) -> bool:
+    """Than the temperature alone, rows that neither was fitted to, by more than `errors` standard errors."""
     fold = np.random.default_rng(0).permutation(len(gold)) % FOLDS
     gain = np.empty(len(gold))
     for held in range(FOLDS):
         inside, outside = fold != held, fold == held
         plain = fit_temperature(scores[inside], gold[inside])
-        vector = fit_vector_scaling(scores[inside], gold[inside], plain)
-        gain[outside] = _log_loss(Calibration(plain), scores[outside], gold[outside]) - _log_loss(vector, scores[outside], gold[outside])
-    if gain.mean() <= 2 * gain.std(ddof=1) / math.sqrt(len(gain)):
-        return Calibration(temperature)
-    return fit_vector_scaling(scores, gold, temperature)
+        fitted = way(scores[inside], gold[inside], plain)
+        gain[outside] = _log_loss(Calibration(plain), scores[outside], gold[outside]) - _log_loss(fitted, scores[outside], gold[outside])
+    return bool(gain.mean() > errors * gain.std(ddof=1) / math.sqrt(len(gain)))
+
+
+def fit_shift(logits: np.ndarray, label_ids: np.ndarray, temperature: float, known: int) -> Calibration:
+    """A factor for all logits (rows, labels), and a summand for those behind the first `known`, under which label_ids (rows,) come best.
+
+    A network that learned new classes later says too much of them, whatever was replayed (Wu et al. 2019, Large scale incremental
+    learning). Regularised as vector scaling is.
+    """
+    from scipy.optimize import minimize
+
+    scores, gold = np.asarray(logits, dtype=np.float64) / temperature, np.asarray(label_ids, dtype=np.int64)
+    is_new = np.arange(scores.shape[1]) >= known
+
+    def loss(parameters: np.ndarray) -> float:
+        log_probabilities = _log_probabilities(scores * np.exp(parameters[0]) + parameters[1] * is_new, 1.0)
+        return float(-log_probabilities[np.arange(len(gold)), gold].sum() + 0.5 * (parameters**2).sum())
+
+    log_factor, shift = minimize(loss, np.zeros(2), method="L-BFGS-B").x
+    bias = (0.0,) * known + (float(shift),) * (len(is_new) - known)
+    return Calibration(temperature, (float(np.exp(log_factor)) / temperature,) * len(is_new), bias)
 
 
 def fit_vector_scaling(logits: np.ndarray, label_ids: np.ndarray, temperature: float) -> Calibration:

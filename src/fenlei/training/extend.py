@@ -27,6 +27,7 @@ from fenlei.data.label_ids import may_hold_ids
 from fenlei.data.labelling import Labelling
 from fenlei.data.splits import Rows
 from fenlei.errors import ConfigError, DataError
+from fenlei.evaluation.calibration import Calibration
 from fenlei.inference.loading import load_run
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import load_trust
@@ -174,9 +175,10 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     grown = take_over(setup.method, loaded.method, len(known), len(setup.dataset.labels))
     del loaded
     began = time.monotonic()
-    said = _ask(setup, known, setup.dataset.train, setup.train)
+    answered = Calibration.from_json(manifest)
+    said = _ask(setup, answered, known, setup.dataset.train, setup.train)
     before = {
-        name: _ask(setup, known, rows).logits.argmax(axis=1)
+        name: _ask(setup, answered, known, rows).logits.argmax(axis=1)
         for name, rows in (("selecting", setup.dataset.selecting), ("calibrating", setup.dataset.calibrating))
     }
     of_all = counts_of_all(setup.class_counts, known, replay, _learned_before(run, manifest)[0])
@@ -191,6 +193,7 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     lessons = Lessons(
         label_ids if by_answer else taught(label_ids, torch.from_numpy(said.logits)),
         alone if by_answer else taught_loss(under_prior(alone, prior)),
+        known=len(known) if _dev_is_natural(config, setup, _held_out(run, manifest)) else None,
         exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
         origin=_origin(run, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),
     )
@@ -245,6 +248,11 @@ def _held_out(run: Path, manifest: dict[str, Any]) -> Callable[[Example], bool]:
     return kept_out
 
 
+def _dev_is_natural(config: RunConfig, setup: Setup, held_out: Callable[[Example], bool]) -> bool:
+    """Whether known classes are in dev as often as they come: in a file, or the run's own dev rows, and not in a share of the replay."""
+    return config.data.dev is not None or any(held_out(row) for row in setup.dataset.calibrating)
+
+
 def _lines(ranges: str) -> set[int]:
     """`1-3,7` as numbers."""
     pairs = [part.partition("-") for part in ranges.split(",") if part]
@@ -264,8 +272,16 @@ def _with_passes(config: RunConfig, rows: int, affordable: float) -> RunConfig:
     return config.replace(batch_size=size, epochs=float(epochs))
 
 
-def _ask(setup: Setup, known: LabelSet, rows: Sequence[Example], encoded: EncodedTexts | None = None) -> Scores:
-    """What the run says of rows, over the labels it knows: the new rows of its head play no part."""
+def _ask(setup: Setup, answered: Calibration, known: LabelSet, rows: Sequence[Example], encoded: EncodedTexts | None = None) -> Scores:
+    """What the run says of rows, over the labels it knows: the new rows of its head play no part.
+
+    Logits are as it answers with them, in the network's own unit: what it was extended by before may have been taken back a little.
+    """
+    scores = _scores(setup, known, rows, encoded)
+    return replace(scores, logits=(answered.apply(scores.logits) * answered.temperature).astype(np.float32))
+
+
+def _scores(setup: Setup, known: LabelSet, rows: Sequence[Example], encoded: EncodedTexts | None) -> Scores:
     setup.method.eval()
     if isinstance(setup.encoder, QuestionEncoder):
         asked = setup.encoder.with_labels(known).encode([row.input for row in rows])

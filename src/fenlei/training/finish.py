@@ -94,8 +94,9 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     save_scores(out, dev)
     known = KnownRows(dataset.calibrating, dataset.train, setup.label_ids)
     promises = make_promises(
-        setup.config.trust, dev["calibrating"], known, labels.names, scores, setup.config.optimization.seed, dataset.labelling
-    )
+        setup.config.trust, dev["calibrating"], known, labels.names, scores, setup.config.optimization.seed, dataset.labelling,
+        setup.lessons.known if setup.lessons else None,
+    )  # fmt: skip
     if promises.trust.novelty:
         save_novelty(out, promises.trust.novelty)
     manifest |= promises.trust.to_json()

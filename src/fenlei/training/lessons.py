@@ -53,6 +53,8 @@ class Lessons:
     unlabelled: tuple[Example, ...] = ()
     exemplars: tuple[Example, ...] = ()
     """Rows that the run keeps as they are, since an older run chose them."""
+    known: int | None = None
+    """Of an extension: how many labels, the first ones, the older run had, where dev has them as often as they come."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """What the run's manifest says of where it comes from."""
 

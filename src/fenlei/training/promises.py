@@ -60,9 +60,13 @@ def make_promises(
     score: ScoreRows,
     seed: int,
     labelling: Labelling = ONE_LABEL,
+    known: int | None = None,
 ) -> Promises:
-    """Fitted on `dev`, the scores of the calibrating rows; `score` is asked for states only where novelty needs them."""
-    calibration, notes = _calibrated(dev, labels, labelling.multi_label)
+    """Fitted on `dev`, the scores of the calibrating rows; `score` is asked for states only where novelty needs them.
+
+    `known`: of an extended run how many labels, the first ones, it had before.
+    """
+    calibration, notes = _calibrated(dev, labels, labelling.multi_label, known)
     trust = Trust(calibration, len(dev.label_ids) >= LEAST_CALIBRATING_ROWS)
     if labelling.multi_label:
         trust = dataclasses.replace(trust, decision=_decision(dev, trust, labels, labelling))
@@ -89,7 +93,7 @@ def read_out_of_scope(path: str | Path) -> list[Example]:
     return rows
 
 
-def _calibrated(dev: DevScores, labels: Sequence[str], multi_label: bool) -> tuple[Calibration, list[str]]:
+def _calibrated(dev: DevScores, labels: Sequence[str], multi_label: bool, known: int | None) -> tuple[Calibration, list[str]]:
     rows = len(dev.label_ids)
     if rows < LEAST_CALIBRATING_ROWS:
         unfitted = Calibration(multi_label=multi_label)
@@ -100,14 +104,22 @@ def _calibrated(dev: DevScores, labels: Sequence[str], multi_label: bool) -> tup
         notes = [f"logits times {scale:.3f}, plus {bias:.3f}, and a threshold for each label: fitted on {rows:,} calibrating rows"]
         absent = [name for at, name in enumerate(labels) if not dev.label_ids[:, at].any()]
     else:
-        calibration = fit_calibration(dev.logits, dev.label_ids)
-        kind = "" if calibration.scale is None else ", and vector scaling, which explains held-out rows better"
+        calibration = fit_calibration(dev.logits, dev.label_ids, known)
+        kind = _beside_temperature(calibration, known)
         notes = [f"temperature {calibration.temperature:.3f}{kind}: fitted on {rows:,} calibrating rows"]
         absent = [name for at, name in enumerate(labels) if not (dev.label_ids == at).any()]
     if absent:
         shown = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
         notes.append(f"{len(absent)} of {len(labels)} classes have no calibrating row, so nothing is promised for them: {shown}")
     return calibration, notes
+
+
+def _beside_temperature(calibration: Calibration, known: int | None) -> str:
+    if calibration.bias is None:
+        return ""
+    if known is not None and not any(calibration.bias[:known]):
+        return f", and {calibration.bias[-1]:+.2f} for the logits of new classes, which explains held-out rows better"
+    return ", and vector scaling, which explains held-out rows better"
 
 
 def _decision(dev: DevScores, trust: Trust, labels: Sequence[str], labelling: Labelling) -> Decision:
