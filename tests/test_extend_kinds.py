@@ -150,7 +150,7 @@ def test_the_teacher_says_what_the_run_answers_with(calibrated: Path, tmp_path: 
 
 
 def test_rows_of_the_replay_say_nothing_of_how_often_classes_come(calibrated: Path, tmp_path: Path) -> None:
-    """Where dev is set aside from new rows and a thinned replay, no summand is fitted to it; the run's own dev rows, or a file, are natural."""
+    """No summand is fitted to dev rows that were set aside from new rows and a thinned replay; a file has classes as often as they come."""
     found = {}
     monkey = pytest.MonkeyPatch()
     with monkey.context() as patch:
