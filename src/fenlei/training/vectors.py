@@ -189,7 +189,7 @@ def _used(path: Path) -> float:
 def _network_name(method: HeadMethod, base: Path) -> str:
     backbone = method.stock.base_model
     files = f"{fingerprint(base / 'config.json')} {weights_fingerprint(base)}"
-    loaded = f"{next(backbone.parameters()).dtype} {method.stock.config.num_hidden_layers}"
+    loaded = f"{next(backbone.parameters()).dtype} {method.stock.config.get_text_config().num_hidden_layers}"
     return hashlib.sha256(f"{files}{loaded}".encode()).hexdigest()[:32]
 
 
