@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_models import SHAPE
 from transformers import AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
@@ -78,6 +80,31 @@ def test_a_frozen_backbone_runs_once_a_row(setup: Setup, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(cached_vectors(setup.method, setup.base, setup.train), first)
     with pytest.raises(pytest.fail.Exception):
         cached_vectors(setup.method, setup.base, setup.selecting)
+
+
+@pytest.mark.parametrize("what", ["an embedding", "transformers", "pooling"])
+def test_states_of_other_weights_or_other_code_are_not_read(
+    what: str, tiny_qwen: Path, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_vectors(setup.method, setup.base, setup.train)
+    base = shutil.copytree(tiny_qwen, tmp_path / "base")
+    if what == "an embedding":
+        weights = load_file(base / "model.safetensors")
+        weights["model.embed_tokens.weight"][-1] += 1  # as of a token that was added
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    elif what == "transformers":
+        monkeypatch.setattr("transformers.__version__", "6.0")
+    else:
+        monkeypatch.setattr(vectors, "POOLED_BY", 0)
+    never_again(monkeypatch)
+    with pytest.raises(pytest.fail.Exception):
+        cached_vectors(setup.method, base, setup.train)
+
+
+def test_a_copy_of_the_model_has_the_same_states(tiny_qwen: Path, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached_vectors(setup.method, setup.base, setup.train)
+    never_again(monkeypatch)
+    cached_vectors(setup.method, shutil.copytree(tiny_qwen, tmp_path / "base"), setup.train)
 
 
 def test_the_cache_is_bounded_and_the_longest_unused_goes_first(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,9 @@
 """The states that a frozen backbone gives, computed once a row (once a window of a long text) and kept on disk.
 
 A frozen backbone says the same of a row in every epoch and in every run over the same model. A file is named by what the states depend on
-(the model's weights, its depth and number format, the rows' token ids), so that a stale one is never read; it is read through a memory map,
-so that a million rows need no memory. Beside it lie the names of its rows: other rows over the same model take from it what they share with
-it. The cache never takes more than MOST_BYTES: what was not used for longest goes first.
+(the model's weights, its depth and number format, the code that computes them, the rows' token ids), so that a stale one is never read; it
+is read through a memory map, so that a million rows need no memory. Beside it lie the names of its rows: other rows over the same model
+take from it what they share with it. The cache never takes more than MOST_BYTES: what was not used for longest goes first.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 
 from fenlei.artifact import fingerprint, whole_file
 from fenlei.errors import ArtifactError
 from fenlei.inference.scoring import Scores, one_behind
 from fenlei.models.devices import tokens_at_once
-from fenlei.models.fingerprint import weights_fingerprint
-from fenlei.models.head import HeadMethod
+from fenlei.models.fingerprint import weights_digest
+from fenlei.models.head import POOLED_BY, HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import by_token_budget, collate
 from fenlei.text.encoded import EncodedTexts, as_windows
@@ -188,9 +189,10 @@ def _used(path: Path) -> float:
 
 def _network_name(method: HeadMethod, base: Path) -> str:
     backbone = method.stock.base_model
-    files = f"{fingerprint(base / 'config.json')} {weights_fingerprint(base)}"
+    files = f"{fingerprint(base / 'config.json')} {weights_digest(base)}"
     loaded = f"{next(backbone.parameters()).dtype} {method.stock.config.get_text_config().num_hidden_layers}"
-    return hashlib.sha256(f"{files}{loaded}".encode()).hexdigest()[:32]
+    code = f"{transformers.__version__} {POOLED_BY}"
+    return hashlib.sha256(f"{files} {loaded} {code}".encode()).hexdigest()[:32]
 
 
 def _row_names(encoded: EncodedTexts) -> np.ndarray:
