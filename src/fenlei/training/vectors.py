@@ -29,7 +29,7 @@ from fenlei.models.fingerprint import weights_digest
 from fenlei.models.head import POOLED_BY, HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import by_token_budget, collate
-from fenlei.text.encoded import EncodedTexts, as_windows
+from fenlei.text.encoded import EncodedTexts, as_windows, in_groups
 
 MOST_BYTES = 10 * 2**30
 """Of all files in the cache together: 2.8 million rows of a model with 896 hidden units."""
@@ -38,7 +38,7 @@ ABANDONED_AFTER = 24 * 3600.0
 """Seconds after which a half-written file cannot belong to a run any more."""
 
 SCORED_ROWS = 4096
-"""Rows whose states are read from disk together."""
+"""Rows, or windows of long texts, whose states are in memory together."""
 
 NAME = np.dtype("S16")
 """Of a row: a digest of its token ids."""
@@ -79,13 +79,16 @@ def cached_vectors(method: HeadMethod, base: Path, encoded: EncodedTexts) -> np.
 
 def score_frozen(method: HeadMethod, base: Path, encoded: EncodedTexts, n_labels: int, *, keep_states: bool = False) -> Scores:
     """What `score` gives, from cached states; `method` is a decoder with the backbone of `base` as it is."""
-    vectors = cached_vectors(method, base, encoded)
+    return score_vectors(method, cached_vectors(method, base, encoded), encoded, n_labels, keep_states=keep_states)
+
+
+def score_vectors(method: HeadMethod, vectors: np.ndarray, encoded: EncodedTexts, n_labels: int, *, keep_states: bool = False) -> Scores:
+    """What `score` gives, from what `cached_vectors` has given of the same rows."""
     logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
     pooled = np.zeros((len(encoded), vectors.shape[1]), dtype=np.float32) if keep_states else None
     weights: list[np.ndarray] = []
     with torch.inference_mode():
-        for first in range(0, len(encoded), SCORED_ROWS):
-            rows = range(first, min(first + SCORED_ROWS, len(encoded)))
+        for rows in in_groups(encoded, SCORED_ROWS):
             output = method(frozen_states(vectors, encoded, rows))
             logits[rows] = output.logits.cpu().numpy()
             if pooled is not None and output.pooled is not None:
