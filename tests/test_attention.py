@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModel, PreTrainedModel
+from tiny_models import SHAPE
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from fenlei.models import attention
 from fenlei.models.attention import speed_up_short_rows
+from fenlei.models.head import HeadMethod
+from fenlei.text.batches import Batch
 
 LENGTHS = [9, 5, 1, 7]
 
@@ -43,6 +47,41 @@ def test_it_is_transformers_own(base: str, masked: bool, request: pytest.Fixture
     assert gradients.keys() == stock_gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, stock_gradients[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+MIXED = {"vocab_size": 100, "num_key_value_heads": 2, "kv_channels": 16, "num_local_experts": 4, "num_experts_per_tok": 2}
+
+
+@pytest.mark.parametrize("packs", [True, False], ids=["packed if it can be", "padded"])
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [("doge", {"vocab_size": 100, "num_key_value_heads": 1}), ("jetmoe", {**MIXED, "head_dim": 16})],
+    ids=["adds numbers to its mask", "views what it is given"],
+)
+def test_architectures_that_ask_more_of_attention_are_read_as_their_own(
+    kind: str, more: dict[str, Any], packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows together give what transformers says of each alone."""
+    torch.manual_seed(0)
+    network = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, **{**SHAPE, **more})).eval()
+    for name, weight in network.named_parameters():
+        if name.endswith(".A"):  # zero at first, and with it what Doge would add
+            torch.nn.init.normal_(weight)
+    ids, mask = torch.randint(5, 90, (4, max(LENGTHS))), (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS).unsqueeze(1)).long()
+    with torch.inference_mode():
+        alone = [network.base_model(ids[row : row + 1, :length]).last_hidden_state[0, -1] for row, length in enumerate(LENGTHS)]
+        speed_up_short_rows(network)
+        if not packs:
+            monkeypatch.setattr(HeadMethod, "packs", lambda self, longest: False)
+        together = HeadMethod(network, pad_id=5).pool(Batch(ids, mask))
+    assert network.config._attn_implementation == attention.NAME
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_what_comes_back_needs_no_copy() -> None:
+    query = torch.randn(2, 4, 7, 8)
+    states, _ = attention.attention(torch.nn.Module(), query, query, query, None)
+    assert states.is_contiguous(), "as transformers' own, which JetMoE and AFMoE take for granted"
 
 
 def test_long_rows_go_the_stock_way(tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:

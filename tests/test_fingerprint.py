@@ -1,4 +1,4 @@
-"""A model is told from another by a sample of its weights, and from a copy of itself by nothing."""
+"""A model is told from another by a sample of its weights, or by all of them, and from a copy of itself by nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from fenlei.errors import ModelError
-from fenlei.models.fingerprint import weights_fingerprint
+from fenlei.models import fingerprint
+from fenlei.models.fingerprint import weights_digest, weights_fingerprint
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -59,6 +60,32 @@ def test_what_is_no_weight_of_the_model_does_not_count(tmp_path: Path) -> None:
     (tmp_path / "sharded" / "model.safetensors.index.json").write_text(json.dumps(index))
     before = weights_fingerprint(tmp_path / "sharded")
     assert weights_fingerprint(saved(tmp_path / "sharded", {"b": torch.zeros(2)}, "two.safetensors")) != before
+
+
+def test_single_rows_that_moved_are_noticed_where_every_byte_counts(tmp_path: Path) -> None:
+    """Rows of added tokens lie at the end of a matrix, and the sample in its middle."""
+    first = weights_digest(saved(tmp_path / "a", tensors()))
+    assert weights_digest(saved(tmp_path / "copy", tensors())) == first
+    moved = tensors()
+    moved["matrix"][-1] += 1
+    assert weights_fingerprint(saved(tmp_path / "b", moved)) == weights_fingerprint(tmp_path / "a"), "the sample does not tell them apart"
+    assert weights_digest(tmp_path / "b") != first
+
+
+def test_a_file_is_read_whole_once_until_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    whole = fingerprint.fingerprint
+    monkeypatch.setattr(fingerprint, "fingerprint", lambda path: (read.append(path), whole(path))[1])
+    first = weights_digest(saved(tmp_path / "a", tensors()))
+    assert weights_digest(tmp_path / "a") == first
+    assert len(read) == 1
+    assert weights_digest(saved(tmp_path / "a", {**tensors(), "more": torch.ones(1)})) != first
+
+
+def test_a_missing_shard_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "gone.safetensors"}}))
+    with pytest.raises(ModelError, match=r"gone\.safetensors: cannot be read .* fetch the model again"):
+        weights_digest(tmp_path)
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,13 @@ from fenlei.models.passages import AttentionPooling, MaxPooling, MeanPooling, Po
 from fenlei.report.evaluation import evaluate_run
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.batches import DocumentBatch, batch_of
+from fenlei.text.encoded import in_groups
 from fenlei.text.prompts import TextEncoder
 from fenlei.text.tokens import plain_ids
+from fenlei.training import vectors
 from fenlei.training.defaults import choose_long
 from fenlei.training.setup import Setup, prepare
+from fenlei.training.vectors import score_frozen
 
 FILLER = ["这是一句没有内容的话。", "后来又说了一些别的。", "大家都知道这件事情。", "天气还是和昨天一样。"]
 TOLD = {"体育": "球队昨晚赢了比赛，球迷欢呼。", "财经": "股市大涨，央行宣布降准。"}
@@ -185,6 +189,44 @@ def test_saved_is_what_was_trained(
     np.testing.assert_array_equal(first.logits, again.logits)
     assert first.windows is not None
     assert (first.weights is None) == (long == "mean")
+
+
+def test_no_more_windows_are_joined_at_once_than_memory_is_meant_for(
+    long_file: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many a document has; and what is said of it does not depend on how many are joined together."""
+    joined: list[int] = []
+    forward = AttentionPooling.forward
+
+    def counted(self: AttentionPooling, states: torch.Tensor, values: torch.Tensor, counts: torch.Tensor) -> Any:
+        joined.append(len(states))
+        return forward(self, states, values, counts)
+
+    setup = prepared(long_file, tiny_qwen, tuning="frozen")
+    assert isinstance(setup.method, HeadMethod)
+    assert isinstance(setup.method.pooling, AttentionPooling)
+    torch.nn.init.normal_(setup.method.pooling.score.weight)
+    together = score_frozen(setup.method.eval(), setup.base, setup.selecting, 2, keep_states=True)
+    monkeypatch.setattr(AttentionPooling, "forward", counted)
+    monkeypatch.setattr(vectors, "SCORED_ROWS", 7)
+    in_turn = score_frozen(setup.method, setup.base, setup.selecting, 2, keep_states=True)
+    assert max(joined) <= 7 < sum(joined)
+    for name in ("logits", "pooled", "weights"):
+        np.testing.assert_allclose(getattr(in_turn, name), getattr(together, name), atol=1e-6)
+    joined.clear()
+    train(out=tmp_path / "run", **options(long_file, tiny_qwen, tuning="frozen", max_steps=2, batch_size=1))
+    assert max(joined) <= 7, "nor where the selecting rows are measured"
+
+
+def test_rows_go_in_groups_by_their_windows(long_file: Path, tiny_qwen: Path) -> None:
+    encoded = prepared(long_file, tiny_qwen, tuning="frozen").selecting
+    assert encoded.windows is not None
+    counts = encoded.windows.counts
+    for most in (1, 5, 7, 1000):
+        groups = list(in_groups(encoded, most))
+        assert [row for group in groups for row in group] == list(range(len(encoded)))
+        assert all(counts[group].sum() <= most or len(group) == 1 for group in groups)
+        assert all(counts[[*one, two[0]]].sum() > most for one, two in itertools.pairwise(groups)), "none has room for the next row"
 
 
 def test_the_saved_attention_is_read_back(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:

@@ -152,6 +152,42 @@ def test_ended_at_any_system_call_nothing_is_lost_and_nothing_comes_twice(
     assert ends > 50
 
 
+def test_rows_that_are_nearly_all_bad_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than a window of them is held, each is told as progress, and ended after any they are gone on with."""
+    source, good = tmp_path / "in.jsonl", (3, 30, 31)
+    source.write_text("".join(f'{{"text": "行{line}"}}\n' if line in good else "{broken\n" for line in range(1, 48)), encoding="utf-8")
+    appended: list[tuple[int, int]] = []
+    append = journal.Journal.append
+
+    def counted(self: journal.Journal, text: str, rejected: str, state: journal.State) -> None:
+        if len(appended) == lives:
+            raise Died
+        append(self, text, rejected, state)
+        appended.append((text.count("\n"), rejected.count("\n")))
+
+    monkeypatch.setattr(journal.Journal, "append", counted)
+    lives, done = 100, list[int]()
+    predict(source, tmp_path / "whole" / "out.jsonl", progress=done.append)
+    whole = files(tmp_path / "whole")
+    windows = appended[:-1]  # the last says that it is complete
+    assert max(map(sum, windows)) <= 2 * 4 - 1
+    assert done == list(itertools.accumulate(map(sum, windows)))
+    assert done[-1] == 47
+    discard = journal.Journal.discard
+    for first in range(len(windows) + 1):
+        # What a dead process cannot do any more:
+        monkeypatch.setattr(journal.Journal, "discard", lambda self: None)
+        appended, lives = [], first
+        with pytest.raises(Died):
+            predict(source, tmp_path / f"cut{first}" / "out.jsonl")
+        monkeypatch.setattr(journal.Journal, "discard", discard)
+        begun, lives = appended, 100
+        appended = []
+        predict(source, tmp_path / f"cut{first}" / "out.jsonl")
+        assert [*begun, *appended[:-1]] == windows, "none is done twice"
+        assert files(tmp_path / f"cut{first}") == whole
+
+
 def test_what_was_complete_is_not_predicted_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = unbroken(source, tmp_path / "whole", "out.jsonl")
     real = os.replace
@@ -265,8 +301,9 @@ def test_a_row_that_the_classifier_refuses_is_set_aside_and_the_others_answered(
     assert again.read_bytes() == (tmp_path / "out.jsonl").read_bytes()
 
 
-def test_a_file_of_bad_rows_alone_is_an_error(source: Path, tmp_path: Path) -> None:
-    source.write_text("{broken\n{again\n", encoding="utf-8")
+@pytest.mark.parametrize("lines", [1, 20], ids=["one window", "several windows"])
+def test_a_file_of_bad_rows_alone_is_an_error(lines: int, source: Path, tmp_path: Path) -> None:
+    source.write_text("{broken\n" + lines * "{again\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"none of its rows can be read; the first: .*in\.jsonl:1: broken JSON"):
         predict(source, tmp_path / "out.jsonl")
     assert set(files(tmp_path)) == {"in.jsonl"}

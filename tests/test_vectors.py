@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from tiny_models import SHAPE
+from transformers import AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
 
 from fenlei.config import RunConfig
 from fenlei.data.examples import Example
@@ -50,6 +54,24 @@ def cached(folder: Path, name: str, size: int, age: float) -> Path:
     return folder / name
 
 
+@pytest.fixture
+def composite(tiny_qwen: Path, tmp_path: Path) -> Path:
+    """A folder with a model of texts and images, whose depth is told by the configuration of its text part alone."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_qwen)
+    text = {**SHAPE, "vocab_size": len(tokenizer), "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 16}
+    images = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    config = Gemma3Config(text_config=text, vision_config=images, mm_tokens_per_image=4, image_token_index=0)
+    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "composite")
+    tokenizer.save_pretrained(tmp_path / "composite")
+    return tmp_path / "composite"
+
+
+def test_the_text_part_of_a_composite_model_is_kept_too(composite: Path, toy_file: Path) -> None:
+    options = {"data": str(toy_file), "model": str(composite), "tuning": "frozen", "device": "cpu"}
+    setup = prepare(RunConfig.from_options(options))
+    np.testing.assert_allclose(cached_vectors(setup.method, setup.base, setup.train), fresh(setup), atol=1e-5)
+
+
 def test_a_frozen_backbone_runs_once_a_row(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cached equals uncached, the second run computes nothing, and other rows are another cache entry."""
     first = cached_vectors(setup.method, setup.base, setup.train)
@@ -58,6 +80,31 @@ def test_a_frozen_backbone_runs_once_a_row(setup: Setup, monkeypatch: pytest.Mon
     np.testing.assert_array_equal(cached_vectors(setup.method, setup.base, setup.train), first)
     with pytest.raises(pytest.fail.Exception):
         cached_vectors(setup.method, setup.base, setup.selecting)
+
+
+@pytest.mark.parametrize("what", ["an embedding", "transformers", "pooling"])
+def test_states_of_other_weights_or_other_code_are_not_read(
+    what: str, tiny_qwen: Path, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cached_vectors(setup.method, setup.base, setup.train)
+    base = shutil.copytree(tiny_qwen, tmp_path / "base")
+    if what == "an embedding":
+        weights = load_file(base / "model.safetensors")
+        weights["model.embed_tokens.weight"][-1] += 1  # as of a token that was added
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    elif what == "transformers":
+        monkeypatch.setattr("transformers.__version__", "6.0")
+    else:
+        monkeypatch.setattr(vectors, "POOLED_BY", 0)
+    never_again(monkeypatch)
+    with pytest.raises(pytest.fail.Exception):
+        cached_vectors(setup.method, base, setup.train)
+
+
+def test_a_copy_of_the_model_has_the_same_states(tiny_qwen: Path, setup: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached_vectors(setup.method, setup.base, setup.train)
+    never_again(monkeypatch)
+    cached_vectors(setup.method, shutil.copytree(tiny_qwen, tmp_path / "base"), setup.train)
 
 
 def test_the_cache_is_bounded_and_the_longest_unused_goes_first(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,19 +204,108 @@ def test_other_rows_take_what_they_share(setup: Setup, monkeypatch: pytest.Monke
     first = cached_vectors(setup.method, setup.base, setup.train)
     texts = [example.text for example in setup.dataset.train]
     others = encode_examples(setup.encoder, [Example(text, None, "x", 1) for text in [*texts[::-2], "一句没有人说过的话", *texts[:3]]])
-    read: list[int] = []
-    pool = HeadMethod.pool
-
-    def counted(self: HeadMethod, batch: Batch) -> torch.Tensor:
-        read.append(len(batch.input_ids))
-        return pool(self, batch)
-
-    monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", counted)
+    read = counting(monkeypatch)
+    monkeypatch.setattr(vectors, "SCORED_ROWS", 7)  # what is shared is copied in turn
     found = cached_vectors(setup.method, setup.base, others)
     assert read == [1]
     np.testing.assert_array_equal(found[: len(texts[::-2])], first[::-2])
     np.testing.assert_array_equal(found[-3:], first[:3])
     monkeypatch.undo()
+
+
+def counting(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> list[int]:
+    """The rows of each pass through the backbone from now on; it is ended before it has read more than `most`."""
+    read: list[int] = []
+    pool = HeadMethod.pool
+
+    def counted(self: HeadMethod, batch: Batch) -> torch.Tensor:
+        if most is not None and sum(read) + len(batch.input_ids) > most:
+            raise KeyboardInterrupt
+        read.append(len(batch.input_ids))
+        return pool(self, batch)
+
+    monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", counted)
+    return read
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one pass each, of four rows or five."""
+    monkeypatch.setattr(vectors, "PIECE_TOKENS", 1)
+    monkeypatch.setattr(vectors, "tokens_at_once", lambda device: 64)
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_what_a_run_has_done_when_it_is_ended_is_not_done_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended in one piece after the other, each run computes what is missing alone, and the last has what an unbroken one would."""
+    rows, done = len(setup.train), 0
+    for most in (20, 15):
+        with monkeypatch.context() as patch:
+            read = counting(patch, most)
+            with pytest.raises(KeyboardInterrupt):
+                cached_vectors(setup.method, setup.base, setup.train)
+        done += sum(read[:-1])  # the answer of the last pass was still to be read
+        assert 0 < done < rows
+    read = counting(monkeypatch)
+    states = cached_vectors(setup.method, setup.base, setup.train)
+    assert sum(read) == rows - done
+    np.testing.assert_allclose(states, fresh(setup), atol=1e-5)
+    assert isinstance(states, np.memmap)
+    assert sorted(path.suffix for path in cache_folder().iterdir()) == [".npy", ".rows"], "and nothing else is left"
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_other_rows_take_from_what_was_never_finished(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        read = counting(patch, 30)
+        with pytest.raises(KeyboardInterrupt):
+            cached_vectors(setup.method, setup.base, setup.train)
+    done = sum(read[:-1])
+    texts = [Example(example.text, None, "x", 1) for example in setup.dataset.train[:-1]]
+    read = counting(monkeypatch)
+    cached_vectors(setup.method, setup.base, encode_examples(setup.encoder, texts))
+    assert len(texts) - done <= sum(read) <= len(texts) - done + 1
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_a_run_that_is_ended_in_its_first_piece_leaves_nothing(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    counting(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        cached_vectors(setup.method, setup.base, setup.train)
+    assert list(cache_folder().iterdir()) == []
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_of_two_runs_that_compute_the_same_the_second_finds_it_done(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = HeadMethod.pool
+    passes = 0
+
+    def slower(self: HeadMethod, batch: Batch) -> torch.Tensor:
+        nonlocal passes
+        passes += 1
+        if passes == 5:  # the other begins after us and is done before us
+            monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", pool)
+            cached_vectors(setup.method, setup.base, setup.train)
+            monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", slower)
+        return pool(self, batch)
+
+    monkeypatch.setattr("fenlei.models.head.HeadMethod.pool", slower)
+    states = cached_vectors(setup.method, setup.base, setup.train)
+    assert passes > 5
+    monkeypatch.undo()
+    np.testing.assert_allclose(states, fresh(setup), atol=1e-5)
+
+
+def test_what_is_being_computed_counts_and_stays_until_nobody_comes_for_it(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 4 * len(setup.train) * 32
+    partial = cached(cache_folder(), f".x-1{vectors.PARTIAL}", needed, age=1000)
+    old = cached(cache_folder(), "old.npy", needed, age=500)
+    monkeypatch.setattr(vectors, "MOST_BYTES", 2 * needed)
+    cached_vectors(setup.method, setup.base, setup.train)
+    assert (partial.exists(), old.exists()) == (True, False)
+    os.utime(partial, (0, 0))
+    cached_vectors(setup.method, setup.base, setup.selecting)
+    assert not partial.exists()
 
 
 def test_half_of_a_pair_of_files_is_passed_over(setup: Setup) -> None:

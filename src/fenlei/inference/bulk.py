@@ -80,8 +80,8 @@ def predict_file(
     `passages` adds the weightiest passages of each text, where the run reads long ones in windows (else ConfigError).
     `prefix` goes before the name of each added column. `follow` waits for more rows of a file of JSON lines, until it is interrupted;
     rows are then written to the target itself as soon as no more are there. `progress` is told the number of rows done after each
-    window, `announce` that an earlier call is gone on from. DataError where the file cannot be read on, or a column would be written
-    twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
+    window, predicted or set aside, `announce` that an earlier call is gone on from. DataError where the file cannot be read on, or a column
+    would be written twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
     """
     began = time.monotonic()
     text_column, pair_column = columns_of(classifier.describe(), text_column, pair_column)
@@ -155,7 +155,7 @@ class Writer:
         )
         self._sink.append(self._to_text(answered.examples, answered.rows), "".join(answered.rejected), state)
         if self._progress:
-            self._progress(state.rows)
+            self._progress(state.rows + state.rejected)
 
 
 @contextmanager

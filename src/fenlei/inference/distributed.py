@@ -209,7 +209,7 @@ def _to_folder(
             if done.rejected:
                 rejected[done.name] = done.rejected
             if progress:
-                progress(state.rows)
+                progress(state.rows + state.rejected)
         folder.finish(rejected, state)
     if before and announce:
         announce(f"{before:,} rows were predicted already")

@@ -179,11 +179,11 @@ class Journal:
 
 @contextmanager
 def journaled(journal: Journal, *, resumable: bool) -> Iterator[Journal]:
-    """Finishes the journal at the end of the block. A failure leaves what was done for the next try, if there is one to go on."""
+    """Finishes the journal at the end of the block. A failure leaves what was predicted for the next try, if there is one to go on."""
     try:
         yield journal
     except BaseException:
-        if not resumable or journal.state == State():
+        if not resumable or not journal.state.rows:  # rows that were set aside are soon read again
             journal.discard()
         raise
     journal.finish()

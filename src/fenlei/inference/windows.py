@@ -63,7 +63,7 @@ class Answered:
 
 
 class Intake:
-    """Rows as they are read, to windows of `size` rows that can be answered; each is handed on when it is full."""
+    """Rows as they are read, to windows; each is handed on when `size` of its rows can be answered, or as many cannot."""
 
     def __init__(self, options: BulkOptions, size: int, hand_on: Callable[[Window], None], *, takes_labels: bool, to_skip: int = 0) -> None:
         """`to_skip`: rows, read or set aside, that an earlier call has done. `takes_labels`: whether rows' own candidates are asked."""
@@ -82,7 +82,7 @@ class Intake:
             return
         refuse_clash(example, self._added, self._prefix)
         if example.candidates == () and self._needs_candidates:
-            self._window.rejected.append(rejection(example.line, _no_candidates(example)))
+            self._set_aside(example.line, _no_candidates(example))
             return
         self._window.examples.append(example)
         if len(self._window.examples) == self._size:
@@ -91,7 +91,12 @@ class Intake:
     def reject(self, line: int, error: DataError) -> None:
         """A row that could not be read."""
         if not self._is_done():
-            self._window.rejected.append(rejection(line, error))
+            self._set_aside(line, error)
+
+    def _set_aside(self, line: int, error: DataError) -> None:
+        self._window.rejected.append(rejection(line, error))
+        if len(self._window.rejected) == self._size:
+            self.flush()
 
     def flush(self) -> None:
         """Hands on what has been taken, full or not."""

@@ -22,6 +22,8 @@ NAME, CAUSAL = "fenlei_short_rows", "fenlei_causal"
 """The names transformers knows it by. For the second it makes no masks, and asks nothing of a GPU to find that none is needed."""
 LONGEST_ROW = 128
 """Tokens. From about 256 on the fused kernel is faster, and the scores kept for the backward pass begin to weigh."""
+OWN_MASKS = ("doge",)
+"""Architectures that add numbers of their own to the mask in each layer: they need to be given one, and each row at its own place."""
 
 
 def speed_up_short_rows(network: PreTrainedModel) -> None:
@@ -52,7 +54,8 @@ def is_plainly_causal(config: Any, length: int) -> bool:
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     window = getattr(config, "sliding_window", None)
     causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
-    plain = config._attn_implementation == NAME and config.get_text_config() is config and causal and not kinds
+    known = config._attn_implementation == NAME and config.model_type not in OWN_MASKS
+    plain = known and config.get_text_config() is config and causal and not kinds
     return plain and (window is None or length <= window)
 
 
@@ -70,7 +73,8 @@ def attention(
     """Query (rows, heads, length, width), key and value (rows, key heads, length, width) -> (rows, length, heads, width).
 
     `attention_mask`: True where a query may look, broadcastable to (rows, 1, length, length); None is causal or, for encoders, everywhere.
-    Scores and their softmax are float32, as in the fused kernel. Packed rows come as one, and are attended to as what they are.
+    One of numbers, which are added to the scores, goes transformers' own way. Scores and their softmax are float32, as in the fused kernel.
+    Packed rows come as one, and are attended to as what they are.
     """
     if (packing := packing_now()) is not None:
         query, key, value = (packing.padded(one[0].transpose(0, 1)).transpose(1, 2) for one in (query, key, value))
@@ -78,7 +82,8 @@ def attention(
             states, _ = attention(module, query, key, value, attention_mask, dropout, scaling, is_causal, **others)
         return packing.packed(states).unsqueeze(0), None
     causal = attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal)
-    if not _is_short(query, key, value) or any(other is not None for other in (others.get("position_bias"), others.get("softcap"))):
+    biased = any(other is not None for other in (others.get("position_bias"), others.get("softcap")))
+    if biased or not _is_short(query, key, value) or not _only_permits(attention_mask):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, is_causal=is_causal, **others
         )
@@ -95,7 +100,8 @@ def attention(
             scores = scores.masked_fill(~attention_mask, torch.finfo(torch.float32).min)
         shares = torch.nn.functional.dropout(scores.softmax(dim=-1), dropout, module.training).to(value.dtype)
         states = shares.view(rows, key_heads, -1, length) @ value
-    return states.view(rows, heads, length, width).transpose(1, 2), None
+    # Contiguous as transformers' own, which some architectures take for granted; the others would copy it themselves.
+    return states.view(rows, heads, length, width).transpose(1, 2).contiguous(), None
 
 
 def _is_short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bool:
@@ -105,3 +111,8 @@ def _is_short(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> bo
         and query.shape[3] == value.shape[3]
         and query.shape[1] % key.shape[1] == 0
     )
+
+
+def _only_permits(attention_mask: torch.Tensor | None) -> bool:
+    """Whether a mask says where to look and nothing of how much."""
+    return attention_mask is None or attention_mask.dtype == torch.bool

@@ -1,18 +1,21 @@
-"""Which weights a folder holds, told without reading them all.
+"""Which weights a folder holds: told by a sample of them, or by every byte.
 
-Every tensor's name, type and shape, and one slice from its middle: 20 ms for half a billion parameters, and no training leaves all those
-slices as they were.
+The sample is every tensor's name, type and shape, and one slice from its middle: 20 ms for half a billion parameters. A training of whole
+matrices leaves not one of those slices as it was; one that moves single rows alone (of added tokens, PEFT's trainable_token_indices) may
+leave all. What was computed from weights is therefore named by every byte: some two seconds a gigabyte, once a process.
 """
 
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from fenlei.artifact import fingerprint
 from fenlei.errors import ModelError
 from fenlei.models.hub import weight_files
 
@@ -28,6 +31,24 @@ def weights_fingerprint(folder: Path) -> str:
         except (OSError, SafetensorError) as error:
             raise ModelError(f"{path}: cannot be read ({error}); fetch the model again") from error
     return digest.hexdigest()
+
+
+def weights_digest(folder: Path) -> str:
+    """SHA-256 over all that the weight files of `folder` hold. ModelError where one cannot be read."""
+    digest = hashlib.sha256()
+    for path in weight_files(folder):
+        try:
+            now = path.stat()
+            digest.update(_digest_of(path.resolve(), now.st_size, now.st_mtime_ns).encode())
+        except OSError as error:
+            raise ModelError(f"{path}: cannot be read ({error}); fetch the model again") from error
+    return digest.hexdigest()
+
+
+@cache
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    """SHA-256 of a file as it is with that size and time of its last change."""
+    return fingerprint(path)
 
 
 def _sample(key: str, stored: Any, file: Any) -> bytes:

@@ -31,6 +31,9 @@ from fenlei.models.packing import Packing, rows_packed
 from fenlei.models.passages import Pooling, WindowStates, read_windows
 from fenlei.text.batches import Batch, DocumentBatch, sent
 
+POOLED_BY = 1
+"""Raised whenever `HeadMethod.pool` comes to say something else of the same weights and tokens: what was kept of it is computed anew."""
+
 
 class MlpHead(nn.Module):
     """hidden -> hidden -> labels with tanh between, float32."""

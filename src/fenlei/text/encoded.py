@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -117,3 +117,14 @@ def windows_of(encoded: EncodedTexts, rows: Sequence[int]) -> np.ndarray:
     assert encoded.windows is not None, "the texts were not cut into windows"
     first = encoded.windows.first
     return np.concatenate([np.arange(first[row], first[row + 1]) for row in rows])
+
+
+def in_groups(encoded: EncodedTexts, most: int) -> Iterator[range]:
+    """The rows in turn, as many together as have at most `most` windows (a row that has more goes alone)."""
+    windows = np.ones(len(encoded), dtype=np.int64) if encoded.windows is None else encoded.windows.counts
+    ends = np.cumsum(windows)
+    first = 0
+    while first < len(encoded):
+        last = int(np.searchsorted(ends, ends[first] - windows[first] + most, side="right"))
+        yield range(first, max(last, first + 1))
+        first = max(last, first + 1)

@@ -31,7 +31,6 @@ from fenlei.models.backbone import is_decoder, quiet_transformers
 from fenlei.models.devices import tokens_at_once
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
-from fenlei.models.passages import frozen_states
 from fenlei.text.batches import by_token_budget
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
@@ -50,7 +49,7 @@ from fenlei.training.setup import Setup, prepare
 from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer, load_weights
-from fenlei.training.vectors import cached_vectors
+from fenlei.training.vectors import cached_vectors, score_vectors
 
 
 class TrainingInterrupted(FenleiError):
@@ -301,8 +300,7 @@ def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMe
 
     def evaluate(method: HeadMethod | GenerateMethod) -> dict[str, float]:
         if vectors is not None and isinstance(method, HeadMethod):
-            with torch.inference_mode():
-                logits = method(frozen_states(vectors, setup.selecting, range(len(gold)))).logits.cpu().numpy()
+            logits = score_vectors(method, vectors, setup.selecting, len(labels)).logits
         else:
             logits = score(method, setup.selecting, len(labels), autocast=autocast, only=own).logits
             for _ in range(more):

@@ -1,9 +1,12 @@
 """The states that a frozen backbone gives, computed once a row (once a window of a long text) and kept on disk.
 
 A frozen backbone says the same of a row in every epoch and in every run over the same model. A file is named by what the states depend on
-(the model's weights, its depth and number format, the rows' token ids), so that a stale one is never read; it is read through a memory map,
-so that a million rows need no memory. Beside it lie the names of its rows: other rows over the same model take from it what they share with
-it. The cache never takes more than MOST_BYTES: what was not used for longest goes first.
+(the model's weights, its depth and number format, the code that computes them, the rows' token ids), so that a stale one is never read; it
+is read through a memory map, so that a million rows need no memory. Beside it lie the names of its rows: other rows over the same model
+take from it what they share with it. The cache never takes more than MOST_BYTES: what was not used for longest goes first.
+
+While a file is computed its rows are named piece by piece, so that a run that is ended leaves what it has done to the next: as a file of
+other rows that share some. Processes may compute the same at once; the first to finish is read by all that come after.
 """
 
 from __future__ import annotations
@@ -14,30 +17,39 @@ import os
 import shutil
 import tempfile
 import time
+import uuid
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 
-from fenlei.artifact import fingerprint, whole_file
+from fenlei.artifact import fingerprint, saving, write_bytes
 from fenlei.errors import ArtifactError
 from fenlei.inference.scoring import Scores, one_behind
 from fenlei.models.devices import tokens_at_once
-from fenlei.models.fingerprint import weights_fingerprint
-from fenlei.models.head import HeadMethod
+from fenlei.models.fingerprint import weights_digest
+from fenlei.models.head import POOLED_BY, HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import by_token_budget, collate
-from fenlei.text.encoded import EncodedTexts, as_windows
+from fenlei.text.encoded import EncodedTexts, as_windows, in_groups
 
 MOST_BYTES = 10 * 2**30
 """Of all files in the cache together: 2.8 million rows of a model with 896 hidden units."""
 
-ABANDONED_AFTER = 24 * 3600.0
-"""Seconds after which a half-written file cannot belong to a run any more."""
+ABANDONED_AFTER = 3 * 24 * 3600.0
+"""Seconds after which a half-written file belongs to no run any more, and nobody has come to go on with it."""
+
+PARTIAL = ".partial"
+"""Ending of a file that is being computed."""
+
+PIECE_TOKENS = 1 << 19
+"""Tokens of a piece: some 37,000 titles, or a thousand windows of 512. A run that is ended loses no more work than that."""
 
 SCORED_ROWS = 4096
-"""Rows whose states are read from disk together."""
+"""Rows, or windows of long texts, whose states are in memory together."""
 
 NAME = np.dtype("S16")
 """Of a row: a digest of its token ids."""
@@ -65,26 +77,26 @@ def cached_vectors(method: HeadMethod, base: Path, encoded: EncodedTexts) -> np.
     if cache is None:
         # The map outlives the file's name: what is mapped is given back when the run ends.
         with tempfile.TemporaryDirectory(prefix="fenlei-vectors-", ignore_cleanup_errors=True) as folder:
-            return _computed(method, inputs, Path(folder) / name, [])
+            return _computed(method, inputs, rows, Path(folder) / name, [])
     try:
         os.utime(cache / name)  # used now: removed last
         return _mapped(cache / name)
     except FileNotFoundError:
-        vectors = _computed(method, inputs, cache / name, _shared(cache, network, rows))
-        with whole_file(_names_file(cache / name)) as temporary:
-            rows.tofile(temporary)
-        return vectors
+        return _computed(method, inputs, rows, cache / name, _shared(cache, network, rows))
 
 
 def score_frozen(method: HeadMethod, base: Path, encoded: EncodedTexts, n_labels: int, *, keep_states: bool = False) -> Scores:
     """What `score` gives, from cached states; `method` is a decoder with the backbone of `base` as it is."""
-    vectors = cached_vectors(method, base, encoded)
+    return score_vectors(method, cached_vectors(method, base, encoded), encoded, n_labels, keep_states=keep_states)
+
+
+def score_vectors(method: HeadMethod, vectors: np.ndarray, encoded: EncodedTexts, n_labels: int, *, keep_states: bool = False) -> Scores:
+    """What `score` gives, from what `cached_vectors` has given of the same rows."""
     logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
     pooled = np.zeros((len(encoded), vectors.shape[1]), dtype=np.float32) if keep_states else None
     weights: list[np.ndarray] = []
     with torch.inference_mode():
-        for first in range(0, len(encoded), SCORED_ROWS):
-            rows = range(first, min(first + SCORED_ROWS, len(encoded)))
+        for rows in in_groups(encoded, SCORED_ROWS):
             output = method(frozen_states(vectors, encoded, rows))
             logits[rows] = output.logits.cpu().numpy()
             if pooled is not None and output.pooled is not None:
@@ -106,37 +118,79 @@ def _usable_cache() -> Path | None:
     return folder
 
 
-def _computed(method: HeadMethod, encoded: EncodedTexts, path: Path, shared: list[Shared]) -> np.ndarray:
-    with whole_file(path) as temporary:
-        _compute(method, encoded, temporary, shared)
+def _computed(method: HeadMethod, encoded: EncodedTexts, names: np.ndarray, path: Path, shared: list[Shared]) -> np.ndarray:
+    """The states of all rows, which have these names, in a file `path`. What is done when it is ended stays beside it, for `_shared`."""
+    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        for done in _compute(method, encoded, partial, shared):
+            write_bytes(_names_file(partial), np.where(done, names, b"").tobytes())
+    finally:
+        if not _names_file(partial).exists():  # ended before the first piece was done
+            partial.unlink(missing_ok=True)
+    _give_name(partial, path)
     return _mapped(path)
+
+
+def _give_name(partial: Path, path: Path) -> None:
+    """Makes `path` of the file that is whole now; of two processes that have computed the same, the second finds it done."""
+    with saving(path):
+        try:
+            os.replace(partial, path)
+            os.replace(_names_file(partial), _names_file(path))
+        except (FileNotFoundError, PermissionError):  # the first has removed ours, or Windows lets nobody replace what it has mapped
+            if not path.exists():
+                raise
+    for unfinished in path.parent.glob(f".{path.stem}-*"):  # those of runs that were ended, or are about to find it done
+        _remove(unfinished)
+
+
+def _remove(path: Path) -> None:
+    with suppress(PermissionError):  # Windows keeps what another process has mapped
+        path.unlink(missing_ok=True)
 
 
 def _mapped(path: Path) -> np.ndarray:
     return np.load(path, mmap_mode="r")  # type: ignore[no-any-return]
 
 
-@torch.inference_mode()
-def _compute(method: HeadMethod, encoded: EncodedTexts, path: Path, shared: list[Shared]) -> None:
+def _compute(method: HeadMethod, encoded: EncodedTexts, path: Path, shared: list[Shared]) -> Iterator[np.ndarray]:
+    """Writes the states of all rows; after each piece, when it is on the disk, the rows that are done, bool (rows,)."""
     method.eval()
     vectors = _reserved(path, (len(encoded), method.stock.config.get_text_config().hidden_size))
-    missing = np.ones(len(encoded), dtype=bool)
+    done = np.zeros(len(encoded), dtype=bool)
     for own, stored, places in shared:
-        vectors[own] = stored[places]
-        missing[own] = False
-    groups = by_token_budget(encoded.lengths, np.flatnonzero(missing).tolist(), tokens_at_once(method.device))
-    for rows, states in one_behind((rows, method.pool(collate(encoded, rows, method.pad_id))) for rows in groups):
+        for first in range(0, len(own), SCORED_ROWS):
+            few = slice(first, first + SCORED_ROWS)
+            vectors[own[few]] = stored[places[few]]
+        done[own] = True
+    lengths, tokens = encoded.lengths, 0
+    for rows, states in one_behind(_pooled(method, encoded, np.flatnonzero(~done))):
         vectors[rows] = states.cpu().numpy()
+        done[rows] = True
+        tokens += int(lengths[rows].sum())
+        if tokens >= PIECE_TOKENS:
+            vectors.flush()
+            yield done
+            tokens = 0
     vectors.flush()
+    yield done
+
+
+def _pooled(method: HeadMethod, encoded: EncodedTexts, missing: np.ndarray) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """The rows `missing` in groups, each with its states."""
+    for rows in by_token_budget(encoded.lengths, missing.tolist(), tokens_at_once(method.device)):
+        with torch.inference_mode():
+            states = method.pool(collate(encoded, rows, method.pad_id))
+        yield rows, states
 
 
 def _shared(cache: Path, network: str, rows: np.ndarray) -> list[Shared]:
-    """What other files of the same network say of these rows."""
+    """What other files of the same network say of these rows, whole ones and those that were never finished."""
     found: list[Shared] = []
     wanted = np.arange(len(rows))
-    for path in cache.glob(f"{network}-*.npy"):
+    for path in (*cache.glob(f"{network}-*.npy"), *cache.glob(f".{network}-*{PARTIAL}")):
         try:
-            stored, names = _mapped(path), np.fromfile(_names_file(path), dtype=NAME)
+            names, stored = np.fromfile(_names_file(path), dtype=NAME), _mapped(path)
         except (FileNotFoundError, ValueError):  # removed by another process, or half of a pair
             continue
         if len(names) != len(stored) or not len(names):
@@ -169,28 +223,39 @@ def _reserved(path: Path, shape: tuple[int, int]) -> np.memmap:
 
 
 def _prune(cache: Path, most: int) -> None:
-    """Removes files, the longest unused first, until the others take at most `most` bytes; a map of a removed file stays readable."""
-    abandoned = [path for path in cache.glob(".*.tmp") if time.time() - _used(path) > ABANDONED_AFTER]
-    kept = sorted(cache.glob("*.npy"), key=_used)
-    sizes = [path.stat().st_size for path in kept]
-    while kept and sum(sizes) > most:
-        abandoned.append(kept.pop(0))
-        sizes.pop(0)
-    for path in abandoned:
-        with suppress(PermissionError):  # Windows keeps what another process has mapped
-            path.unlink(missing_ok=True)
-            _names_file(path).unlink(missing_ok=True)
+    """Removes files, the longest unused first, until the others take at most `most` bytes; a map of a removed file stays readable.
+
+    Files that are being computed count, and stay.
+    """
+    now = time.time()
+    hidden, kept = _by_use(cache, ".*"), _by_use(cache, "[!.]*.npy")
+    removed = [path for path, told in hidden if now - told.st_mtime > ABANDONED_AFTER]
+    taken = sum(told.st_size for path, told in hidden if path.suffix == PARTIAL and path not in removed)
+    taken += sum(told.st_size for _, told in kept)
+    for path, told in kept:
+        if taken <= most:
+            break
+        removed += [path, _names_file(path)]
+        taken -= told.st_size
+    for path in removed:
+        _remove(path)
 
 
-def _used(path: Path) -> float:
-    return path.stat().st_mtime
+def _by_use(cache: Path, pattern: str) -> list[tuple[Path, os.stat_result]]:
+    """The files of a pattern with what is known of each, the longest unused first; another process may have removed some meanwhile."""
+    found = []
+    for path in cache.glob(pattern):
+        with suppress(FileNotFoundError):
+            found.append((path, path.stat()))
+    return sorted(found, key=lambda one: one[1].st_mtime)
 
 
 def _network_name(method: HeadMethod, base: Path) -> str:
     backbone = method.stock.base_model
-    files = f"{fingerprint(base / 'config.json')} {weights_fingerprint(base)}"
-    loaded = f"{next(backbone.parameters()).dtype} {method.stock.config.num_hidden_layers}"
-    return hashlib.sha256(f"{files}{loaded}".encode()).hexdigest()[:32]
+    files = f"{fingerprint(base / 'config.json')} {weights_digest(base)}"
+    loaded = f"{next(backbone.parameters()).dtype} {method.stock.config.get_text_config().num_hidden_layers}"
+    code = f"{transformers.__version__} {POOLED_BY}"
+    return hashlib.sha256(f"{files} {loaded} {code}".encode()).hexdigest()[:32]
 
 
 def _row_names(encoded: EncodedTexts) -> np.ndarray:
