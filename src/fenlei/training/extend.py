@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -29,16 +29,14 @@ from fenlei.data.splits import Rows
 from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.inference.loading import load_run
-from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import load_trust
 from fenlei.labels import LabelSet
 from fenlei.models.head import HeadMethod
-from fenlei.text.asking import QuestionEncoder
-from fenlei.text.encoded import EncodedTexts
 from fenlei.text.instructions import Instruction
 from fenlei.training.exemplars import load_exemplars
 from fenlei.training.extension_report import ASKED, Cost, Extension, card_section, compared
 from fenlei.training.fit import TrainResult, run_training
+from fenlei.training.former_answers import former_answers
 from fenlei.training.growth import settle_new_rows, take_over
 from fenlei.training.lessons import Lessons, taught, taught_loss
 from fenlei.training.objectives import choose_loss
@@ -176,9 +174,9 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     del loaded
     began = time.monotonic()
     answered = Calibration.from_json(manifest)
-    said = _ask(setup, answered, known, setup.dataset.train, setup.train)
+    said = former_answers(setup, answered, known, setup.dataset.train, setup.train)
     before = {
-        name: _ask(setup, answered, known, rows).logits.argmax(axis=1)
+        name: former_answers(setup, answered, known, rows).logits.argmax(axis=1)
         for name, rows in (("selecting", setup.dataset.selecting), ("calibrating", setup.dataset.calibrating))
     }
     of_all = counts_of_all(setup.class_counts, known, replay, _learned_before(run, manifest)[0])
@@ -270,29 +268,6 @@ def _with_passes(config: RunConfig, rows: int, affordable: float) -> RunConfig:
     needed = min(MOST_EPOCHS, math.ceil(ENOUGH_STEPS * size / rows))
     epochs = options.epochs or max(1.0, needed, min(MOST_OVER_MANY, math.floor(4 * affordable) / 4))
     return config.replace(batch_size=size, epochs=float(epochs))
-
-
-def _ask(setup: Setup, answered: Calibration, known: LabelSet, rows: Sequence[Example], encoded: EncodedTexts | None = None) -> Scores:
-    """What the run says of rows, over the labels it knows: the new rows of its head play no part.
-
-    Logits are as it answers with them, in the network's own unit: what it was extended by before may have been taken back a little.
-    """
-    scores = _scores(setup, known, rows, encoded)
-    return replace(scores, logits=(answered.apply(scores.logits) * answered.temperature).astype(np.float32))
-
-
-def _scores(setup: Setup, known: LabelSet, rows: Sequence[Example], encoded: EncodedTexts | None) -> Scores:
-    setup.method.eval()
-    if isinstance(setup.encoder, QuestionEncoder):
-        asked = setup.encoder.with_labels(known).encode([row.input for row in rows])
-        return score(setup.method, asked, len(known), autocast=_autocast(setup))
-    asked = setup.encoder.encode([row.input for row in rows]) if encoded is None else encoded
-    said = score(setup.method, asked, len(setup.dataset.labels), autocast=_autocast(setup), keep_states=True)
-    return replace(said, logits=np.ascontiguousarray(said.logits[:, : len(known)]))
-
-
-def _autocast(setup: Setup) -> torch.dtype | None:
-    return setup.autocast if setup.precision.weights != torch.float32 else None
 
 
 def _learned_before(run: Path, manifest: dict[str, Any]) -> tuple[int, float]:
