@@ -90,6 +90,31 @@ def test_labels_joined_by_an_option(tmp_path: Path, separator: str) -> None:
     assert [row.label for row in found] == ["体育 + 财经", "(none)", "体育"]
 
 
+def fasttext(path: Path, labels: Sequence[Sequence[str]]) -> Path:
+    """A row of fastText for each list of labels."""
+    lines = ["".join(f"__label__{name} " for name in names) + f"消息{at}\n" for at, names in enumerate(labels)]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("labels", [[["a", "b"], ["a"], [], ["b"]], [["a"], ["a", "b"], ["b"], []]])
+def test_fasttext_rows_of_several_one_and_no_label(tmp_path: Path, labels: list[list[str]]) -> None:
+    path = fasttext(tmp_path / "ft.txt", labels * 10)
+    dataset = load_dataset(DataConfig(data=str(path)), seed=0)
+    assert dataset.multi_label
+    found = list(read_examples(path, labelling=Labelling(multi_label=True)))
+    assert [list(row.labels or ()) for row in found] == labels * 10
+    predicted = list(read_examples(path, labelled=False))
+    assert [row.columns["label"] for row in predicted] == labels * 10, "labels of one kind are written back"
+
+
+def test_a_fasttext_file_of_one_label_a_row_is_read_as_either(tmp_path: Path) -> None:
+    path = fasttext(tmp_path / "ft.txt", [["a"], ["b"]] * 10)
+    assert not load_dataset(DataConfig(data=str(path)), seed=0).multi_label
+    assert [row.columns["label"] for row in read_examples(path)][:2] == ["a", "b"]
+    assert [row.labels for row in read_examples(path, labelling=Labelling(multi_label=True))][:2] == [("a",), ("b",)]
+
+
 def test_a_plain_string_in_a_multi_label_file_is_named(write: Callable[..., Path]) -> None:
     broken = rows()
     broken[36]["label"] = "财经"

@@ -28,7 +28,12 @@ def _first_with_several(file: Path, config: DataConfig) -> Example | None:
     """The first row that lists several labels. Where the first row of all has no list, none is looked for."""
     layout = file_layout(file, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
     rows = read_examples(
-        file, text_column=config.text_column, pair_column=config.pair_column, labelled=False, on_bad_row=lambda line, error: None
+        file,
+        text_column=config.text_column,
+        pair_column=config.pair_column,
+        labelled=False,
+        labelling=Labelling(multi_label=True),
+        on_bad_row=lambda line, error: None,
     )
     lists = ((row, row.columns.get(str(layout.columns.label))) for row in rows)
     for place, (row, value) in enumerate(lists):
