@@ -12,6 +12,7 @@ import pytest
 
 from fenlei import Classifier, train
 from fenlei.data.frames import is_frame, parts_of, write_frame
+from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
 from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.inference.prediction import Prediction
@@ -91,6 +92,14 @@ def test_classes_of_a_dataset_have_names_and_its_order_counts(tmp_path: Path) ->
     data = datasets.Dataset.from_dict({"text": ["甲", "乙", "丙"], "label": [1, 0, 1]}, features=features).select([2, 1])
     write_frame(data, tmp_path / "a.parquet")
     assert [(one.text, one.label) for one in read_examples(tmp_path / "a.parquet")] == [("丙", "体育"), ("乙", "财经")]
+
+
+def test_lists_of_classes_of_a_dataset_have_names(tmp_path: Path) -> None:
+    listed = getattr(datasets, "List", datasets.Sequence)  # as datasets 4 renamed it
+    features = datasets.Features({"text": datasets.Value("string"), "labels": listed(datasets.ClassLabel(names=["财经", "体育"]))})
+    data = datasets.Dataset.from_dict({"text": ["甲", "乙"], "labels": [[1, 0], []]}, features=features)
+    write_frame(data, tmp_path / "a.parquet")
+    assert [one.labels for one in read_examples(tmp_path / "a.parquet", labelling=Labelling(multi_label=True))] == [("体育", "财经"), ()]
 
 
 def test_a_run_of_a_frame_is_that_of_the_file(run: Path, tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
