@@ -108,7 +108,7 @@ def read_examples(
                     raise
                 on_bad_row(line, error)
                 continue
-            yield Example(text, label, layout.source, line, row, candidates, names, pair)
+            yield Example(text, label, layout.source, line, row, candidates, names, pair, columns.label)
 
 
 def file_layout(
