@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fenlei.config import DataConfig, RunConfig, TrustConfig
+from fenlei.data.examples import Example
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
 from fenlei.data.splits import load_dataset
@@ -23,6 +24,7 @@ from fenlei.evaluation.multi_label import compute_multi_label_metrics
 from fenlei.evaluation.novelty import joint_energy
 from fenlei.evaluation.platt import fit_label_calibration
 from fenlei.hierarchy import Hierarchy
+from fenlei.inference.bulk import write_rows
 from fenlei.labels import LabelSet
 
 WORDS = {"财经": "股市利率基金", "体育": "球队冠军联赛", "科技##手机": "手机屏幕芯片", "科技##航天": "火箭卫星飞船"}
@@ -88,6 +90,33 @@ def test_labels_joined_by_an_option(tmp_path: Path, separator: str) -> None:
     found = list(read_examples(path, labelling=labelling))
     assert [row.labels for row in found] == [("财经", "体育"), (), ("体育",)]
     assert [row.label for row in found] == ["体育 + 财经", "(none)", "体育"]
+
+
+def test_lists_in_cells_of_a_table_are_lists(tmp_path: Path) -> None:
+    """As bulk prediction writes them into CSV."""
+    found = [{**row, "category": list(WORDS)} for row in rows()]
+    path = tmp_path / "lists.csv"
+    places = [Example(row["text"], None, str(path), at) for at, row in enumerate(found)]
+    write_rows(path, places, found)
+    dataset = load_dataset(DataConfig(data=str(path)), seed=0)
+    assert set(dataset.labels) == set(WORDS)
+    for separator in (None, ",", "##"):
+        read = list(read_examples(path, labelling=Labelling(multi_label=True, separator=separator)))
+        assert [list(row.labels or ()) for row in read] == [row["label"] for row in found]
+        assert {row.candidates for row in read} == {tuple(WORDS)}
+
+
+def test_cells_that_list_one_label_are_that_label_and_other_brackets_are_names(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text('text,label\n甲,"[""a""]"\n乙,[a]\n丙,[1]\n丁,"[""b"", 1]"\n', encoding="utf-8")
+    assert [row.label for row in read_examples(path)] == ["a", "[a]", "[1]", '["b", 1]']
+    path.write_text('text,label\n甲,"[""a""]"\n乙,[]\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"one\.csv:3: expected a label .* found none"):
+        list(read_examples(path))
+    assert [row.label for row in read_examples(path, blanks=True)] == ["a", None]
+    path.write_text('text,label\n甲,"[""a"", ""b""]"\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"one\.csv:2: expected one label .* found a list, \['a', 'b'\]"):
+        list(read_examples(path))
 
 
 def fasttext(path: Path, labels: Sequence[Sequence[str]]) -> Path:

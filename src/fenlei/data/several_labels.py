@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fenlei.config import DataConfig
 from fenlei.data.examples import Example
-from fenlei.data.labelling import Labelling
+from fenlei.data.labelling import Labelling, listed
 from fenlei.data.readers import file_layout, read_examples
 from fenlei.hierarchy import Hierarchy
 
@@ -35,7 +35,7 @@ def _first_with_several(file: Path, config: DataConfig) -> Example | None:
         labelling=Labelling(multi_label=True),
         on_bad_row=lambda line, error: None,
     )
-    lists = ((row, row.columns.get(str(layout.columns.label))) for row in rows)
+    lists = ((row, listed(row.columns.get(str(layout.columns.label)))) for row in rows)
     for place, (row, value) in enumerate(lists):
         if isinstance(value, (list, tuple)):
             if len(value) > 1:
