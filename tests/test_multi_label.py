@@ -159,6 +159,30 @@ def test_a_row_that_says_nothing_is_named(write: Callable[..., Path]) -> None:
         load_dataset(DataConfig(data=str(write(broken))), seed=0)
 
 
+@pytest.mark.parametrize("nothing", [None, "", "财经"])
+def test_a_first_row_without_a_list_is_named_and_not_the_lists_below_it(write: Callable[..., Path], nothing: str | None) -> None:
+    broken = rows()
+    broken[0]["label"] = nothing  # type: ignore[assignment]
+    told = r"multi\.jsonl:1: expected a list of labels .*" + (r"write \[\] for a row without labels" if nothing is None else "write a list")
+    with pytest.raises(DataError, match=told):
+        load_dataset(DataConfig(data=str(write(broken))), seed=0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 30])
+def test_one_list_among_plain_labels_is_named(write: Callable[..., Path], place: int) -> None:
+    found: list[dict[str, Any]] = [{"text": f"消息{at}", "label": "ab"[at % 2]} for at in range(40)]
+    found[place]["label"] = ["a", "b"]
+    with pytest.raises(DataError, match=rf"multi\.jsonl:{place + 1}: expected one label .* found a list"):
+        load_dataset(DataConfig(data=str(write(found))), seed=0)
+
+
+def test_lists_of_one_label_or_none_say_the_option(write: Callable[..., Path]) -> None:
+    found = [{"text": f"消息{at}", "label": [["a"], ["b"], []][at % 3]} for at in range(30)]
+    with pytest.raises(DataError, match=r"multi\.jsonl:3: expected a label .* found none; fill it in .* --multi-label"):
+        load_dataset(DataConfig(data=str(write(found))), seed=0)
+    assert load_dataset(DataConfig(data=str(write(found)), multi_label=True), seed=0).multi_label
+
+
 def test_several_labels_where_one_was_expected_say_the_cure(write: Callable[..., Path]) -> None:
     found = [*({"text": "甲", "label": "a"} for _ in range(12)), {"text": "乙", "label": ["a", "b"]}]
     with pytest.raises(DataError, match=r":13: expected one label .*--multi-label"):

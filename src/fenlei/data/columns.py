@@ -69,7 +69,8 @@ class Columns:
         value = listed(row.get(self.label))
         if _is_missing(value):
             absent = "" if self.label in row else f", found {_listed(row)}"
-            raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; fill it in or remove the row")
+            cure = "fill it in or remove the row" + (", or train with --multi-label if rows may have none" if value == [] else "")
+            raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; {cure}")
         return _label_name(value, self.label, where, labelling, known)
 
     def labels_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, *known: LabelSet | None) -> tuple[str, ...]:
