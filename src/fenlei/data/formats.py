@@ -65,7 +65,8 @@ def open_table(
     if follow is not None:
         with open_growing(path, follow) as growing:
             lines = read_lines(growing, source, head_bytes=1)
-            yield Table(source, "JSON lines", lines.encoding, without_tasks(_json_lines(lines, named), source, labelled)[0])
+            rows, _ = without_tasks(_json_lines(lines, named), source, labelled, multi_label)
+            yield Table(source, "JSON lines", lines.encoding, rows)
         return
     with open_bytes(path) as stream:
         if suffix_of(path) in (".parquet", ".pq"):
@@ -76,7 +77,7 @@ def open_table(
         name, reader = _text_format(path, lines, labelled, multi_label)
         rows = reader(lines, named)
         if reader in (_json_array, _json_lines):
-            rows, are_tasks = without_tasks(rows, source, labelled)
+            rows, are_tasks = without_tasks(rows, source, labelled, multi_label)
             rows, are_records = without_records(rows, source, labelled)
             name = "Label Studio tasks" if are_tasks else "Argilla records" if are_records else name
         yield Table(source, name, lines.encoding, rows)
