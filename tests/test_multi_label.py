@@ -199,6 +199,17 @@ def test_every_part_has_every_label(write: Callable[..., Path]) -> None:
         assert any(not row.labels for row in part)
 
 
+def test_rows_that_stay_in_train_are_told_by_their_rarest_label(write: Callable[..., Path]) -> None:
+    found: list[dict[str, Any]] = [{"text": f"消息{at}", "label": [["a"], ["a", "b"]][at % 2]} for at in range(40)]
+    few = [{"text": f"少{at}", "label": ["a", "c"] if at else []} for at in range(3)]
+    data = load_dataset(DataConfig(data=str(write([*found, *few]))), seed=0)
+    told = "all rows whose rarest label is 'c' and all rows without labels stay in train: fewer than 4, too few for every part"
+    assert told in data.notes
+    everywhere = [{"text": f"消息{at}", "label": ["a", f"{at // 3}"]} for at in range(12)]
+    with pytest.raises(DataError, match="no label is the rarest one of the 4 rows it takes to set some aside"):
+        load_dataset(DataConfig(data=str(write(everywhere))), seed=0)
+
+
 def test_separators_that_contradict() -> None:
     with pytest.raises(ConfigError, match="label_separator and level_separator must differ"):
         RunConfig.from_options({"label_separator": "##", "level_separator": "##"})
