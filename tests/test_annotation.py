@@ -165,6 +165,20 @@ def test_several_choices_are_the_labels_of_a_row(tmp_path: Path) -> None:
     assert [set(row.all_labels) for row in read_examples(path, labelling=Labelling(multi_label=True))] == [{"财经", "体育"}, {"体育"}]
 
 
+def test_a_task_submitted_without_a_choice_has_no_label_where_rows_have_any_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    nothing, unticked, skipped = {"was_cancelled": False, "result": []}, chosen(), chosen(cancelled=True)
+    tasks = [task(chosen("体育")), task(nothing), task(unticked), task(skipped), task(), task(nothing, chosen("财经"), nothing)]
+    path.write_text(json.dumps(tasks), encoding="utf-8")
+    several = Labelling(multi_label=True)
+    assert [row.labels for row in read_examples(path, labelling=several)] == [("体育",), (), (), ()]
+    assert [row.label for row in read_examples(path)] == ["体育", "财经"]
+    path.write_text(json.dumps([task(chosen("体育")), task(chosen("财经"), nothing)]), encoding="utf-8")
+    with pytest.raises(DataError, match="annotators disagree: '财经' and no choice"):
+        list(read_examples(path, labelling=several))
+    assert [row.label for row in read_examples(path)] == ["体育", "财经"]
+
+
 def test_what_cannot_be_one_label_is_an_error_with_its_place(tmp_path: Path) -> None:
     good = task(chosen("财经"))
     with pytest.raises(DataError, match=r"a\.json:\d+: annotators disagree: '财经' and '体育'"):

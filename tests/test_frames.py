@@ -12,9 +12,11 @@ import pytest
 
 from fenlei import Classifier, train
 from fenlei.data.frames import is_frame, parts_of, write_frame
+from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
 from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.inference.prediction import Prediction
+from fenlei.report.evaluation import evaluate_run
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
@@ -91,6 +93,30 @@ def test_classes_of_a_dataset_have_names_and_its_order_counts(tmp_path: Path) ->
     data = datasets.Dataset.from_dict({"text": ["甲", "乙", "丙"], "label": [1, 0, 1]}, features=features).select([2, 1])
     write_frame(data, tmp_path / "a.parquet")
     assert [(one.text, one.label) for one in read_examples(tmp_path / "a.parquet")] == [("丙", "体育"), ("乙", "财经")]
+
+
+def test_lists_of_classes_of_a_dataset_have_names(tmp_path: Path) -> None:
+    listed = getattr(datasets, "List", datasets.Sequence)  # as datasets 4 renamed it
+    features = datasets.Features({"text": datasets.Value("string"), "labels": listed(datasets.ClassLabel(names=["财经", "体育"]))})
+    data = datasets.Dataset.from_dict({"text": ["甲", "乙"], "labels": [[1, 0], []]}, features=features)
+    write_frame(data, tmp_path / "a.parquet")
+    assert [one.labels for one in read_examples(tmp_path / "a.parquet", labelling=Labelling(multi_label=True))] == [("体育", "财经"), ()]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_test_rows_set_aside_have_the_names_that_only_the_dataset_knew(tmp_path: Path, several: bool) -> None:
+    listed = getattr(datasets, "List", datasets.Sequence)
+    classes = datasets.ClassLabel(names=["体育", "财经"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": listed(classes) if several else classes})
+    ids = [[at % 2, 1] if several else 1 - at % 2 for at in range(40)]
+    data = datasets.Dataset.from_dict(
+        {"text": [f"{'财经体育'[at % 2 * 2 :][:2]}消息{at}" for at in range(40)], "label": ids}, features=features
+    )
+    result = train(data, model="nano", out=tmp_path / "run", max_steps=1, device="cpu", baseline=False, test_ratio=0.3)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert {str(row["label"]) for row in rows} == ({"['体育', '财经']", "['财经']"} if several else {"体育", "财经"})
+    assert result.test_data is not None
+    assert Path(evaluate_run(tmp_path / "run", result.test_data, device="cpu").out).is_dir()
 
 
 def test_a_run_of_a_frame_is_that_of_the_file(run: Path, tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:

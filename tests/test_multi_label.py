@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fenlei.config import DataConfig, RunConfig, TrustConfig
+from fenlei.data.examples import Example
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
 from fenlei.data.splits import load_dataset
@@ -23,6 +24,7 @@ from fenlei.evaluation.multi_label import compute_multi_label_metrics
 from fenlei.evaluation.novelty import joint_energy
 from fenlei.evaluation.platt import fit_label_calibration
 from fenlei.hierarchy import Hierarchy
+from fenlei.inference.bulk import write_rows
 from fenlei.labels import LabelSet
 
 WORDS = {"财经": "股市利率基金", "体育": "球队冠军联赛", "科技##手机": "手机屏幕芯片", "科技##航天": "火箭卫星飞船"}
@@ -90,6 +92,58 @@ def test_labels_joined_by_an_option(tmp_path: Path, separator: str) -> None:
     assert [row.label for row in found] == ["体育 + 财经", "(none)", "体育"]
 
 
+def test_lists_in_cells_of_a_table_are_lists(tmp_path: Path) -> None:
+    """As bulk prediction writes them into CSV."""
+    found = [{**row, "category": list(WORDS)} for row in rows()]
+    path = tmp_path / "lists.csv"
+    places = [Example(row["text"], None, str(path), at) for at, row in enumerate(found)]
+    write_rows(path, places, found)
+    dataset = load_dataset(DataConfig(data=str(path)), seed=0)
+    assert set(dataset.labels) == set(WORDS)
+    for separator in (None, ",", "##"):
+        read = list(read_examples(path, labelling=Labelling(multi_label=True, separator=separator)))
+        assert [list(row.labels or ()) for row in read] == [row["label"] for row in found]
+        assert {row.candidates for row in read} == {tuple(WORDS)}
+
+
+def test_cells_that_list_one_label_are_that_label_and_other_brackets_are_names(tmp_path: Path) -> None:
+    path = tmp_path / "one.csv"
+    path.write_text('text,label\n甲,"[""a""]"\n乙,[a]\n丙,[1]\n丁,"[""b"", 1]"\n', encoding="utf-8")
+    assert [row.label for row in read_examples(path)] == ["a", "[a]", "[1]", '["b", 1]']
+    path.write_text('text,label\n甲,"[""a""]"\n乙,[]\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"one\.csv:3: expected a label .* found none"):
+        list(read_examples(path))
+    assert [row.label for row in read_examples(path, blanks=True)] == ["a", None]
+    path.write_text('text,label\n甲,"[""a"", ""b""]"\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"one\.csv:2: expected one label .* found a list, \['a', 'b'\]"):
+        list(read_examples(path))
+
+
+def fasttext(path: Path, labels: Sequence[Sequence[str]]) -> Path:
+    """A row of fastText for each list of labels."""
+    lines = ["".join(f"__label__{name} " for name in names) + f"消息{at}\n" for at, names in enumerate(labels)]
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("labels", [[["a", "b"], ["a"], [], ["b"]], [["a"], ["a", "b"], ["b"], []]])
+def test_fasttext_rows_of_several_one_and_no_label(tmp_path: Path, labels: list[list[str]]) -> None:
+    path = fasttext(tmp_path / "ft.txt", labels * 10)
+    dataset = load_dataset(DataConfig(data=str(path)), seed=0)
+    assert dataset.multi_label
+    found = list(read_examples(path, labelling=Labelling(multi_label=True)))
+    assert [list(row.labels or ()) for row in found] == labels * 10
+    predicted = list(read_examples(path, labelled=False))
+    assert [row.columns["label"] for row in predicted] == labels * 10, "labels of one kind are written back"
+
+
+def test_a_fasttext_file_of_one_label_a_row_is_read_as_either(tmp_path: Path) -> None:
+    path = fasttext(tmp_path / "ft.txt", [["a"], ["b"]] * 10)
+    assert not load_dataset(DataConfig(data=str(path)), seed=0).multi_label
+    assert [row.columns["label"] for row in read_examples(path)][:2] == ["a", "b"]
+    assert [row.labels for row in read_examples(path, labelling=Labelling(multi_label=True))][:2] == [("a",), ("b",)]
+
+
 def test_a_plain_string_in_a_multi_label_file_is_named(write: Callable[..., Path]) -> None:
     broken = rows()
     broken[36]["label"] = "财经"
@@ -103,6 +157,30 @@ def test_a_row_that_says_nothing_is_named(write: Callable[..., Path]) -> None:
     broken[4]["label"] = None  # type: ignore[assignment]
     with pytest.raises(DataError, match=r"multi\.jsonl:5: .*write \[\] for a row without labels"):
         load_dataset(DataConfig(data=str(write(broken))), seed=0)
+
+
+@pytest.mark.parametrize("nothing", [None, "", "财经"])
+def test_a_first_row_without_a_list_is_named_and_not_the_lists_below_it(write: Callable[..., Path], nothing: str | None) -> None:
+    broken = rows()
+    broken[0]["label"] = nothing  # type: ignore[assignment]
+    told = r"multi\.jsonl:1: expected a list of labels .*" + (r"write \[\] for a row without labels" if nothing is None else "write a list")
+    with pytest.raises(DataError, match=told):
+        load_dataset(DataConfig(data=str(write(broken))), seed=0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 30])
+def test_one_list_among_plain_labels_is_named(write: Callable[..., Path], place: int) -> None:
+    found: list[dict[str, Any]] = [{"text": f"消息{at}", "label": "ab"[at % 2]} for at in range(40)]
+    found[place]["label"] = ["a", "b"]
+    with pytest.raises(DataError, match=rf"multi\.jsonl:{place + 1}: expected one label .* found a list"):
+        load_dataset(DataConfig(data=str(write(found))), seed=0)
+
+
+def test_lists_of_one_label_or_none_say_the_option(write: Callable[..., Path]) -> None:
+    found = [{"text": f"消息{at}", "label": [["a"], ["b"], []][at % 3]} for at in range(30)]
+    with pytest.raises(DataError, match=r"multi\.jsonl:3: expected a label .* found none; fill it in .* --multi-label"):
+        load_dataset(DataConfig(data=str(write(found))), seed=0)
+    assert load_dataset(DataConfig(data=str(write(found)), multi_label=True), seed=0).multi_label
 
 
 def test_several_labels_where_one_was_expected_say_the_cure(write: Callable[..., Path]) -> None:
@@ -119,6 +197,17 @@ def test_every_part_has_every_label(write: Callable[..., Path]) -> None:
     for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test):
         assert dataset.gold(part).any(axis=0).all()
         assert any(not row.labels for row in part)
+
+
+def test_rows_that_stay_in_train_are_told_by_their_rarest_label(write: Callable[..., Path]) -> None:
+    found: list[dict[str, Any]] = [{"text": f"消息{at}", "label": [["a"], ["a", "b"]][at % 2]} for at in range(40)]
+    few = [{"text": f"少{at}", "label": ["a", "c"] if at else []} for at in range(3)]
+    data = load_dataset(DataConfig(data=str(write([*found, *few]))), seed=0)
+    told = "all rows whose rarest label is 'c' and all rows without labels stay in train: fewer than 4, too few for every part"
+    assert told in data.notes
+    everywhere = [{"text": f"消息{at}", "label": ["a", f"{at // 3}"]} for at in range(12)]
+    with pytest.raises(DataError, match="no label is the rarest one of the 4 rows it takes to set some aside"):
+        load_dataset(DataConfig(data=str(write(everywhere))), seed=0)
 
 
 def test_separators_that_contradict() -> None:

@@ -21,6 +21,7 @@ from fenlei.data.examples import Example
 from fenlei.data.folders import find_split_files
 from fenlei.data.jsonarray import CHUNK
 from fenlei.data.label_file import read_class_file
+from fenlei.data.labelling import Labelling
 from fenlei.data.readers import file_layout, find_class_file, read_examples
 from fenlei.errors import DataError
 
@@ -115,6 +116,32 @@ def test_parquet_of_hugging_face_datasets_gives_names_to_its_ids(tmp_path: Path)
 
     assert pairs(examples) == [("bad", "neg"), ("good", "pos")]
     assert examples[0].columns == {"text": "bad", "label": 0}
+
+
+CLASSES = {"names": ["joy", "anger", "fear"], "_type": "ClassLabel"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *({"feature": CLASSES, "_type": name} for name in ("List", "LargeList")),
+        {"feature": CLASSES, "length": -1, "_type": "Sequence"},
+        [CLASSES],
+    ],
+    ids=["List", "LargeList", "Sequence", "list of one"],
+)
+def test_parquet_of_hugging_face_datasets_gives_names_to_lists_of_ids(tmp_path: Path, kind: Any) -> None:
+    text = {"dtype": "string", "_type": "Value"}
+    features = {
+        "features": {"spans": [text, text], "label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "labels": kind, "text": text}
+    }
+    table = pa.Table.from_pylist([{"text": "t", "labels": [2, 0], "label": 1}, {"text": "u", "labels": [], "label": 0}])
+    path = tmp_path / "rows.parquet"
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps({"info": features})}), path)
+
+    several = read_examples(path, label_column="labels", labelling=Labelling(multi_label=True))
+    assert [row.labels for row in several] == [("fear", "joy"), ()]
+    assert [row.label for row in read_examples(path, label_column="label")] == ["pos", "neg"]
 
 
 def test_columns_keep_every_value_in_order(tmp_path: Path) -> None:

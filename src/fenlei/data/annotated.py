@@ -19,17 +19,17 @@ def is_task(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("data"), dict) and any(isinstance(row.get(key), list) for key in ("annotations", "predictions"))
 
 
-def without_tasks(rows: Iterator[Row], source: str, labelled: bool) -> tuple[Iterator[Row], bool]:
-    """The rows, tasks of Label Studio laid flat, and whether the first is one."""
+def without_tasks(rows: Iterator[Row], source: str, labelled: bool, multi_label: bool) -> tuple[Iterator[Row], bool]:
+    """The rows, tasks of Label Studio laid flat, and whether the first is one. `multi_label`: rows may have any number of labels."""
     first = next(rows, None)
     if first is None:
         return iter(()), False
     everything = chain([first], rows)
     tasks = not isinstance(first[1], DataError) and is_task(first[1])
-    return (_flat(everything, source, labelled), True) if tasks else (everything, False)
+    return (_flat(everything, source, labelled, multi_label), True) if tasks else (everything, False)
 
 
-def _flat(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
+def _flat(rows: Iterator[Row], source: str, labelled: bool, multi_label: bool) -> Iterator[Row]:
     """A row a task: its data, and as `label` what its annotators chose. Where labels are wanted, tasks without an answer are left out."""
     answered = 0
     tasks = 0
@@ -43,7 +43,7 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
             yield line, DataError(f"{where}: expected a Label Studio task with `data` and `annotations`, as the first row is; {found}")
             continue
         tasks += 1
-        label = _answer(task, where) if labelled else None
+        label = _answer(task, where, multi_label) if labelled else None
         if label is not None:
             answered += 1
             yield line, {**task["data"], LABEL: label}
@@ -53,11 +53,11 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
         raise DataError(f"{source}: none of its {tasks:,} Label Studio tasks is annotated; export the project after the annotators' work")
 
 
-def _answer(task: Mapping[str, Any], where: str) -> list[str] | None:
-    """The choices of most annotators, one or several; None where nobody chose. DataError where they are split."""
+def _answer(task: Mapping[str, Any], where: str, multi_label: bool) -> list[str] | None:
+    """The choices of most annotators, multi-label any number of them; None where nobody answered. DataError where they are split."""
     votes: Counter[tuple[str, ...]] = Counter()
     try:
-        answers = [choices for annotation in task.get("annotations") or () for choices in _choices(annotation)]
+        answers = [choices for annotation in task.get("annotations") or () for choices in _choices(annotation, multi_label)]
     except (AttributeError, TypeError, KeyError):
         raise DataError(f"{where}: `annotations` is not what Label Studio writes; export the project as JSON again") from None
     votes.update(tuple(sorted(choices)) for choices in answers)
@@ -68,11 +68,13 @@ def _answer(task: Mapping[str, Any], where: str) -> list[str] | None:
 
 
 def _told(choices: Sequence[str]) -> str:
-    return ", ".join(map(repr, choices))
+    return ", ".join(map(repr, choices)) or "no choice"
 
 
-def _choices(annotation: Mapping[str, Any]) -> list[list[str]]:
-    """What one annotator chose, unless the task was skipped."""
+def _choices(annotation: Mapping[str, Any], multi_label: bool) -> list[list[str]]:
+    """What one annotator chose, unless the task was skipped. To submit it without a choice says, multi-label, that it has no label."""
     if annotation.get("was_cancelled"):
         return []
-    return [list(result["value"]["choices"]) for result in annotation.get("result") or () if result.get("type") == "choices"]
+    found = [list(result["value"]["choices"]) for result in annotation.get("result") or () if result.get("type") == "choices"]
+    chosen = [choices for choices in found if choices]
+    return chosen or ([[]] if multi_label else [])

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fenlei.data.labelling import Labelling
+from fenlei.data.labelling import Labelling, listed
 from fenlei.errors import DataError
 from fenlei.labels import COMMAS, LabelSet, names_in
 
@@ -66,10 +66,11 @@ class Columns:
     def label_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, *known: LabelSet | None) -> str:
         """The label of a row as the name that each of `known` has for it (an id where no names are known); DataError if it has none."""
         assert self.label is not None, "label_of needs columns chosen with labelled=True"
-        value = row.get(self.label)
+        value = listed(row.get(self.label))
         if _is_missing(value):
             absent = "" if self.label in row else f", found {_listed(row)}"
-            raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; fill it in or remove the row")
+            cure = "fill it in or remove the row" + (", or train with --multi-label if rows may have none" if value == [] else "")
+            raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; {cure}")
         return _label_name(value, self.label, where, labelling, known)
 
     def labels_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, *known: LabelSet | None) -> tuple[str, ...]:
@@ -81,7 +82,7 @@ class Columns:
     def candidates_of(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         """The labels that a row offers; None where it has no such column. One word alone is some other column's category."""
         name = find_name(row, CANDIDATE_NAMES, excluded=(*self.text, self.pair or "", self.label or ""))
-        value = None if name is None else row[name]
+        value = None if name is None else listed(row[name])
         if isinstance(value, str):
             value = names_in(value) if COMMAS.search(value) else None
         if not isinstance(value, (list, tuple)) or not all(isinstance(one, (str, int)) for one in value):
@@ -94,7 +95,7 @@ class Columns:
 
     def has_label(self, row: Mapping[str, Any], *, multi_label: bool = False) -> bool:
         """Whether the row says what its label is, or, multi-label, that it has none."""
-        value = None if self.label is None else row.get(self.label)
+        value = None if self.label is None else listed(row.get(self.label))
         return value is not None if multi_label else not _is_missing(value)
 
 

@@ -28,6 +28,8 @@ class Example:
     """Multi-label: every label of the row, maybe none; None where a row has one."""
     pair: str | None = None
     """The second text of a pair; None where rows have one text."""
+    label_column: str | None = None
+    """The column that the label was read from; None where none was."""
 
     @property
     def input(self) -> str | tuple[str, str]:
@@ -48,6 +50,11 @@ class Example:
     def gold(self) -> str | list[str] | None:
         """The label, or the list of them: what files say."""
         return self.label if self.labels is None else list(self.labels)
+
+    @property
+    def named_columns(self) -> dict[str, Any]:
+        """Every column, that of the label as names: ids may have names only in the file that they came from."""
+        return dict(self.columns) if self.label_column is None else {**self.columns, self.label_column: self.gold}
 
     @property
     def where(self) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,24 @@ class Table:
 
 @contextmanager
 def open_table(
-    path: str | Path, *, named: Sequence[str] = (), labelled: bool = True, follow: Callable[[], None] | None = None
+    path: str | Path,
+    *,
+    named: Sequence[str] = (),
+    labelled: bool = True,
+    multi_label: bool = False,
+    follow: Callable[[], None] | None = None,
 ) -> Iterator[Table]:
     """The rows of a file; `named` are the columns that the user named, which says that a CSV has a header.
 
+    `multi_label`: rows may have any number of labels, so that what a format has no word for, one label or none, is a list as well.
     `follow` is called whenever a file of JSON lines that is still being written has no more for now; such a file has no end.
     """
     source = source_name(path)
     if follow is not None:
         with open_growing(path, follow) as growing:
             lines = read_lines(growing, source, head_bytes=1)
-            yield Table(source, "JSON lines", lines.encoding, without_tasks(_json_lines(lines, named), source, labelled)[0])
+            rows, _ = without_tasks(_json_lines(lines, named), source, labelled, multi_label)
+            yield Table(source, "JSON lines", lines.encoding, rows)
         return
     with open_bytes(path) as stream:
         if suffix_of(path) in (".parquet", ".pq"):
@@ -66,10 +74,10 @@ def open_table(
             yield Table(source, "Parquet", None, rows, class_names)
             return
         lines = read_lines(stream, source)
-        name, reader = _text_format(path, lines, labelled)
+        name, reader = _text_format(path, lines, labelled, multi_label)
         rows = reader(lines, named)
         if reader in (_json_array, _json_lines):
-            rows, are_tasks = without_tasks(rows, source, labelled)
+            rows, are_tasks = without_tasks(rows, source, labelled, multi_label)
             rows, are_records = without_records(rows, source, labelled)
             name = "Label Studio tasks" if are_tasks else "Argilla records" if are_records else name
         yield Table(source, name, lines.encoding, rows)
@@ -83,7 +91,7 @@ def suffix_of(path: str | Path) -> str:
     return Path(name).suffix
 
 
-def _text_format(path: str | Path, lines: Lines, labelled: bool) -> tuple[str, TextReader]:
+def _text_format(path: str | Path, lines: Lines, labelled: bool, multi_label: bool) -> tuple[str, TextReader]:
     suffix = suffix_of(path)
     number, first = next(((place, line) for place, line in enumerate(lines.head, start=1) if line.strip()), (1, ""))
     if suffix in (".jsonl", ".ndjson", ".json"):
@@ -93,7 +101,7 @@ def _text_format(path: str | Path, lines: Lines, labelled: bool) -> tuple[str, T
     if suffix == ".tsv":
         return "TSV", read_tsv
     if first.startswith("__label__"):
-        return "fastText", _fasttext
+        return "fastText", partial(_fasttext, multi_label=multi_label)
     if first.startswith("{") and suffix != ".txt":
         return "JSON lines", _json_lines
     if looks_tabbed(lines, labelled):
@@ -137,16 +145,24 @@ def _checked_object(value: Any, written: str, where: str) -> dict[str, Any] | Da
     return value
 
 
-def _fasttext(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:
+def _fasttext(lines: Lines, _named: Sequence[str], *, multi_label: bool) -> Iterator[Row]:
+    """Rows whose label is a list in a multi-label file, which the head may show too, else a text: bulk prediction writes it back so."""
+    lists = multi_label or any(len(_fasttext_labels(line)[0]) > 1 for line in lines.head)
     for number, line in lines:
-        rest = line.strip()
-        if not rest:
-            continue
-        labels = []
-        while match := _FASTTEXT_LABEL.match(rest):
-            labels.append(match[1])
-            rest = rest[match.end() :]
-        yield number, lines.refusal(number) or {"label": labels if len(labels) > 1 else "".join(labels), "text": rest}
+        labels, text = _fasttext_labels(line)
+        if labels or text:
+            label = labels if lists or len(labels) > 1 else "".join(labels)
+            yield number, lines.refusal(number) or {"label": label, "text": text}
+
+
+def _fasttext_labels(line: str) -> tuple[list[str], str]:
+    """The labels of a line, and its text."""
+    rest = line.strip()
+    labels = []
+    while match := _FASTTEXT_LABEL.match(rest):
+        labels.append(match[1])
+        rest = rest[match.end() :]
+    return labels, rest
 
 
 def _plain(lines: Lines, _named: Sequence[str]) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ class Labelling:
 
     def split(self, value: Any, column: str, where: str) -> list[Any]:
         """The labels that the cell of a row holds, as they stand there. DataError where it holds no list, nor a string to be split."""
+        value = listed(value)
         if isinstance(value, (list, tuple)):
             return [one for one in value if not (isinstance(one, str) and not one.strip())]
         if isinstance(value, str) and self.separator is not None:
@@ -88,6 +90,17 @@ class Labelling:
         carried = gold.sum(axis=0)
         own = (labels_of_row.nonzero()[0] for labels_of_row in gold)
         return [int(min(ids, key=lambda label: carried[label])) if len(ids) else len(labels) for ids in own]
+
+
+def listed(value: Any) -> Any:
+    """The list that a cell holds as a string, as a table has no other way to: a JSON list of texts; any other value as it is."""
+    if not (isinstance(value, str) and value.lstrip().startswith("[") and value.rstrip().endswith("]")):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if all(isinstance(one, str) for one in found) else value
 
 
 ONE_LABEL = Labelling()

@@ -14,6 +14,9 @@ from fenlei.errors import DataError, first_line
 BATCH = 1024
 """Rows held at a time."""
 
+_LISTS = ("List", "LargeList", "Sequence")
+"""What Hugging Face datasets calls columns of lists."""
+
 
 def read_parquet(stream: BinaryIO, source: str) -> tuple[Iterator[Row], Mapping[str, tuple[str, ...]]]:
     """Rows numbered from 1, and the names of the ids in columns of classes; DataError where it is no Parquet."""
@@ -61,6 +64,18 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """From {"info": {"features": {COLUMN: {"names": [...], "_type": "ClassLabel"}}}} under the key `huggingface`."""
     try:
         features: Any = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {column: tuple(kind["names"]) for column, kind in features.items() if kind.get("_type") == "ClassLabel"}
+        classes = {column: _of_one(kind) for column, kind in features.items()}
+        return {column: tuple(kind["names"]) for column, kind in classes.items() if _type_of(kind) == "ClassLabel"}
     except (KeyError, TypeError, AttributeError, ValueError):
         return {}  # no such note in the file, or one of another version: the ids stay ids
+
+
+def _of_one(kind: Any) -> Any:
+    """What one element of a column of lists is; any other kind as it is. Older files write a list as a JSON list of its one kind."""
+    if isinstance(kind, list) and len(kind) == 1:
+        return kind[0]
+    return kind.get("feature") if _type_of(kind) in _LISTS else kind
+
+
+def _type_of(kind: Any) -> Any:
+    return kind.get("_type") if isinstance(kind, dict) else None

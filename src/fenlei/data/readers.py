@@ -83,7 +83,8 @@ def read_examples(
     follow: JSON lines that are still being written are read for ever; it is called whenever there is none to be read for now.
     """
     known = None if class_names is None else _called(class_names, labelling, "class_names")
-    with _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row, follow) as (layout, rows, file_names):
+    opened = _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row, follow, labelling.multi_label)
+    with opened as (layout, rows, file_names):
         columns = layout.columns
         file_names = None if file_names is None else _called(file_names.names, labelling, layout.source)
         for line, row in rows:
@@ -107,7 +108,7 @@ def read_examples(
                     raise
                 on_bad_row(line, error)
                 continue
-            yield Example(text, label, layout.source, line, row, candidates, names, pair)
+            yield Example(text, label, layout.source, line, row, candidates, names, pair, columns.label)
 
 
 def file_layout(
@@ -151,6 +152,7 @@ def _opened(
     labelled: bool,
     on_bad_row: OnBadRow | None,
     follow: Callable[[], None] | None = None,
+    multi_label: bool = False,
 ) -> Iterator[tuple[FileLayout, Iterator[Row], LabelSet | None]]:
     """The layout of a file, its rows, and the names that the file itself gives to label ids.
 
@@ -161,7 +163,7 @@ def _opened(
     named += [] if pair_column is None else [pair_column]
     if labelled and label_column is not None:
         named.append(label_column)
-    with open_table(path, named=named, labelled=labelled, follow=follow) as table:
+    with open_table(path, named=named, labelled=labelled, multi_label=multi_label, follow=follow) as table:
         rows = iter(table.rows)
         line, row = _first_that_fits(rows, table.source, on_bad_row)
         where = f"{table.source}:{line}"

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from fenlei.config import DataConfig
 from fenlei.data.examples import Example
-from fenlei.data.labelling import Labelling
+from fenlei.data.labelling import Labelling, listed
 from fenlei.data.readers import file_layout, read_examples
 from fenlei.hierarchy import Hierarchy
+
+JUDGED_ROWS = 48
+"""Rows by which a file is taken for one of lists or not, so that one odd row among them is named, and not the others."""
 
 
 def choose_labelling(config: DataConfig, files: Sequence[Path], notes: list[str]) -> Labelling:
@@ -25,16 +31,23 @@ def choose_labelling(config: DataConfig, files: Sequence[Path], notes: list[str]
 
 
 def _first_with_several(file: Path, config: DataConfig) -> Example | None:
-    """The first row that lists several labels. Where the first row of all has no list, none is looked for."""
+    """The first row that lists several labels; none is looked for where most of the first rows that say something have no list."""
     layout = file_layout(file, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
     rows = read_examples(
-        file, text_column=config.text_column, pair_column=config.pair_column, labelled=False, on_bad_row=lambda line, error: None
+        file,
+        text_column=config.text_column,
+        pair_column=config.pair_column,
+        labelled=False,
+        labelling=Labelling(multi_label=True),
+        on_bad_row=lambda line, error: None,
     )
-    lists = ((row, row.columns.get(str(layout.columns.label))) for row in rows)
-    for place, (row, value) in enumerate(lists):
-        if isinstance(value, (list, tuple)):
-            if len(value) > 1:
-                return row
-        elif place == 0:
-            return None
-    return None
+    values = ((row, listed(row.columns.get(str(layout.columns.label)))) for row in rows)
+    head = list(islice(values, JUDGED_ROWS))
+    are_lists = Counter(_is_list(value) for _, value in head if value not in (None, ""))
+    if not are_lists or not are_lists.most_common(1)[0][0]:  # of as many, what came first: Counter keeps the order
+        return None
+    return next((row for row, value in chain(head, values) if _is_list(value) and len(value) > 1), None)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))

@@ -263,17 +263,26 @@ def _set_aside(
     parts = set_aside(strata, dev_ratio=ratios["dev"], test_ratio=ratios["test"], seed=seed)
     if parts.unsplit:
         fewest = fewest_rows(ratios["dev"], ratios["test"])
+        multi_label = rows[0].labels is not None
         if not parts.dev + parts.test:
-            raise DataError(
-                f"{rows[0].source}: no class has the {fewest} rows it takes to set some aside; add rows, or give a file for dev"
-            )
-        small = _quoted([labels.name(stratum) if stratum < len(labels) else "(none)" for stratum in parts.unsplit])
-        notes.append(f"all rows of {small} stay in train: fewer than {fewest}, too few for every part")
+            none = "no label is the rarest one of" if multi_label else "no class has"
+            raise DataError(f"{rows[0].source}: {none} the {fewest} rows it takes to set some aside; add rows, or give a file for dev")
+        kept = _rows_of_strata(parts.unsplit, labels, multi_label)
+        notes.append(f"{kept} stay in train: fewer than {fewest}, too few for every part")
     for role, places in (("dev", parts.dev), ("test", parts.test)):
         if ratios[role]:
             notes.append(f"{role}: {len(places):,} rows set aside ({len(places) / len(rows):.1%}), stratified, seed {seed}")
     train, dev, test = (tuple(rows[place] for place in places) for places in (parts.train, parts.dev, parts.test))
     return train, dev, test
+
+
+def _rows_of_strata(strata: Sequence[int], labels: LabelSet, multi_label: bool) -> str:
+    """What rows were split by, in words; a multi-label row has further labels, of which other rows are set aside."""
+    names = _quoted([labels.name(stratum) for stratum in strata if stratum < len(labels)])
+    if not multi_label:
+        return f"all rows of {names}"
+    kinds = [f"all rows whose rarest label is {names}"] if names else []
+    return " and ".join([*kinds, "all rows without labels"] if len(labels) in strata else kinds)
 
 
 def _split_dev(dev: Rows, strata: Sequence[int], seed: int) -> tuple[Rows, Rows]:

@@ -234,7 +234,7 @@ def _exemplars(setup: Setup, count: int, score: ScoreRows) -> tuple[Example, ...
 
 def _as_jsonl(examples: tuple[Example, ...]) -> str:
     """The rows set aside for test, kept so that `evaluate` can be given them."""
-    return "".join(to_json(example.columns) + "\n" for example in examples)
+    return "".join(to_json(example.named_columns) + "\n" for example in examples)
 
 
 def _lines(examples: tuple[Example, ...]) -> dict[str, str]:
