@@ -24,7 +24,8 @@ HEAD = """\
 
 - Data goes to standard output, progress and notes to standard error. `-` as a file is standard input or output.
 - `--json` prints as JSON what is otherwise a table for people.
-- Exit codes: 0 done; 1 an error, printed without a traceback; 2 wrong usage; 130 interrupted.
+- Exit codes: 0 done; 1 an error, printed without a traceback; 2 wrong usage; 3 from `fenlei serve`: the run could not be loaded;
+  130 interrupted.
 - The options of `fenlei train` are also the keys of the file given with `--config` (`--batch-size 8` is `batch_size: 8`);
   what the command line says wins.
 """
@@ -76,7 +77,7 @@ def _parameters(command: Any) -> Iterator[_Parameter]:
             group="Arguments" if argument else info.rich_help_panel or "Options",
             names=(info.metavar,) if argument else tuple(declared or ["--" + name.replace("_", "-")]),
             metavar=info.metavar or "",
-            kind="" if argument else _kind(kind),
+            kind="" if argument else info.metavar or _kind(kind),
             default=None if info.show_default is False or one.default is one.empty else one.default,
             required=one.default is one.empty,
             help=info.help or "",

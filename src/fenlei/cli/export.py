@@ -36,8 +36,8 @@ def export(
 ) -> None:
     """Write a folder that transformers and vLLM load, or ONNX Runtime.
 
-    The folder is asked the same texts as the run, and kept only if the labels agree on at least 99.5 %; in 8-bit integers what they cost is
-    told instead. Where the file of --texts has labels, the accuracy of both is told.
+    The export is kept only if it gives the run's label on at least 99.5 % of the texts. With --int8 it is kept in any case, and the
+    difference is reported. Where the file of --texts has labels, the accuracy of both is told.
     """
     if int8 and format != "onnx":
         raise typer.BadParameter("belongs to --format onnx; fenlei predict has its own --int8", param_hint="--int8")

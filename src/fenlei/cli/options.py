@@ -35,12 +35,14 @@ HELP = {
     "test_ratio": "Share of the training rows set aside for test.",
     "max_train_rows": "Train on so many of the training rows, each class giving its share.",
     "store_exemplars": "Keep N training rows of each class in the run, texts and all, so that `fenlei extend` needs no --replay.",
-    "model": "A local folder, `nano` (built in), or a Hugging Face or ModelScope id.",
+    "model": "A local folder, `nano` (built in), or a Hugging Face or ModelScope id. Required, here or in --config.",
     "revision": "Branch, tag or commit of a model on a hub.",
     "source": "The hub to look on.",
     "method": "How the model answers: by a head of its own, or by the language model's probability of each label.",
-    "tuning": "What learns: all, adapters (qlora: over 4-bit weights, on CUDA), the head (frozen), or nothing (default: by size).",
-    "objective": "generate: what the loss is normalised over.",
+    "tuning": "What learns: all, adapters (qlora: over 4-bit weights, on CUDA), the head (frozen), or nothing "
+    "(default: lora from 100 million parameters, else full).",
+    "objective": "With --method generate: compare the answer with the other labels (labels), or with the whole vocabulary, "
+    "token by token (tokens).",
     "shots": "generate: training rows shown in the prompt.",
     "prior_correction": "generate: take off what labels score on an empty text (default: where nothing is tuned).",
     "head": "Network on top of the backbone.",
@@ -50,14 +52,15 @@ HELP = {
     "long": "Longer texts: cut at their end, in their middle (head-tail), read at once (full), or in windows (default: by the lengths).",
     "lora_rank": "Rank of the adapters.",
     "lora_alpha": "Scale of the adapters.",
-    "lora_dropout": "Dropout before the adapters.",
+    "lora_dropout": "Dropout before the adapters, in training.",
     "lora_targets": "Modules that get adapters: `all-linear`, or names joined by commas.",
     "epochs": "Passes over the training rows (default: by tuning and their number).",
     "max_steps": "Optimiser steps; wins over --epochs.",
     "learning_rate": "Peak learning rate (default: by tuning and size).",
-    "batch_size": "Rows an optimiser step.",
+    "batch_size": "Rows an optimiser step (default: 32, fewer for LoRA on few rows, 128 for a small model from 20,000 rows).",
     "batch_tokens": "Tokens through the network at once: memory and speed, not the result; default: 4096, on a GPU what fits, up to 16384.",
-    "memory": "What training may take at its peak, as 6GB: fewer --batch-tokens, then --gradient-checkpointing, make it fit.",
+    "memory": "Memory limit for training, for example 6GB. To stay below it, fenlei lowers --batch-tokens, then turns on "
+    "--gradient-checkpointing.",
     "int8": "lora: multiply by the frozen weights in 8-bit integers; faster on x86 CPUs, most with VNNI.",
     "warmup_ratio": "Share of the steps in which the learning rate rises.",
     "weight_decay": "Weight decay of AdamW.",
@@ -66,7 +69,8 @@ HELP = {
     "imbalance": "Uneven classes: weigh rows, discount sure ones, adjust logits by the prior, or draw classes alike.",
     "gradient_checkpointing": "Less memory, more time.",
     "evals_per_epoch": "Evaluations an epoch.",
-    "early_stopping_patience": "Stop after N evaluations without a better macro F1 (multi-label: micro F1); 0: never.",
+    "early_stopping_patience": "Stop after N evaluations without a better macro F1 (multi-label: micro F1); "
+    "0 (in a file or Python: null, None): never.",
     "seed": "Two runs with one seed are equal.",
     "device": "Where to compute.",
     "report_to": "Experiment trackers joined by commas: tensorboard, wandb, swanlab, mlflow.",
@@ -76,7 +80,8 @@ HELP = {
     "set_coverage": "Add prediction sets that hold the right label this often.",
     "set_score": "lac: the smallest sets, maybe empty; aps, raps: never empty.",
     "set_by_class": "Keep the coverage of sets for the rows of each class.",
-    "out_of_scope": "File of texts outside the label set: the novelty score that tells them best is taken (default: energy).",
+    "out_of_scope": "File of texts that belong to no class. The novelty score that separates them best from known texts is used "
+    "(without it: energy).",
 }
 """What each option is for. `data` is an argument, not an option."""
 

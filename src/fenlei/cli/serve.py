@@ -9,6 +9,7 @@ import typer
 
 from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
 from fenlei.config import Device
+from fenlei.serving.limits import Limits
 
 EXAMPLES = (
     "fenlei serve runs/news",
@@ -16,6 +17,7 @@ EXAMPLES = (
     'curl localhost:8000/v1/classify -H "content-type: application/json" -d \'{"texts": ["央行宣布下调存款准备金率"]}\'',
 )
 LIMITS = "Limits"
+USUAL = Limits()
 
 
 def serve(
@@ -37,34 +39,36 @@ def serve(
     set_coverage: SetCoverage = None,
     set_score: SetScoreOption = "lac",
     set_by_class: SetByClass = False,
-    max_queue: Annotated[int | None, typer.Option(help="Texts that may wait; more are refused (429).", rich_help_panel=LIMITS)] = None,
-    max_texts: Annotated[int | None, typer.Option(help="Texts a request (422).", rich_help_panel=LIMITS)] = None,
-    max_characters: Annotated[int | None, typer.Option(help="Characters a text (413).", rich_help_panel=LIMITS)] = None,
-    max_labels: Annotated[int | None, typer.Option(help="Labels a request may ask among (422).", rich_help_panel=LIMITS)] = None,
-    max_body: Annotated[int | None, typer.Option(help="Bytes a request (413).", rich_help_panel=LIMITS)] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds until a request is given up (504).", rich_help_panel=LIMITS)] = None,
+    max_queue: Annotated[int, typer.Option(help="Texts that may wait; more are refused (429).", rich_help_panel=LIMITS)] = USUAL.max_queue,
+    max_texts: Annotated[int, typer.Option(help="Most texts in one request; more get 422.", rich_help_panel=LIMITS)] = USUAL.max_texts,
+    max_characters: Annotated[
+        int, typer.Option(help="Most characters in one text; more get 413.", rich_help_panel=LIMITS)
+    ] = USUAL.max_characters,
+    max_labels: Annotated[
+        int, typer.Option(help="Most labels a request may ask among; more get 422.", rich_help_panel=LIMITS)
+    ] = USUAL.max_labels,
+    max_body: Annotated[int, typer.Option(help="Most bytes in one request; more get 413.", rich_help_panel=LIMITS)] = USUAL.max_body,
+    timeout: Annotated[float, typer.Option(help="Seconds until a request is given up (504).", rich_help_panel=LIMITS)] = USUAL.timeout,
     read_timeout: Annotated[
-        float | None, typer.Option(help="Seconds for a request's body to arrive (408).", rich_help_panel=LIMITS)
-    ] = None,
-    window: Annotated[float | None, typer.Option(help="Seconds that the model waits for company.", rich_help_panel=LIMITS)] = None,
+        float, typer.Option(help="Seconds for a request's body to arrive (408).", rich_help_panel=LIMITS)
+    ] = USUAL.read_timeout,
+    window: Annotated[float, typer.Option(help="Seconds that the model waits for company.", rich_help_panel=LIMITS)] = USUAL.window,
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens a forward pass; default: by the device.", rich_help_panel=LIMITS)] = None,
-    drain: Annotated[float | None, typer.Option(help="Seconds for what is in flight at the end.", rich_help_panel=LIMITS)] = None,
+    drain: Annotated[float, typer.Option(help="Seconds for what is in flight at the end.", rich_help_panel=LIMITS)] = USUAL.drain,
 ) -> None:
     """Answer over HTTP: fenlei's own routes, those of vLLM, infinity, TEI and Hugging Face, and a page for people.
 
-    SIGTERM answers what is in flight and ends; SIGHUP takes over the run that is in the folder then.
+    On SIGTERM the service finishes the requests it has and stops. On SIGHUP it loads the run that is now in the folder and switches to it.
     """
-    limits = {
-        "max_queue": max_queue, "max_texts": max_texts, "max_characters": max_characters, "max_labels": max_labels, "max_body": max_body,
-        "timeout": timeout, "read_timeout": read_timeout, "window": window, "batch_tokens": batch_tokens, "drain": drain,
-    }  # fmt: skip
-    given = {name: value for name, value in limits.items() if value is not None}
+    limits = Limits(
+        max_queue, max_texts, max_characters, max_labels, max_body,
+        timeout=timeout, read_timeout=read_timeout, window=window, batch_tokens=batch_tokens, drain=drain,
+    )  # fmt: skip
     if workers < 1:
         raise typer.BadParameter(f"{workers}: at least one process answers", param_hint="--workers")
     _need_extra()
 
     from fenlei.serving.life import Settings
-    from fenlei.serving.limits import Limits
     from fenlei.serving.processes import serve as serve_run
 
     settings = Settings(
@@ -79,7 +83,7 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         classify_shape=classify_shape,
         log_texts=log_texts,
-        limits=Limits(**given),  # type: ignore[arg-type]
+        limits=limits,
     )
     raise typer.Exit(serve_run(settings))
 

@@ -33,7 +33,10 @@ def train(
         ),
     ] = None,
     *,
-    out: Annotated[Path | None, typer.Option("--out", "--output-dir", help="Folder for the run; it must not hold one already.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "--output-dir", help="Folder for the run; it must not hold one already. Required unless --dry-run."),
+    ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of options; the command line wins.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained on what, and stop.")] = False,

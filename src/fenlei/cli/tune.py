@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fenlei.cli.options import with_run_options
+from fenlei.cli.options import HELP, with_run_options
 from fenlei.config import Pruner, SearchConfig
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ EXAMPLES = (
 )
 SEARCH = "Search options"
 USUAL = SearchConfig()
+MULTI_LABEL = ("multi_label", "label_separator")
+"""Options of data that is not searched yet."""
 
 
-@with_run_options
+@partial(with_run_options, names=[name for name in HELP if name not in MULTI_LABEL])
 def tune(
     data: Annotated[str | None, typer.Argument(metavar="DATA", help="Labelled file, or a folder of train, dev and test.")] = None,
     *,
-    out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder for the search; one that was begun is gone on with.")],
+    out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder for the search. An unfinished search there is continued.")],
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of options; the command line wins.")] = None,
     trials: Annotated[int, typer.Option(help="Trials of the whole study.", rich_help_panel=SEARCH)] = USUAL.trials,
     space: Annotated[

@@ -46,7 +46,7 @@ class ModelConfig:
     lora_rank: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
-    """Above 0 the adapters take PEFT's own, slower path."""
+    """Dropout before the adapters, in training."""
     lora_targets: str = "all-linear"
     """`all-linear`, or module names joined by commas."""
 
