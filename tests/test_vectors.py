@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +17,30 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import SHAPE
-from transformers import AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
+from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
+    AutoTokenizer,
+    BertModel,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+)
 
+from fenlei import train
 from fenlei.config import RunConfig
 from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError
 from fenlei.inference.loading import encode_examples
 from fenlei.inference.scoring import score
 from fenlei.models.head import HeadMethod
-from fenlei.text.batches import Batch, collate
-from fenlei.training import vectors
+from fenlei.models.passages import frozen_states
+from fenlei.text.batches import Batch, batch_of, collate
+from fenlei.training import finish, fit, vectors
+from fenlei.training.fit import RUN_AGAIN_NOTE
 from fenlei.training.setup import Setup, prepare
-from fenlei.training.vectors import cache_folder, cached_vectors, score_frozen
+from fenlei.training.vectors import cache_folder, cached_vectors, can_be_kept, score_frozen
 
 
 @pytest.fixture
@@ -328,3 +342,122 @@ def test_scores_of_cached_states_are_the_scores(setup: Setup) -> None:
     assert direct.pooled is not None
     np.testing.assert_allclose(cached.pooled, direct.pooled, atol=1e-5)
     np.testing.assert_array_equal(cached.tokens_cut, direct.tokens_cut)
+
+
+@pytest.fixture(params=["one text", "windows", "pairs"])
+def encoder_setup(request: pytest.FixtureRequest, tiny_bert: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> Setup:
+    """A frozen BERT, over texts, texts in windows or pairs, with weights that say something."""
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps({**row, "b": row["text"][::-1]}) + "\n" for row in toy_rows), encoding="utf-8")
+    more = {"one text": {}, "windows": {"long": "windows", "max_length": 10}, "pairs": {"text_column": "text", "pair_column": "b"}}
+    options = {"data": str(data), "model": str(tiny_bert), "tuning": "frozen", "device": "cpu", **more[request.param]}
+    setup = prepare(RunConfig.from_options(options))
+    assert isinstance(setup.method, HeadMethod)
+    if setup.method.pooling is not None:
+        torch.nn.init.normal_(setup.method.pooling.get_parameter("score.weight"))
+    return setup
+
+
+def test_an_encoder_is_kept_by_the_state_that_its_head_reads(encoder_setup: Setup) -> None:
+    """Answers and the gradients of what learns are those of the whole network, for texts, windows and pairs."""
+    setup, rows = encoder_setup, [0, 1, 2]
+    assert can_be_kept(setup.method, setup.train)
+    cached, direct = (
+        score_frozen(setup.method, setup.base, setup.selecting, 3, keep_states=True),
+        score(setup.method, setup.selecting, 3, keep_states=True),
+    )
+    np.testing.assert_allclose(cached.logits, direct.logits, atol=1e-5)
+    assert cached.pooled is direct.pooled is None
+    assert (cached.weights is None) == (direct.weights is None)
+    if cached.weights is not None:
+        np.testing.assert_allclose(cached.weights, direct.weights, atol=1e-5)
+    states = frozen_states(cached_vectors(setup.method, setup.base, setup.train), setup.train, rows)
+    found = []
+    for batch in (states, batch_of(setup.train, rows, setup.method.pad_id, 4096)):
+        setup.method.zero_grad()
+        setup.method(batch).logits.sin().sum().backward()
+        found.append({name: weight.grad.clone() for name, weight in setup.method.named_parameters() if weight.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    assert any("pooler" in name for name in found[0])
+    bert = setup.method.train().stock.base_model
+    assert (bert.get_submodule("pooler").training, bert.get_submodule("encoder").training) == (True, False), "what learns trains"
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_frozen_encoder_runs_once_a_row_whatever_the_number_of_epochs(
+    tiny_bert: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    forward = BertModel.forward
+
+    def counted(self: BertModel, input_ids: torch.Tensor, **more: Any) -> Any:
+        read.append(len(input_ids))
+        return forward(self, input_ids, **more)
+
+    monkeypatch.setattr(BertModel, "forward", counted)
+    for module in (fit, finish):  # which reads a few rows to see
+        monkeypatch.setattr(module, "can_be_kept", lambda method, encoded: True)
+    for epochs in (1, 5):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{epochs}"))
+        read.clear()
+        options = {"tuning": "frozen", "epochs": epochs, "device": "cpu", "baseline": False, "learning_rate": 0.01}
+        result = train(toy_file, model=str(tiny_bert), out=tmp_path / f"run{epochs}", **options)
+        assert sum(read) == 60, "all rows, each once"
+        assert RUN_AGAIN_NOTE not in result.notes
+
+
+@pytest.mark.parametrize("encoder_setup", ["pairs"], indirect=True)
+def test_token_types_are_part_of_what_a_row_is_called(encoder_setup: Setup) -> None:
+    encoded = encoder_setup.train
+    assert encoded.token_types is not None
+    others = replace(encoded, token_types=1 - encoded.token_types)
+    assert not (vectors._row_names(others) == vectors._row_names(encoded)).any()
+
+
+@pytest.fixture
+def reads_the_mean(tiny_bert: Path, tmp_path: Path) -> Path:
+    """A folder with a ModernBERT whose head reads the mean of all states, and that drops out much while it learns."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    named = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "cls", "sep")}
+    config = ModernBertConfig(
+        **SHAPE,
+        **named,
+        vocab_size=len(tokenizer),
+        classifier_pooling="mean",
+        mlp_dropout=0.5,
+        attention_dropout=0.5,
+        classifier_dropout=0.5,
+    )
+    ModernBertForMaskedLM(config).save_pretrained(tmp_path / "modern")
+    tokenizer.save_pretrained(tmp_path / "modern")
+    return tmp_path / "modern"
+
+
+def test_an_encoder_whose_head_reads_more_is_run_in_every_epoch_as_it_is_asked_later(
+    reads_the_mean: Path, toy_file: Path, tmp_path: Path
+) -> None:
+    options = {"tuning": "frozen", "device": "cpu", "max_steps": 2, "baseline": False}
+    result = train(toy_file, model=str(reads_the_mean), out=tmp_path / "run", **options)
+    assert RUN_AGAIN_NOTE in result.notes
+    setup = prepare(RunConfig.from_options({**options, "data": str(toy_file), "model": str(reads_the_mean)}))
+    assert not can_be_kept(setup.method, setup.train)
+    setup.method.train()
+    batch = collate(setup.train, [0, 1], setup.method.pad_id)
+    learning, later = (setup.method.train(mode).stock.base_model(batch.input_ids, batch.attention_mask)[0] for mode in (True, False))
+    torch.testing.assert_close(learning, later)
+    assert setup.method.train().stock.get_submodule("drop").training, "what the head drops out, it drops out"
+
+
+def test_what_learns_drops_out_as_ever(reads_the_mean: Path, toy_file: Path) -> None:
+    for tuning in ("full", "lora"):
+        options = {"data": str(toy_file), "model": str(reads_the_mean), "tuning": tuning, "device": "cpu"}
+        setup = prepare(RunConfig.from_options(options))
+        assert all(module.training for module in setup.method.train().stock.base_model.modules())
+
+
+def test_an_architecture_that_reads_in_other_ways_is_left_alone() -> None:
+    shape = {**SHAPE, "embedding_size": 16, "vocab_size": 100}
+    method = HeadMethod(AlbertForSequenceClassification(AlbertConfig(**shape)), pad_id=0)  # its pooler is a linear alone
+    assert not method.reads_pooled(Batch(torch.randint(5, 90, (2, 7)), torch.ones(2, 7, dtype=torch.int64)))
+    assert "forward" not in vars(method.stock.base_model), "its backbone is what it was"

@@ -3,7 +3,7 @@
 Decoders are run without an attention mask: causal attention never lets a real token see what follows it, so padding on the right cannot
 matter, and the mask-free path is the fast one. On a CPU the padding is left out as well (models/packing.py). The last real token comes
 from the batch's mask, never from the pad id: a text may well end in the token that pads. Encoders (BERT) keep their own pooling and head,
-and get the mask.
+and get the mask; of most, a head that learns alone reads the state of the first token (models/encoders.py).
 
 Of documents that are read in windows, the states of the windows are joined before the head; of encoders, whose heads take no joined state,
 the logits of the windows.
@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from fenlei.errors import ConfigError, first_line
 from fenlei.models.attention import is_plainly_causal, without_masks
 from fenlei.models.backbone import head_modules, is_decoder, recomputes_activations
+from fenlei.models.encoders import classify_first, first_states
 from fenlei.models.last_block import only_read_at, spare_last_block
 from fenlei.models.merging import Merging
 from fenlei.models.method import Output
@@ -66,6 +67,17 @@ class HeadMethod(nn.Module):
         else:
             spare_last_block(self.stock)
 
+    def train(self, mode: bool = True) -> HeadMethod:
+        """As ever; but a backbone that learns nothing drops nothing out, which would only blur what its head learns from."""
+        super().train(mode)
+        heads = head_modules(self.stock).values()
+        of_heads = {id(weight) for head in heads for weight in head.parameters()}
+        if mode and not any(weight.requires_grad for weight in self.stock.base_model.parameters() if id(weight) not in of_heads):
+            self.stock.base_model.eval()
+            for head in heads:
+                head.train()
+        return self
+
     @property
     def stock(self) -> PreTrainedModel:
         """The transformers model itself; LoRA layers, if any, sit inside it."""
@@ -83,7 +95,7 @@ class HeadMethod(nn.Module):
 
     def _read(self, batch: Batch | DocumentBatch | WindowStates | torch.Tensor) -> Output:
         if isinstance(batch, torch.Tensor):
-            return Output(self.classify(batch), batch)
+            return Output(self.classify(batch), batch if is_decoder(self.stock) else None)
         if isinstance(batch, WindowStates):
             return self._classify_joined(sent(batch.states, self.device), sent(batch.counts, self.device))
         if isinstance(batch, DocumentBatch):
@@ -91,8 +103,10 @@ class HeadMethod(nn.Module):
         return self._decode(batch) if is_decoder(self.stock) else self._encode(batch.to(self.device))
 
     def pool(self, batch: Batch) -> torch.Tensor:
-        """The state of the last real token, float32 (rows, hidden). Decoders only."""
+        """The state of the last real token, of an encoder that of the first, float32 (rows, hidden)."""
         batch = batch.to(self.device)
+        if not is_decoder(self.stock):
+            return first_states(self.stock, self._inputs(batch))
         longest = batch.input_ids.shape[1]
         if self.packs(longest) and not batch.attention_mask.all():
             return self._pool_packed(batch.input_ids, Packing.of(batch.attention_mask))
@@ -120,9 +134,29 @@ class HeadMethod(nn.Module):
         return cast(torch.Tensor, states[places].float())
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
-        """The head alone: float32 (rows, hidden) -> (rows, labels). Decoders only."""
+        """The head alone, of what `pool` says: float32 (rows, hidden) -> (rows, labels). See `reads_pooled`."""
         with torch.autocast(pooled.device.type, enabled=False):
+            if not is_decoder(self.stock):
+                return classify_first(self.stock, pooled.to(self.device))
             return cast(torch.Tensor, cast(Any, self.stock).score(pooled.to(self.device)).float())
+
+    @torch.inference_mode()
+    def reads_pooled(self, batch: Batch) -> bool:
+        """Whether the head reads of the backbone no more than `pool` says. Of decoders it does not; of encoders the rows of `batch` tell:
+        some read the mean of all states (ModernBERT may), or the last.
+        """
+        if is_decoder(self.stock):
+            return True
+        self.eval()
+        batch = batch.to(self.device)
+        try:
+            states = self.pool(batch)
+            same = [(self.classify(states), self._encode(batch).logits)]
+            if self.pooling is not None:
+                same.append((states, self._states_and_logits(batch)[:, : states.shape[1]]))
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):  # a forward pass that looks for more, and misses it
+            return False
+        return all(one.shape == other.shape and torch.allclose(one, other, rtol=1e-3, atol=1e-4) for one, other in same)
 
     def _read_documents(self, batch: DocumentBatch) -> Output:
         counts = sent(batch.counts, self.device)
@@ -134,6 +168,9 @@ class HeadMethod(nn.Module):
         return Output(logits, None, weights)
 
     def _classify_joined(self, states: torch.Tensor, counts: torch.Tensor) -> Output:
+        if not is_decoder(self.stock):
+            logits, weights = self._joined(states, self.classify(states), counts)
+            return Output(logits, None, weights)
         pooled, weights = self._joined(states, states, counts)
         return Output(self.classify(pooled), pooled, weights)
 
@@ -153,9 +190,12 @@ class HeadMethod(nn.Module):
         return Output(self.classify(pooled), pooled)
 
     def _encode(self, batch: Batch) -> Output:
+        return Output(self.stock(**self._inputs(batch)).logits.float(), None)
+
+    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """What an encoder is given of a batch."""
         types = {"token_type_ids": batch.token_types} if batch.token_types is not None and self._reads_types else {}
-        answer = self.stock(input_ids=batch.input_ids, attention_mask=batch.attention_mask, **types)
-        return Output(answer.logits.float(), None)
+        return {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask, **types}
 
     @property
     def _reads_types(self) -> bool:

@@ -42,7 +42,7 @@ from fenlei.training.model_card import model_card
 from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, ScoreRows, make_promises
 from fenlei.training.selection import kept_step
 from fenlei.training.setup import Setup
-from fenlei.training.vectors import score_frozen
+from fenlei.training.vectors import can_be_kept, score_frozen
 
 TEST_ROWS = "test.jsonl"
 """Rows that the run itself set aside for test."""
@@ -83,7 +83,7 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
 
     def scores(examples: Sequence[Example], keep_states: bool = False) -> Scores:
         encoded = encode_examples(run.encoder, examples)
-        if setup.config.model.tuning == "frozen" and isinstance(run.method, HeadMethod) and is_decoder(run.method.stock):
+        if setup.config.model.tuning == "frozen" and isinstance(run.method, HeadMethod) and can_be_kept(run.method, encoded):
             return score_frozen(run.method, setup.base, encoded, len(labels), keep_states=keep_states)
         return score(run.method, encoded, len(labels), keep_states=keep_states)
 

@@ -27,7 +27,7 @@ from fenlei.evaluation.multi_label import MultiLabelMetrics, compute_multi_label
 from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
 from fenlei.models.allocator import keep_freed_memory
-from fenlei.models.backbone import is_decoder, quiet_transformers
+from fenlei.models.backbone import quiet_transformers
 from fenlei.models.devices import tokens_at_once
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
@@ -49,7 +49,9 @@ from fenlei.training.setup import Setup, prepare
 from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer, load_weights
-from fenlei.training.vectors import cached_vectors, score_vectors
+from fenlei.training.vectors import cached_vectors, can_be_kept, score_vectors
+
+RUN_AGAIN_NOTE = "frozen: the head of this encoder reads more than the first token's state, so the backbone is run in every epoch"
 
 
 class TrainingInterrupted(FenleiError):
@@ -206,6 +208,8 @@ def _optimise(
         if ranks.is_first:
             remove_newer(start.checkpoint)
     vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup, ranks)
+    if vectors is None and setup.config.model.tuning == "frozen":
+        tell(RUN_AGAIN_NOTE)
     loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
     lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), loss)
     with naming_the_option(options.report_to):
@@ -326,7 +330,7 @@ def _multi_label_figures(gold: np.ndarray, logits: np.ndarray, labels: LabelSet)
 
 
 def _vectors(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
-    """What a frozen decoder says of every row, or window of one; None where the backbone learns, or pools in ways of its own."""
-    if setup.config.model.tuning != "frozen" or not isinstance(setup.method, HeadMethod) or not is_decoder(setup.method.stock):
+    """What a frozen backbone says of every row, or window of one; None where it learns, or its head reads more than can be kept."""
+    if setup.config.model.tuning != "frozen" or not isinstance(setup.method, HeadMethod):
         return None
-    return cached_vectors(setup.method, setup.base, encoded)
+    return cached_vectors(setup.method, setup.base, encoded) if can_be_kept(setup.method, encoded) else None

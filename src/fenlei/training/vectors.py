@@ -1,4 +1,4 @@
-"""The states that a frozen backbone gives, computed once a row (once a window of a long text) and kept on disk.
+"""The states of a frozen backbone that its head reads, computed once a row (once a window of a long text) and kept on disk.
 
 A frozen backbone says the same of a row in every epoch and in every run over the same model. A file is named by what the states depend on
 (the model's weights, its depth and number format, the code that computes them, the rows' token ids), so that a stale one is never read; it
@@ -65,6 +65,12 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fenlei" / "vectors"
 
 
+def can_be_kept(method: HeadMethod, encoded: EncodedTexts) -> bool:
+    """Whether a backbone's states are all that the head reads of it, so that it need not run again; two of the rows are read to see."""
+    inputs = encoded if encoded.windows is None else as_windows(encoded, range(min(2, len(encoded))))
+    return method.reads_pooled(collate(inputs, range(min(2, len(inputs))), method.pad_id))
+
+
 def cached_vectors(method: HeadMethod, base: Path, encoded: EncodedTexts) -> np.ndarray:
     """What the head reads of every row (of every window, where rows are read in such), float32 (rows, hidden), memory-mapped.
 
@@ -86,20 +92,21 @@ def cached_vectors(method: HeadMethod, base: Path, encoded: EncodedTexts) -> np.
 
 
 def score_frozen(method: HeadMethod, base: Path, encoded: EncodedTexts, n_labels: int, *, keep_states: bool = False) -> Scores:
-    """What `score` gives, from cached states; `method` is a decoder with the backbone of `base` as it is."""
+    """What `score` gives, from cached states; `method` has the backbone of `base` as it is, and its states `can_be_kept`."""
     return score_vectors(method, cached_vectors(method, base, encoded), encoded, n_labels, keep_states=keep_states)
 
 
 def score_vectors(method: HeadMethod, vectors: np.ndarray, encoded: EncodedTexts, n_labels: int, *, keep_states: bool = False) -> Scores:
     """What `score` gives, from what `cached_vectors` has given of the same rows."""
     logits = np.zeros((len(encoded), n_labels), dtype=np.float32)
-    pooled = np.zeros((len(encoded), vectors.shape[1]), dtype=np.float32) if keep_states else None
+    pooled: np.ndarray | None = None
     weights: list[np.ndarray] = []
     with torch.inference_mode():
         for rows in in_groups(encoded, SCORED_ROWS):
             output = method(frozen_states(vectors, encoded, rows))
             logits[rows] = output.logits.cpu().numpy()
-            if pooled is not None and output.pooled is not None:
+            if keep_states and output.pooled is not None:
+                pooled = np.zeros((len(encoded), vectors.shape[1]), dtype=np.float32) if pooled is None else pooled
                 pooled[rows] = output.pooled.cpu().numpy()
             weights += [] if output.weights is None else [output.weights.cpu().numpy()]
     weighed = np.concatenate(weights) if weights else None
@@ -259,9 +266,14 @@ def _network_name(method: HeadMethod, base: Path) -> str:
 
 
 def _row_names(encoded: EncodedTexts) -> np.ndarray:
-    """Each row's token ids as 16 bytes, (rows,)."""
-    digests = (hashlib.blake2b(encoded[row].tobytes(), digest_size=16).digest() for row in range(len(encoded)))
-    return np.fromiter(digests, dtype=NAME, count=len(encoded))
+    """What the backbone is given of each row, as 16 bytes, (rows,)."""
+    arrays = [encoded.ids] if encoded.token_types is None else [encoded.ids, encoded.token_types]
+
+    def name(row: int) -> bytes:
+        own = slice(encoded.starts[row], encoded.starts[row + 1])
+        return hashlib.blake2b(b"".join(array[own].tobytes() for array in arrays), digest_size=16).digest()
+
+    return np.fromiter(map(name, range(len(encoded))), dtype=NAME, count=len(encoded))
 
 
 def _names_file(path: Path) -> Path:
