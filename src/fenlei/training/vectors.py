@@ -26,7 +26,7 @@ import numpy as np
 import torch
 import transformers
 
-from fenlei.artifact import fingerprint, saving, write_bytes
+from fenlei.artifact import fingerprint, give_name, write_bytes
 from fenlei.errors import ArtifactError
 from fenlei.inference.scoring import Scores, one_behind
 from fenlei.models.devices import tokens_at_once
@@ -140,13 +140,12 @@ def _computed(method: HeadMethod, encoded: EncodedTexts, names: np.ndarray, path
 
 def _give_name(partial: Path, path: Path) -> None:
     """Makes `path` of the file that is whole now; of two processes that have computed the same, the second finds it done."""
-    with saving(path):
-        try:
-            os.replace(partial, path)
-            os.replace(_names_file(partial), _names_file(path))
-        except (FileNotFoundError, PermissionError):  # the first has removed ours, or Windows lets nobody replace what it has mapped
-            if not path.exists():
-                raise
+    try:
+        give_name(partial, path)
+        give_name(_names_file(partial), _names_file(path))
+    except ArtifactError:  # the first has removed ours, or Windows lets nobody replace what it has mapped
+        if not path.exists():
+            raise
     for unfinished in path.parent.glob(f".{path.stem}-*"):  # those of runs that were ended, or are about to find it done
         _remove(unfinished)
 
