@@ -60,7 +60,7 @@ def test_what_stock_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, t
 def test_the_tokenizer_of_a_stock_folder_puts_texts_inside_the_prompt(
     model: str, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    train(toy_file, model=str(request.getfixturevalue(model)), out=tmp_path / "run", prompt="zh", tuning="full", **QUICK)
+    train(toy_file, model=str(request.getfixturevalue(model)), out=tmp_path / "run", prompt="zh", long="truncate", tuning="full", **QUICK)
     texts = [toy_rows[0]["text"], toy_rows[1]["text"] * 9, "", "a"]
     result = export_merged(tmp_path / "run", tmp_path / "stock", texts=texts)
     assert result.agreement == 1

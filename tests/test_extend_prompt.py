@@ -12,6 +12,7 @@ from extending import QUICK as FAST
 from fenlei import train
 from fenlei.artifact import read_manifest
 from fenlei.errors import ConfigError
+from fenlei.evaluation.calibration import Calibration
 from fenlei.inference.loading import load_run
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder
@@ -45,14 +46,14 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompts under which the run is asked before it learns."""
     from fenlei.training import extend as module
 
-    told, ask = [], module._ask
+    told, ask = [], module.former_answers
 
-    def listening(setup: Setup, known: LabelSet, *rest: Any) -> Any:
+    def listening(setup: Setup, answered: Calibration, known: LabelSet, *rest: Any) -> Any:
         assert isinstance(setup.encoder, QuestionEncoder)
         told.append(str(setup.tokenizer.decode(setup.encoder.with_labels(known).question().before)))
-        return ask(setup, known, *rest)
+        return ask(setup, answered, known, *rest)
 
-    monkeypatch.setattr(module, "_ask", listening)
+    monkeypatch.setattr(module, "former_answers", listening)
     return told
 
 
