@@ -229,7 +229,7 @@ def test_a_folder_gives_its_test_file_else_dev_with_a_warning(tmp_path):
 
 
 def test_rows_are_classified_in_windows_and_progress_is_told(run, data, monkeypatch):
-    monkeypatch.setattr(module, "WINDOW_ROWS", 2)
+    monkeypatch.setattr("fenlei.report.answering.WINDOW_ROWS", 2)
     classifier, told = KeywordClassifier(), []
     evaluate_run(run, data, classifier=classifier, progress=told.append)
     assert classifier.windows == [2, 2, 1]
