@@ -472,7 +472,7 @@ except Exception as error:
 
 
 def test_dry_run_explains_and_writes_nothing(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
-    plan = dry_run(toy_file, model=str(tiny_qwen), prompt="zh", **QUICK)
+    plan = dry_run(toy_file, model=str(tiny_qwen), prompt="zh", long="truncate", **QUICK)
     assert sum(plan.labels.values()) == 51
     assert plan.texts_cut > 0
     assert plan.inputs[0].startswith("请判断")
