@@ -79,8 +79,7 @@ def predict(
 
     Every column of a row is kept, in order; prediction, confidence, calibrated and tokens_cut are added, and where the run measures them
     or they are asked for, prediction_set, abstained and novelty. No row is dropped: those that cannot be read go to OUT.rejected.jsonl,
-    with line and reason. If it is interrupted, run the same command again: it
-    continues where it stopped.
+    with line and reason. If it is interrupted, run the same command again: it continues where it stopped.
 
     With --engine ray, INPUT and --out may also be folders, and URLs that fsspec opens (s3://...).
     """

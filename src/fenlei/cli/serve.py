@@ -61,8 +61,8 @@ def serve(
     On SIGTERM the service finishes the requests it has and stops. On SIGHUP it loads the run that is now in the folder and switches to it.
     """
     limits = Limits(
-        max_queue, max_texts, max_characters, max_labels, max_body,
-        timeout=timeout, read_timeout=read_timeout, window=window, batch_tokens=batch_tokens, drain=drain,
+        max_queue=max_queue, max_texts=max_texts, max_characters=max_characters, max_labels=max_labels, max_body=max_body, timeout=timeout,
+        read_timeout=read_timeout, window=window, batch_tokens=batch_tokens, drain=drain,
     )  # fmt: skip
     if workers < 1:
         raise typer.BadParameter(f"{workers}: at least one process answers", param_hint="--workers")
