@@ -32,6 +32,7 @@ $(INSTALLED): pyproject.toml $(CONSTRAINTS)
 
 demo: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/fenlei demo $(ARGS)
+	@echo "The commands above are found after: source $(BIN)/activate"
 
 test: $(INSTALLED)
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest $(ARGS)
