@@ -1,6 +1,6 @@
-"""Prediction in 8-bit integers: its speed beside transformers.pipeline (bfloat16, batches of 32), its accuracy beside our own bfloat16.
+"""Prediction in 8-bit integers: its speed beside transformers.pipeline (bfloat16, batches of 32), its accuracy beside our own without them.
 
-python -m bench.predict_int8 [--rounds N] [--quick]
+python -m bench.predict_int8 [--rounds N] [--dtype float32] [--quick]
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ ROWS, ACCURACY_ROWS = 1024, 4000
 
 def main() -> None:
     """Prints the rounds; the last line is JSON."""
-    given = arguments(__doc__ or "")
+    given = arguments(__doc__ or "", dtype=True)
     dev = shared() / "data" / "thucnews10" / "dev.jsonl"
     run = titles_run(quick=given.quick)
     asked = head_of(dev, QUICK_ROWS if given.quick else ROWS)
     sides = [
         Side(INT8, ours("predict", run, asked, "--int8")),
         Side(OURS, ours("predict", run, asked)),
-        Side(PIPELINE, peer("pipeline.py", stock_twin(run, dev), asked)),
+        Side(PIPELINE, peer("pipeline.py", stock_twin(run, dev), asked, "--dtype", given.dtype)),
     ]
     measured = alternate(sides, given.rounds)
     many = head_of(dev, QUICK_ROWS if given.quick else ACCURACY_ROWS)

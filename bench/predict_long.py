@@ -1,6 +1,6 @@
 """Prediction of whole news articles, cut at 1,024 tokens, beside transformers.pipeline.
 
-python -m bench.predict_long [--rounds N] [--quick]
+python -m bench.predict_long [--rounds N] [--dtype float32] [--quick]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ BATCH = 4
 
 def main() -> None:
     """Prints the rounds; the last line is JSON."""
-    against_pipeline("long texts", "sogou10_long", arguments(__doc__ or ""), rows=ROWS, goal=GOAL, batch=BATCH)
+    against_pipeline("long texts", "sogou10_long", arguments(__doc__ or "", dtype=True), rows=ROWS, goal=GOAL, batch=BATCH)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def against_pipeline(what: str, dataset: str, given: argparse.Namespace, *, rows
     asked = head_of(dev, QUICK_ROWS if given.quick else rows)
     sides = [
         Side(OURS, ours("predict", run, asked)),
-        Side(PIPELINE, peer("pipeline.py", stock_twin(run, dev), asked, "--batch-size", batch)),
+        Side(PIPELINE, peer("pipeline.py", stock_twin(run, dev), asked, "--batch-size", batch, "--dtype", given.dtype)),
     ]
     measured = alternate(sides, given.rounds)
     ratio = speed_ratio(measured, OURS, PIPELINE)

@@ -96,11 +96,21 @@ def median_peak(measured: Rounds, side: str) -> float:
     return statistics.median(one.peak_bytes for one in measured[side])
 
 
-def arguments(description: str, peers: Sequence[str] = ()) -> argparse.Namespace:
-    """The options that every bench takes: `rounds`, `quick`, and of `peers` those to measure against (default: all)."""
+def arguments(description: str, peers: Sequence[str] = (), *, dtype: bool = False) -> argparse.Namespace:
+    """The options that every bench takes: `rounds`, `quick`, of `peers` those to measure against (default: all), and, where the other
+    side computes in bfloat16, the `dtype` that it takes instead.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--quick", action="store_true", help="as few rows as possible, one round: only shows that it runs")
+    if dtype:
+        parser.add_argument(
+            "--dtype",
+            choices=["bfloat16", "float32"],
+            default="bfloat16",
+            help="of the other side; float32 on a CPU without bfloat16 instructions, where it would stand still in bfloat16 and fenlei "
+            "computes in float32 by itself",
+        )
     if peers:
         parser.add_argument("peers", nargs="*", metavar="PEER", help=f"of {', '.join(peers)}; default: all")
     given = parser.parse_intermixed_args()

@@ -24,6 +24,8 @@ class Peer:
     settings: tuple[object, ...]
     goal: float
     """How many times its rows a second are fenlei's to be."""
+    bfloat16: bool = False
+    """Whether it computes in bfloat16 unless `--dtype` says otherwise."""
 
 
 def beside(
@@ -44,7 +46,8 @@ def beside(
     ways = [Side(name, ours("train", own, dev, "--model", model, *settings)) for name, settings in sides.items()]
     for name, one in peers.items():
         theirs = even_head_of(train, one.quick_rows if given.quick else one.rows)
-        ways.append(Side(name, peer(one.script, theirs, "--model", model, *one.settings)))
+        dtype = ("--dtype", given.dtype) if one.bfloat16 else ()
+        ways.append(Side(name, peer(one.script, theirs, "--model", model, *one.settings, *dtype)))
     return alternate(ways, given.rounds)
 
 

@@ -61,7 +61,7 @@ def process(run: Path, *options: str) -> Iterator[tuple[psutil.Process, int]]:
 
 
 def ask(port: int, method: str, path: str, body: str | None = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
@@ -151,7 +151,8 @@ def test_a_connection_that_nobody_has_taken_yet_is_answered_at_the_end(runs: lis
 
 def test_two_workers_end_when_all_are_answered(runs: list[Path]) -> None:
     with process(runs[0], "--workers", "2") as (parent, port):
-        wait_for(lambda: all(ask(port, "POST", "/v1/classify", BODY)[0] == 200 for _ in range(20)))  # 503 until both have loaded
+        with ExitStack() as opened:
+            both_ready(parent, port, opened)
         load = Load(port)
         wait_for(lambda: load.statuses.count(200) > 50)
         told = len(load.statuses)
@@ -167,9 +168,10 @@ def test_a_killed_worker_is_replaced_while_the_others_go_on(runs: list[Path]) ->
     with process(runs[0], "--workers", "2") as (parent, port):
         wait_for(lambda: len(workers(parent)) == 2)
         victim, survivor = workers(parent)
-        wait_for(lambda: all(ask(port, "POST", "/v1/classify", BODY)[0] == 200 for _ in range(20)))  # 503 until both have loaded
+        with ExitStack() as opened:
+            both_ready(parent, port, opened)
         os.kill(victim.pid, signal.SIGKILL)
-        wait_for(lambda: ask(port, "POST", "/v1/classify", BODY)[0] == 200)  # on a busy machine the survivor may be loading still
+        wait_for(lambda: ask(port, "POST", "/v1/classify", BODY)[0] == 200)
         for _ in range(20):
             assert ask(port, "POST", "/v1/classify", BODY)[0] == 200  # none by the one that is loading yet
         wait_for(lambda: len(workers(parent)) == 2 and victim not in workers(parent))
@@ -183,18 +185,37 @@ def test_a_killed_worker_is_replaced_while_the_others_go_on(runs: list[Path]) ->
 
 def test_figures_are_those_of_all_workers(runs: list[Path]) -> None:
     with process(runs[0], "--workers", "2") as (parent, port), ExitStack() as opened:
-        wait_for(lambda: all(ask(port, "POST", "/v1/classify", BODY)[0] == 200 for _ in range(20)))
-        kept: dict[int, http.client.HTTPConnection] = {}
-        while len(kept) < 2:
-            connection = opened.enter_context(closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)))
+        kept = both_ready(parent, port, opened)
+        for connection, requests in zip(kept, (3, 5), strict=True):
+            assert [status(connection, "POST", "/v1/classify", BODY) for _ in range(requests)] == [200] * requests
+        wait_for(lambda: {counted(connection) for connection in kept} == {8}, 10)  # counted a moment after the answer has left
+
+
+def both_ready(parent: psutil.Process, port: int, opened: ExitStack) -> list[http.client.HTTPConnection]:
+    """A connection to each of the two workers, once both have loaded: that one has says nothing of the other."""
+    kept: dict[int, http.client.HTTPConnection] = {}
+
+    def all_are() -> bool:
+        if len(kept) < 2:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
             connection.connect()
-            kept.setdefault(taken_by(parent, connection), connection)
-        (before,) = {counted(connection) for connection in kept.values()}
-        for connection, requests in zip(kept.values(), (3, 5), strict=True):
-            for _ in range(requests):
-                connection.request("POST", "/v1/classify", BODY, {"Content-Type": "application/json"})
-                assert connection.getresponse().read()
-        assert {counted(connection) for connection in kept.values()} == {before + 8}
+            if (worker := taken_by(parent, connection)) in kept:
+                connection.close()
+            else:
+                kept[worker] = opened.enter_context(closing(connection))
+        # All of them each time: a connection that lies idle is closed.
+        return [status(one, "GET", "/ready") for one in kept.values()] == [200, 200]
+
+    wait_for(all_are)
+    return list(kept.values())
+
+
+def status(connection: http.client.HTTPConnection, method: str, path: str, body: str | None = None) -> int:
+    """Of one request over a connection that stays open."""
+    connection.request(method, path, body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    answer.read()
+    return answer.status
 
 
 def taken_by(parent: psutil.Process, connection: http.client.HTTPConnection) -> int:
