@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from bench.runs import WORK, lines_of, shared
 from fenlei.data.readers import read_examples
@@ -27,11 +27,16 @@ Figure = Callable[[np.ndarray, np.ndarray], float]
 """Gold labels and answers, int64 (rows,), to a figure."""
 
 
-def fold_files(data_set: str, short: str, fold: int) -> tuple[Path, Path]:
-    """The rows a fold trains on and those it is asked, of train and dev together; each class in proportion. `short` names the files."""
+def fold_files(data_set: str, short: str, fold: int, documents: int | None = None) -> tuple[Path, Path]:
+    """The rows a fold trains on and those it is asked, of train and dev together; each class in proportion. `short` names the files.
+
+    `documents`: the folds are of so many rows alone.
+    """
     data = shared() / "data" / data_set
     lines = [line for name in ("train", "dev") for line in lines_of(data / f"{name}.jsonl")]
     labels = [json.loads(line)["label"] for line in lines]
+    if documents is not None:
+        lines, _, labels, _ = train_test_split(lines, labels, train_size=documents, stratify=labels, random_state=SEED)
     parts = list(StratifiedKFold(FOLDS, shuffle=True, random_state=SEED).split(lines, labels))[fold]
     files = tuple(WORK / "data" / f"{short}_fold{fold}_{name}.jsonl" for name in ("train", "asked"))
     for file, part in zip(files, parts, strict=True):
@@ -50,9 +55,12 @@ def reported_answers(name: str) -> list[str]:
     return [json.loads(line)["prediction"] for line in lines_of(WORK / name / "report" / "predictions.jsonl")]
 
 
-def frozen_answers(name: str, asked: Path) -> list[str]:
-    """What a run with a frozen backbone answers, by the cached states of its rows: over all folds each is read once."""
-    run = load_run(WORK / name)
+def frozen_answers(name: str, asked: Path, *, int8: bool = False) -> list[str]:
+    """What a run with a frozen backbone answers, by the cached states of its rows: over all folds each is read once.
+
+    `int8`: those states are of a run trained in int8.
+    """
+    run = load_run(WORK / name, int8=int8)
     assert isinstance(run.method, HeadMethod)
     encoded = run.encoder.encode([one.text for one in read_examples(asked)])
     scores = score_frozen(run.method, Path(run.manifest["base_model"]["folder"]), encoded, len(run.labels))

@@ -1,15 +1,15 @@
 """Long documents with the real Qwen2.5-0.5B: windows with attention over a frozen backbone, beside truncation and TF-IDF, in five folds.
 
-python -m bench.headline_long fudan20|sogou10_long [FOLD ...] [OPTION=VALUE ...]
+python -m bench.headline_long fudan20|sogou10_long [FOLD ...] [OPTION=VALUE ...] [--documents N] [--without-lora]
 
 A frozen backbone reads every window once over all folds, and keeps its states on disk (about an hour and a half for a set, then minutes);
-a fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=80, long=mean, layers=12, model=nano). The figures
-are those of the folds done.
+a fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=80, long=mean, layers=12, int8=true,
+model=nano), `--documents` has folds of N documents alone, where a machine is too slow for all. The figures are those of the folds done.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from typing import Any
 
 from bench.folds import (
@@ -41,35 +41,44 @@ GOAL = 0.03
 
 def main() -> None:
     """Prints the figures; the last line is JSON."""
-    words = sys.argv[1:]
-    chosen = [word for word in words if word in SETS]
-    if len(chosen) != 1:
-        sys.exit(f"name one set: {', '.join(SETS)}")
-    folds = [int(word) for word in words if word.isdigit()] or list(range(FOLDS))
-    asked_options = given_options([word for word in words if "=" in word])
-    short, runs = SETS[chosen[0]]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", choices=SETS)
+    parser.add_argument("words", nargs="*", metavar="FOLD|OPTION=VALUE")
+    parser.add_argument("--documents", type=int, help="default: all")
+    parser.add_argument("--without-lora", action="store_true", help="the frozen runs alone")
+    given = parser.parse_intermixed_args()
+    folds = [int(word) for word in given.words if word.isdigit()] or list(range(FOLDS))
+    asked_options = given_options([word for word in given.words if "=" in word])
+    short, runs = SETS[given.data]
+    if given.documents is not None:
+        short = f"{short}_{given.documents}"
+    if given.without_lora:
+        runs = {kind: options for kind, options in runs.items() if options["tuning"] == "frozen"}
     gold: list[str] = []
     answers: dict[str, list[str]] = {name: [] for name in (*runs, "TF-IDF")}
     for fold in folds:
-        train, asked = fold_files(chosen[0], short, fold)
+        train, asked = fold_files(given.data, short, fold, given.documents)
         gold += gold_of(asked)
         for kind, options in runs.items():
             name = _fold_run(f"{short}_fold{fold}_{kind}", train, asked, options, asked_options)
-            answers[kind] += frozen_answers(name, asked) if options["tuning"] == "frozen" else reported_answers(name)
+            if options["tuning"] == "frozen":
+                answers[kind] += frozen_answers(name, asked, int8=bool(asked_options.get("int8")))
+            else:
+                answers[kind] += reported_answers(name)
             if kind == "windows":
                 answers["TF-IDF"] += baseline_answers(name, asked)
-        print(f"folds to {fold}: " + ", ".join(f"{kind} {figures(gold, given)}" for kind, given in answers.items()), flush=True)
+        print(f"folds to {fold}: " + ", ".join(f"{kind} {figures(gold, told)}" for kind, told in answers.items()), flush=True)
     above = {
         kind: {
-            "macro_f1": difference(gold, answers["windows"], given, macro_f1),
-            "accuracy": difference(gold, answers["windows"], given, accuracy),
+            "macro_f1": difference(gold, answers["windows"], told, macro_f1),
+            "accuracy": difference(gold, answers["windows"], told, accuracy),
         }
-        for kind, given in answers.items()
+        for kind, told in answers.items()
         if kind != "windows"
     }
     conclude(
-        f"{chosen[0]}, frozen windows over TF-IDF, points of macro F1", above["TF-IDF"]["macro_f1"]["points"], GOAL,
-        figures={kind: figures(gold, given) for kind, given in answers.items()}, windows_over=above, rows=len(gold), folds=folds,
+        f"{given.data}, frozen windows over TF-IDF, points of macro F1", above["TF-IDF"]["macro_f1"]["points"], GOAL,
+        figures={kind: figures(gold, told) for kind, told in answers.items()}, windows_over=above, rows=len(gold), folds=folds,
     )  # fmt: skip
 
 

@@ -1,16 +1,16 @@
 """Qwen2.5-0.5B, LoRA, on whole news articles (at most 1,024 tokens) beside TF-IDF, in five folds over train and dev together.
 
-python -m bench.headline_sogou_folds [FOLD ...] [OPTION=VALUE ...]
+python -m bench.headline_sogou_folds [FOLD ...] [OPTION=VALUE ...] [--documents N]
 
 Every row is classified once, by a run that has not seen it; both classifiers answer the same rows, so that their difference is paired. A
 run selects and calibrates on rows set aside from its own part. A fold that is cut off is taken up again; the figures are those of the folds
-done.
+done; `--documents` has folds of N documents alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +43,18 @@ def interval(differences: np.ndarray) -> tuple[float, float]:
 
 def main() -> None:
     """Prints the figures; the last line is JSON."""
-    folds = [int(word) for word in sys.argv[1:] if "=" not in word] or list(range(FOLDS))
-    asked_options = given_options([word for word in sys.argv[1:] if "=" in word])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="FOLD|OPTION=VALUE")
+    parser.add_argument("--documents", type=int, help="default: all")
+    given = parser.parse_intermixed_args()
+    folds = [int(word) for word in given.words if "=" not in word] or list(range(FOLDS))
+    asked_options = given_options([word for word in given.words if "=" in word])
+    short = "sogou" if given.documents is None else f"sogou_{given.documents}"
     options = {"tuning": "lora", "max_length": 1024, "long": "truncate", "evals_per_epoch": 2, **asked_options}
     ours, baseline = [], []
     for fold in folds:
-        train, asked = fold_files("sogou10_long", "sogou", fold)
-        name = name_of(f"sogou_fold{fold}_lora", asked_options)
+        train, asked = fold_files("sogou10_long", short, fold, given.documents)
+        name = name_of(f"{short}_fold{fold}_lora", asked_options)
         _, seconds = run(name, train, asked, selecting=None, model=real_model(), **options)
         mine, other = right_answers(name, asked)
         ours.append(mine)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fenlei import Classifier, ConfigError, train
-from fenlei.config import ModelConfig
+from fenlei.config import ModelConfig, RunConfig
 from fenlei.inference.loading import load_run
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import load_network
@@ -20,6 +20,8 @@ from fenlei.models.head import HeadMethod
 from fenlei.models.lora import add_lora
 from fenlei.models.quantized import InputOnce, Int8Linear, Int8Rows, quantize_below_adapters, quantize_linears
 from fenlei.text.batches import Batch
+from fenlei.training.setup import prepare
+from fenlei.training.vectors import cached_vectors
 
 TEXTS = ["央行下调存款准备金率", "国足客场三比零取胜", "新款手机今日发布", "楼市", "高考分数线公布，多地上调，考生可在网上查询" * 3]
 
@@ -155,8 +157,28 @@ def test_training_in_int8_moves_the_adapters_and_ends_as_any_run(tiny_qwen: Path
     one, other = (Classifier.load(tmp_path / str(int8), device="cpu").logits(TEXTS).logits for int8 in (True, False))
     assert not np.array_equal(one, other)
     assert np.abs(one - other).max() < 0.2 * np.abs(other).max()
-    with pytest.raises(ConfigError, match="int8 is for tuning 'lora'"):
+    with pytest.raises(ConfigError, match="int8 is for tuning 'lora' and 'frozen'"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "full", tuning="full", int8=True, device="cpu")
+
+
+def test_a_frozen_backbone_is_read_in_int8_and_its_states_are_never_taken_for_exact_ones(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options: dict[str, Any] = {"model": str(tiny_qwen), "tuning": "frozen", "epochs": 3, "device": "cpu", "baseline": False}
+    setups = {int8: prepare(RunConfig.from_options({"data": str(toy_file), **options, "int8": int8})) for int8 in (False, True)}
+    exact, near = (cached_vectors(setup.method, setup.base, setup.train) for setup in setups.values())
+    assert not np.array_equal(exact, near)
+    assert np.linalg.norm(exact - near) < 0.05 * np.linalg.norm(exact)
+    for int8 in setups:
+        train(toy_file, out=tmp_path / str(int8), int8=int8, **options)
+    one, other = (Classifier.load(tmp_path / str(int8), device="cpu").logits(TEXTS).logits for int8 in (True, False))
+    assert not np.array_equal(one, other)
+    assert np.abs(one - other).max() < 0.1 * np.abs(other).max()
+    # What a run answers in int8 is read from the states that it learned from.
+    run = load_run(tmp_path / "True", int8=True)
+    monkeypatch.setattr(HeadMethod, "pool", lambda *_: pytest.fail("the backbone ran again"))
+    np.testing.assert_array_equal(cached_vectors(run.method, setups[True].base, setups[True].train), near)
 
 
 def test_what_was_quantised_is_not_kept_for_the_backward_pass(tiny_qwen: Path) -> None:

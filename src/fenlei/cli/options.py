@@ -61,7 +61,7 @@ HELP = {
     "batch_tokens": "Tokens through the network at once: memory and speed, not the result; default: 4096, on a GPU what fits, up to 16384.",
     "memory": "Memory limit for training, for example 6GB. To stay below it, fenlei lowers --batch-tokens, then turns on "
     "--gradient-checkpointing.",
-    "int8": "lora: multiply by the frozen weights in 8-bit integers; faster on x86 CPUs, most with VNNI.",
+    "int8": "lora, frozen: multiply by the weights that do not learn in 8-bit integers; faster on x86 CPUs, most with VNNI.",
     "warmup_ratio": "Share of the steps in which the learning rate rises.",
     "weight_decay": "Weight decay of AdamW.",
     "max_grad_norm": "Gradients are clipped to this norm.",

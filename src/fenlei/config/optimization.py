@@ -39,7 +39,7 @@ class OptimizationConfig:
     memory: str | None = None
     """What training may take at its peak, as 6GB or 800MB: fewer batch_tokens are chosen to fit, and gradient_checkpointing if need be."""
     int8: bool = False
-    """LoRA: the frozen weights multiply in 8-bit integers, on x86 CPUs."""
+    """Tuning lora and frozen: the weights that do not learn multiply in 8-bit integers, on x86 CPUs."""
     warmup_ratio: float = 0.06
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0

@@ -1,4 +1,4 @@
-"""Linears that multiply in 8-bit integers, on x86 CPUs, faster than in a float format: for prediction, and below adapters that learn.
+"""Linears that multiply in 8-bit integers, on x86 CPUs, faster than in a float format: where no weight of theirs learns.
 
 Weights have one scale an output, activations one a token, found as it passes (Yao et al. 2022, "ZeroQuant"): the first tokens of a
 decoder have states hundreds of times larger than the others, and must not set the scale of all. Sums are whole numbers, so that a row's
@@ -112,7 +112,7 @@ class Int8Weight:
 
 
 class Int8Linear(nn.Module):
-    """`x W' + b` for x (..., in) of any float format; returns x's format. For prediction."""
+    """`x W' + b` for x (..., in) of any float format; returns x's format. For prediction, and for a backbone that is frozen."""
 
     def __init__(self, linear: nn.Linear, quantize: InputOnce) -> None:
         super().__init__()

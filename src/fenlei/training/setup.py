@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, parameter_counts
 from fenlei.models.hub import resolve_model
 from fenlei.models.qlora import check_four_bit
-from fenlei.models.quantized import quantize_below_adapters
+from fenlei.models.quantized import quantize_below_adapters, quantize_linears
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.first_token import set_first_token
@@ -172,8 +173,10 @@ def prepare(
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
     check_options(config, precision)
-    if config.optimization.int8 and config.model.tuning != "lora":
-        raise ConfigError(f"int8 is for tuning 'lora', where most weights do not learn; this run's tuning is {config.model.tuning!r}")
+    if config.optimization.int8 and config.model.tuning not in ("lora", "frozen"):
+        raise ConfigError(
+            f"int8 is for tuning 'lora' and 'frozen', where most weights do not learn; this run's tuning is {config.model.tuning!r}"
+        )
     torch.manual_seed(seed)
     if config.model.tuning == "qlora":
         check_four_bit(device)
@@ -187,7 +190,8 @@ def prepare(
     trainable, everything = parameter_counts(method)
     method = place(method, device)
     if config.optimization.int8:
-        quantize_below_adapters(method.network)
+        quantize = quantize_below_adapters if config.model.tuning == "lora" else quantize_linears
+        quantize(cast(Any, method.network))
     config, budget = with_batch_tokens(config, method, train.longest_input, training_autocast(config, precision))
     choices += budget
     label_ids = dataset.gold(dataset.train)

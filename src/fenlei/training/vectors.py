@@ -33,6 +33,7 @@ from fenlei.models.devices import tokens_at_once
 from fenlei.models.fingerprint import weights_digest
 from fenlei.models.head import POOLED_BY, HeadMethod
 from fenlei.models.passages import frozen_states
+from fenlei.models.quantized import Int8Linear
 from fenlei.text.batches import by_token_budget, collate
 from fenlei.text.encoded import EncodedTexts, as_windows, in_groups
 
@@ -260,6 +261,8 @@ def _network_name(method: HeadMethod, base: Path) -> str:
     backbone = method.stock.base_model
     files = f"{fingerprint(base / 'config.json')} {weights_digest(base)}"
     loaded = f"{next(backbone.parameters()).dtype} {method.stock.config.get_text_config().num_hidden_layers}"
+    if any(isinstance(module, Int8Linear) for module in backbone.modules()):
+        loaded += " int8"
     code = f"{transformers.__version__} {POOLED_BY}"
     return hashlib.sha256(f"{files} {loaded} {code}".encode()).hexdigest()[:32]
 
