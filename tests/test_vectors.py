@@ -245,7 +245,7 @@ def counting(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> list[i
 @pytest.fixture
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one pass each, of four rows or five."""
-    monkeypatch.setattr(vectors, "PIECE_TOKENS", 1)
+    monkeypatch.setattr(vectors, "PIECE_SECONDS", 0.0)
     monkeypatch.setattr(vectors, "tokens_at_once", lambda device: 64)
 
 

@@ -46,8 +46,8 @@ ABANDONED_AFTER = 3 * 24 * 3600.0
 PARTIAL = ".partial"
 """Ending of a file that is being computed."""
 
-PIECE_TOKENS = 1 << 19
-"""Tokens of a piece: some 37,000 titles, or a thousand windows of 512. A run that is ended loses no more work than that."""
+PIECE_SECONDS = 60.0
+"""A run that is ended loses no more work than that, whether its machine does ten rows a second or ten thousand."""
 
 SCORED_ROWS = 4096
 """Rows, or windows of long texts, whose states are in memory together."""
@@ -170,15 +170,14 @@ def _compute(method: HeadMethod, encoded: EncodedTexts, path: Path, shared: list
             few = slice(first, first + SCORED_ROWS)
             vectors[own[few]] = stored[places[few]]
         done[own] = True
-    lengths, tokens = encoded.lengths, 0
+    began = time.monotonic()
     for rows, states in one_behind(_pooled(method, encoded, np.flatnonzero(~done))):
         vectors[rows] = states.cpu().numpy()
         done[rows] = True
-        tokens += int(lengths[rows].sum())
-        if tokens >= PIECE_TOKENS:
+        if time.monotonic() - began >= PIECE_SECONDS:
             vectors.flush()
             yield done
-            tokens = 0
+            began = time.monotonic()
     vectors.flush()
     yield done
 
