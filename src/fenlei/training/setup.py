@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -173,10 +172,7 @@ def prepare(
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
     check_options(config, precision)
-    if config.optimization.int8 and config.model.tuning not in ("lora", "frozen"):
-        raise ConfigError(
-            f"int8 is for tuning 'lora' and 'frozen', where most weights do not learn; this run's tuning is {config.model.tuning!r}"
-        )
+    _check_int8(config)
     torch.manual_seed(seed)
     if config.model.tuning == "qlora":
         check_four_bit(device)
@@ -188,10 +184,7 @@ def prepare(
         train = encode_examples(encoder, learned_from)
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
-    method = place(method, device)
-    if config.optimization.int8:
-        quantize = quantize_below_adapters if config.model.tuning == "lora" else quantize_linears
-        quantize(cast(Any, method.network))
+    method = _placed(method, config, device)
     config, budget = with_batch_tokens(config, method, train.longest_input, training_autocast(config, precision))
     choices += budget
     label_ids = dataset.gold(dataset.train)
@@ -210,6 +203,23 @@ def prepare(
         config, dataset, base, tokenizer, encoder, method, kind, device, precision,
         train, label_ids, selecting, trainable, everything, notes,
     )  # fmt: skip
+
+
+def _check_int8(config: RunConfig) -> None:
+    if config.optimization.int8 and config.model.tuning not in ("lora", "frozen"):
+        raise ConfigError(
+            f"int8 is for tuning 'lora' and 'frozen', where most weights do not learn; this run's tuning is {config.model.tuning!r}"
+        )
+
+
+def _placed(method: HeadMethod | GenerateMethod, config: RunConfig, device: torch.device) -> HeadMethod | GenerateMethod:
+    """On the device; where int8 is asked for, the weights that do not learn in 8 bits."""
+    method = place(method, device)
+    if config.optimization.int8 and config.model.tuning == "lora":
+        quantize_below_adapters(method.network)
+    elif config.optimization.int8:
+        quantize_linears(method.stock)
+    return method
 
 
 def _check(config: RunConfig, dataset: Dataset) -> None:
