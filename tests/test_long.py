@@ -429,8 +429,13 @@ def test_a_service_says_that_windows_read_all_of_a_text(windows_run: Path) -> No
 
 
 def test_the_report_shows_the_passage_that_decided(windows_run: Path, long_file: Path, tmp_path: Path) -> None:
-    evaluation = evaluate_run(windows_run, long_file, out=tmp_path / "report", device="cpu")
-    assert evaluation.mistakes, "two steps teach little"
+    lines = long_file.read_text(encoding="utf-8").splitlines()
+    names = {json.loads(line)["label"] for line in lines}
+    told = json.loads(lines[0])
+    other = json.dumps({**told, "label": (names - {told["label"]}).pop()}, ensure_ascii=False)
+    (tmp_path / "asked.jsonl").write_text("\n".join([*lines, other]) + "\n", encoding="utf-8")  # one text, two labels: one is missed
+    evaluation = evaluate_run(windows_run, tmp_path / "asked.jsonl", out=tmp_path / "report", device="cpu")
+    assert evaluation.mistakes
     wrong = evaluation.mistakes[0]
     assert wrong.passage
     assert wrong.passage in wrong.example.text

@@ -225,6 +225,17 @@ def is_decoder(network: PreTrainedModel) -> bool:
     return hasattr(network, "score")
 
 
+def has_score(folder: Path) -> bool:
+    """Whether a classifier over `folder`'s weights is a decoder. Built on the meta device: nothing is loaded."""
+    config = load_config(folder)
+    kind = classifier_class(config)
+    try:
+        with torch.device("meta"):
+            return is_decoder((getattr(kind, "from_config", None) or kind._from_config)(config))
+    except ValueError:  # an architecture without a classifier, of which `load_network` tells
+        return False
+
+
 def checkpoint_activations(network: PreTrainedModel) -> None:
     """Recomputes activations in the backward pass instead of keeping them: less memory, about a third more time."""
     enable: Any = (

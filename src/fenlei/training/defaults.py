@@ -13,6 +13,7 @@ from fenlei.text.windows import WINDOWED
 
 LORA_FROM_PARAMETERS = 100_000_000
 REFERENCE_PARAMETERS = 5e8
+SOLVED_RATE = 1e-4
 MANY_ROWS = 20_000
 LEAST_STEPS = 700
 """Optimiser steps a run should have before few rows stop mattering for the number of epochs."""
@@ -46,21 +47,24 @@ def choose_tuning(config: ModelConfig, parameters: int) -> tuple[Tuning, Choice 
     return tuning, Choice("tuning", tuning, f"{size}, {'too many to move all' if tuning == 'lora' else 'few enough to train all'}")
 
 
-def choose_learning_rate(config: OptimizationConfig, tuning: Tuning, parameters: int, batch_size: int) -> tuple[float, Choice | None]:
+def choose_learning_rate(
+    config: OptimizationConfig, tuning: Tuning, parameters: int, batch_size: int, *, solved: bool = False
+) -> tuple[float, Choice | None]:
     """By tuning and model size.
 
     Full: 2e-5 at 0.5 billion parameters, falling with size as practice has it (BERT-base 5e-5, 7B models 5e-6). LoRA: ten times and
     more, as its update is a small addition (Hu et al. 2021; Schulman et al. 2025, "LoRA without regret"). Both for steps of
-    up to 32 rows; above, growing with their square root (Malladi et al. 2022, for Adam).
+    up to 32 rows; above, growing with their square root (Malladi et al. 2022, for Adam). `solved`: the head does not begin at random
+    (training/solved_head.py), and larger steps would leave where it begins.
     """
     if config.learning_rate is not None:
         return config.learning_rate, None
     scale = REFERENCE_PARAMETERS / parameters
-    rate = {"full": 2e-5 * scale**0.6, "lora": 3e-4 * scale**0.25, "frozen": 1e-3}["lora" if tuning == "qlora" else tuning]
+    rates = {"full": 2e-5 * scale**0.6, "lora": 3e-4 * scale**0.25, "frozen": SOLVED_RATE if solved else 1e-3}
+    rate = rates["lora" if tuning == "qlora" else tuning]
     rate = float(f"{rate * max(1.0, math.sqrt(batch_size / USUAL_BATCH)):.1e}")
-    return rate, Choice(
-        "learning_rate", f"{rate:g}", f"{tuning} tuning of {parameters / 1e6:,.0f} million parameters, {batch_size} rows a step"
-    )
+    why = f"{tuning} tuning of {parameters / 1e6:,.0f} million parameters, {batch_size} rows a step"
+    return rate, Choice("learning_rate", f"{rate:g}", f"{why}, a head that does not begin at random" if solved else why)
 
 
 def choose_batch_size(config: OptimizationConfig, tuning: Tuning, parameters: int, rows: int) -> tuple[int, Choice | None]:

@@ -195,7 +195,7 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
         exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
         origin=_origin(run, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),
     )
-    return replace(setup, lessons=lessons), _Start(before, cost)
+    return replace(setup, lessons=lessons, solved=False), _Start(before, cost)  # the head begins as the run's
 
 
 def _prepared(

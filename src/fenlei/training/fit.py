@@ -46,6 +46,7 @@ from fenlei.training.recorded import recorder_for
 from fenlei.training.resume import TRAIN, Command, check_same_data, recall, remember, way_on
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
+from fenlei.training.solved_head import begin_solved
 from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer, load_weights
@@ -207,9 +208,7 @@ def _optimise(
             return list(state.log_history)
         if ranks.is_first:
             remove_newer(start.checkpoint)
-    vectors, evaluation = _vectors(setup, setup.train), _evaluation(setup, ranks)
-    if vectors is None and setup.config.model.tuning == "frozen":
-        tell(RUN_AGAIN_NOTE)
+    vectors, evaluation = _frozen_states(setup, start, tell), _evaluation(setup, ranks)
     loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
     lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), loss)
     with naming_the_option(options.report_to):
@@ -241,6 +240,16 @@ def _optimise(
     if spread_by():
         make_whole(setup.method, keep=ranks.is_first)
     return list(trainer.state.log_history)
+
+
+def _frozen_states(setup: Setup, start: Start | None, tell: Callable[[str], None]) -> np.ndarray | None:
+    """What a frozen backbone says of the training rows, where it can be kept; a head that they solve begins at their solution."""
+    vectors = _vectors(setup, setup.train)
+    if vectors is None and setup.config.model.tuning == "frozen":
+        tell(RUN_AGAIN_NOTE)
+    if vectors is not None and setup.solved and start is None and isinstance(setup.method, HeadMethod):
+        begin_solved(setup.method, vectors, setup.train, setup.label_ids, setup.config.optimization.imbalance)
+    return vectors
 
 
 def _keep_logs(trainer: RowTrainer, out: Path) -> None:

@@ -56,6 +56,7 @@ from fenlei.training.imbalance import check_imbalance, class_counts, proposal
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import with_batch_tokens
 from fenlei.training.promises import read_out_of_scope
+from fenlei.training.solved_head import has_solution
 from fenlei.training.spread import check_options, place
 
 FIRST_TOKEN_NOTE = "first token {}: the tokenizer sets none, and a decoder reads little of what stands first"
@@ -86,6 +87,8 @@ class Setup:
     trainable: int
     parameters: int
     notes: tuple[str, ...]
+    solved: bool
+    """Whether the head is to begin where ridge regression ends (training/solved_head.py)."""
     lessons: Lessons | None = None
     """What is learned from besides labels; None: nothing."""
 
@@ -166,7 +169,8 @@ def prepare(
     if config.model.method == "generate":
         dataset, instruction = with_question(config, dataset, tokenizer, instruction)
     config, reading = with_long(config, dataset, tokenizer, model_takes, instruction)
-    config, choices = fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes)
+    solved = has_solution(config, base, dataset.labels, head)
+    config, choices = fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes, solved=solved)
     choices = [*reading, *choices]
     encoder = _encoder(config, dataset, tokenizer, instruction)
     device, why_device = pick_device(config.optimization.device)
@@ -201,7 +205,7 @@ def prepare(
     )
     return Setup(
         config, dataset, base, tokenizer, encoder, method, kind, device, precision,
-        train, label_ids, selecting, trainable, everything, notes,
+        train, label_ids, selecting, trainable, everything, notes, solved,
     )  # fmt: skip
 
 
@@ -255,14 +259,14 @@ def with_long(
     return config.replace(long=long), [choice] if choice else []
 
 
-def fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int) -> tuple[RunConfig, list[Choice]]:
-    """The configuration without a None that matters, and what was chosen."""
+def fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int, *, solved: bool = False) -> tuple[RunConfig, list[Choice]]:
+    """The configuration without a None that matters, and what was chosen. `solved`: see `has_solution`."""
     tuning, chosen_tuning = choose_tuning(config.model, parameters)
     length, chosen_length = choose_max_length(config.model, model_takes)
     if tuning == "none":
         return config.replace(max_length=length), [chosen_length] if chosen_length else []
     batch_size, chosen_batch = choose_batch_size(config.optimization, tuning, parameters, rows)
-    rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters, batch_size)
+    rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters, batch_size, solved=solved)
     epochs, chosen_epochs = choose_epochs(config.optimization, tuning, batch_size, rows)
     filled = config.replace(tuning=tuning, learning_rate=rate, batch_size=batch_size, epochs=epochs, max_length=length)
     return filled, [choice for choice in (chosen_tuning, chosen_rate, chosen_batch, chosen_epochs, chosen_length) if choice]

@@ -26,6 +26,7 @@ from fenlei.training.asking import with_question
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.ranks import is_one_of_many
 from fenlei.training.setup import data_fingerprints, fill_in, with_long
+from fenlei.training.solved_head import has_solution
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -138,7 +139,8 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     tokenizer = load_tokenizer(base)
     instruction = with_question(config, dataset, tokenizer, None)[1] if config.model.method == "generate" else None
     config, reading = with_long(config, dataset, tokenizer, model_takes, instruction)
-    usual, choices = fill_in(config, rows, backbone_parameters(base, config.model.layers), model_takes)
+    solved = has_solution(config, base, dataset.labels)
+    usual, choices = fill_in(config, rows, backbone_parameters(base, config.model.layers), model_takes, solved=solved)
     if space is None:
         searched = usual_space(usual)
     elif isinstance(space, Mapping):

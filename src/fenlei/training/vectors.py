@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -112,6 +113,17 @@ def score_vectors(method: HeadMethod, vectors: np.ndarray, encoded: EncodedTexts
             weights += [] if output.weights is None else [output.weights.cpu().numpy()]
     weighed = np.concatenate(weights) if weights else None
     return Scores(logits, encoded.tokens_cut, pooled, encoded.lengths, encoded.windows, weighed)
+
+
+def joined_states(method: HeadMethod, vectors: np.ndarray, encoded: EncodedTexts, rows: np.ndarray) -> np.ndarray:
+    """What a decoder's head reads of some rows, which rise, float32 (rows, hidden): their vectors, or those of their windows joined."""
+    joined = np.empty((len(rows), vectors.shape[1]), dtype=np.float32)
+    with torch.inference_mode():
+        for group in in_groups(encoded, SCORED_ROWS):
+            few = slice(*np.searchsorted(rows, (group.start, group.stop)))
+            output = method(frozen_states(vectors, encoded, rows[few].tolist()))
+            joined[few] = cast(torch.Tensor, output.pooled).cpu().numpy()
+    return joined
 
 
 def _usable_cache() -> Path | None:
