@@ -24,7 +24,7 @@ import torch
 
 from bench.generate_sides import CHINESE, write_rows
 from bench.in_turn import THEN
-from bench.runs import even_head_of, head_of, shared
+from bench.runs import conclude_all, even_head_of, head_of, shared
 from bench.side_by_side import PEERS, ROOT
 from fenlei.models.hub import NANO_FOLDER
 
@@ -38,6 +38,8 @@ QUICK_ROWS = 64
 NEW_TOKENS = 4
 """A label's and its end's. Random weights would never come to an end."""
 CHILD_SECONDS = 240.0
+GOAL = 1.0
+"""Times the peer's rows a second, on every line."""
 
 
 def main() -> None:
@@ -54,7 +56,10 @@ def main() -> None:
     found = {"device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "torch": torch.__version__, **compared(said)}
     if given.out:
         given.out.write_text(json.dumps(found, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    print(json.dumps(found, ensure_ascii=False))
+    times = {name: one["times"] for name, one in found.items() if isinstance(one, dict) and "times" in one}
+    if not times:
+        sys.exit("no line was measured on both sides; what went wrong is above")
+    conclude_all("on a GPU: times the peer's rows a second", {name: (one, GOAL) for name, one in times.items()}, measured=found)
 
 
 def commands(real: str | None, folder: Path, device: str, *, quick: bool) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 python -m bench.headline_long fudan20|sogou10_long [FOLD ...] [OPTION=VALUE ...] [--documents N] [--without-lora]
 
 A frozen backbone reads every window once over all folds, and keeps its states on disk (about an hour and a half for a set, then minutes);
-a fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=80, long=mean, layers=12, int8=true,
+a fold that is cut off is taken up again. OPTION=VALUE changes the frozen runs (epochs=40, long=mean, layers=12, int8=true,
 model=nano), `--documents` has folds of N documents alone, where a machine is too slow for all. The figures are those of the folds done.
 """
 
@@ -26,7 +26,7 @@ from bench.folds import (
 )
 from bench.runs import conclude, given_options, name_of, real_model, run, trained
 
-FROZEN: dict[str, Any] = {"tuning": "frozen", "prompt": "zh", "epochs": 40, "max_length": 512}
+FROZEN: dict[str, Any] = {"tuning": "frozen", "prompt": "zh", "max_length": 512}
 WINDOWS = {**FROZEN, "long": "windows"}
 LORA: dict[str, Any] = {"tuning": "lora", "max_length": 1024, "long": "truncate", "evals_per_epoch": 2}
 

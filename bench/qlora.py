@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.runs import even_head_of, head_of, shared
+from bench.runs import conclude, even_head_of, head_of, shared
 from fenlei import Classifier, train
 from fenlei.models.qlora import computes_four_bit
 
 TRAIN_ROWS, DEV_ROWS, TEXTS, STEPS = 640, 64, 48, 20
+GOAL = 1.0
+"""Of LoRA's peak memory, at most."""
 
 
 def main() -> None:
-    """Prints one line of JSON."""
+    """Prints the figures; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--real", default="half", help="a folder with config and tokenizer, and weights or not")
     parser.add_argument("--out", type=Path)
@@ -36,9 +38,10 @@ def main() -> None:
         model = _model(given.real, Path(folder))
         found = {tuning: _trained(tuning, model, Path(folder) / tuning) for tuning in ("qlora", "lora")}
         found["qlora"] |= _loaded(Path(folder) / "qlora")
-    print(json.dumps(found))
     if given.out:
         given.out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    smaller = found["qlora"]["peak_gb"] / found["lora"]["peak_gb"]
+    conclude("QLoRA's peak memory over LoRA's", smaller, GOAL, at_most=True, measured=found)
 
 
 def _model(source: str, folder: Path) -> str:

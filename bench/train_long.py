@@ -19,7 +19,7 @@ PEERS = {"trainer": Peer("trainer.py", 32, 16, ("--tuning", "lora", "--batch-siz
 def main() -> None:
     """Prints the rounds; the last line is JSON."""
     given = arguments(__doc__ or "", dtype=True)
-    measured = beside("sogou10_long", given, PEERS, rows=40, quick_rows=24, sides={OURS: SETTINGS, INT8: (*SETTINGS, "--int8")})
+    measured = beside("sogou10_long", given, PEERS, rows=40, quick_rows=40, sides={OURS: SETTINGS, INT8: (*SETTINGS, "--int8")})
     conclude_all("LoRA training, long texts: times a plain Trainer's rows a second", in_both_formats(measured, PEERS))
 
 

@@ -64,6 +64,15 @@ def test_decoder_logits_are_the_stock_models(tiny_qwen: Path) -> None:
     torch.testing.assert_close(method(batch).logits, stock, atol=1e-5, rtol=1e-5)
 
 
+def test_the_head_reads_a_state_a_row(tiny_qwen: Path) -> None:
+    """Not one of every position, as the stock model's does."""
+    method, encoder = build(tiny_qwen)
+    read: list[tuple[int, ...]] = []
+    method.stock.score.register_forward_hook(lambda _, given, __: read.append(tuple(given[0].shape)))  # type: ignore[union-attr]
+    method(collate(encoder.encode(TEXTS), range(len(TEXTS)), method.pad_id))
+    assert read == [(len(TEXTS), method.stock.config.hidden_size)]
+
+
 def test_head_and_logits_are_float32_over_a_bfloat16_backbone(folder: Path) -> None:
     method, encoder = build(folder, torch.bfloat16)
     batch = collate(encoder.encode(TEXTS), range(len(TEXTS)), method.pad_id)

@@ -117,6 +117,13 @@ def uneven_file(tmp_path: Path, toy_rows: list[dict[str, str]]) -> Path:
     return path
 
 
+def test_a_cure_is_proposed_from_ten_to_one_on() -> None:
+    config = RunConfig.from_options({})
+    assert proposal(config, np.array([100, 10])) is not None
+    assert proposal(config, np.array([99, 10])) is None
+    assert proposal(config, np.array([99, 10, 0])) is None, "a class without rows is another matter"
+
+
 def test_training_proposes_a_cure_and_takes_none_by_itself(uneven_file: Path, toy_file: Path, tiny_qwen: Path) -> None:
     more = {"model": str(tiny_qwen), "tuning": "frozen", "device": "cpu"}
     setup = prepare(RunConfig.from_options({"data": str(uneven_file), **more}))

@@ -315,14 +315,35 @@ def test_full_reads_all_that_the_model_takes_and_head_tail_both_ends(long_file: 
 
 
 def test_a_document_of_200_000_characters_and_odd_ones(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train(out=run, **options(long_file, tiny_qwen, tuning="frozen", max_steps=2, layers=1, max_length=250))
+    run, data = tmp_path / "run", tmp_path / "rows.jsonl"
+    rows = [{"text": "央行宣布降准。" * 28_572, "label": next(iter(TOLD))}, *long_rows(8)]
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    given = options(data, tiny_qwen, dev=str(long_file), tuning="frozen", max_steps=2, batch_size=9, layers=1, max_length=250)
+    assert "of 9 training texts are read in more than one window" in " ".join(train(out=run, **given).notes)
     texts = ["央行宣布降准" * 33_334, "", " \n" * 500, "。", "短。"]
     predictions = Classifier.load(run, device="cpu").predict(texts)
     assert [one.tokens_cut for one in predictions] == [0] * 5
     assert predictions[0].passages is not None
     assert predictions[0].passages[-1].end == len(texts[0])
     assert all(np.isfinite(one.confidence) for one in predictions)
+
+
+def test_generate_averages_the_windows_of_odd_documents(tiny_qwen: Path) -> None:
+    classifier = Classifier.zero_shot(str(tiny_qwen), ["体育", "财经"], long="windows", max_length=250, device="cpu")
+    predictions = classifier.predict(["央行宣布降准" * 33_334, "", " \n" * 500, "。"])
+    assert [one.tokens_cut for one in predictions] == [0] * 4
+    assert all(0.5 <= one.confidence <= 1 for one in predictions)
+
+
+@pytest.mark.parametrize("long", ["truncate", "head-tail", "full", "mean", "max"])
+def test_every_way_takes_200_000_characters(long: str, long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    train(out=tmp_path / "run", **options(long_file, tiny_qwen, tuning="frozen", max_steps=1, layers=1, max_length=None, long=long))
+    (one,) = Classifier.load(tmp_path / "run", device="cpu").predict(["央行宣布降准" * 33_334])
+    assert 0 < one.confidence <= 1
+    assert (one.tokens_cut == 0) == (long in ("mean", "max"))
+    if long == "max":
+        assert one.passages is not None
+        assert sum(passage.weight for passage in one.passages) == pytest.approx(1, abs=1e-3)
 
 
 def test_windows_share_the_token_budget(long_file: Path, tiny_qwen: Path) -> None:

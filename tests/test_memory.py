@@ -49,6 +49,11 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         RunConfig.from_options({"memory": text})
 
 
+def test_what_generates_is_not_planned_for(tiny_qwen: Path, toy_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"memory: not planned for the generate method yet; use --batch-tokens"):
+        set_up(tiny_qwen, toy_file, memory="6GB", method="generate", max_length=200)
+
+
 def test_a_roomy_limit_changes_nothing(tiny_qwen: Path, toy_file: Path) -> None:
     options = set_up(tiny_qwen, toy_file, memory="900GB", batch_tokens=777).config.optimization
     assert (options.batch_tokens, options.gradient_checkpointing) == (777, False)

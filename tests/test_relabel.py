@@ -244,3 +244,7 @@ def test_the_command_lists_and_changes(run: Path, tmp_path: Path, capsys: pytest
     assert "already holds a complete run" in capsys.readouterr().err
     assert main(["labels", str(run), "--rename", "体育", "--out", str(tmp_path / "b")]) == 2
     assert main(["labels", str(run), "--drop", "体育"]) == 2
+    capsys.readouterr()
+    assert main(["labels", str(run), "--merge", "体育,财金=x", "--out", str(tmp_path / "b")]) == 1
+    assert "财金" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()

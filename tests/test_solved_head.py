@@ -17,6 +17,7 @@ from fenlei import train
 from fenlei.config import RunConfig
 from fenlei.models.passages import average
 from fenlei.training import fit, solved_head, vectors
+from fenlei.training.defaults import propose_prompt
 from fenlei.training.extend import extend
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.solved_head import PENALTIES, SHARPNESS, begin_solved, solved_weight
@@ -175,3 +176,12 @@ def test_it_is_better_than_many_steps_from_nothing(toy_file: Path, tiny_qwen: Pa
     losses = [entry["loss"] for entry in history if "loss" in entry]
     assert losses[0] < np.log(3)
     assert any("does not begin at random" in note for note in result.notes)
+
+
+def test_a_large_decoder_that_learns_nothing_is_proposed_a_prompt() -> None:
+    def proposed(parameters: int, *, decodes: bool = True, **options: Any) -> str | None:
+        return propose_prompt(RunConfig.from_options({"tuning": "frozen", **options}).model, parameters, decodes=decodes)
+
+    assert "--prompt zh" in (proposed(500_000_000) or "")
+    assert proposed(5_000_000) is proposed(500_000_000, decodes=False) is proposed(500_000_000, prompt="zh") is None
+    assert proposed(500_000_000, tuning="lora") is None

@@ -56,7 +56,9 @@ def predict(
         str | None, typer.Option(help="Column of the second text, for a run on pairs; default: the one it was trained on.")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Add the probability of every label.")] = False,
-    passages: Annotated[bool, typer.Option("--passages", help="Add which passages of a long text counted most (--long windows).")] = False,
+    passages: Annotated[
+        bool, typer.Option("--passages", help="Add which passages of a long text counted most (--long windows or max).")
+    ] = False,
     prefix: Annotated[str, typer.Option(help="Put before the names of the added columns.", show_default=False)] = "",
     min_confidence: MinConfidence = None,
     target_accuracy: TargetAccuracy = None,

@@ -28,7 +28,7 @@ WORDS: Recipe = (("word", (1, 2)), ("char_wb", (2, 4)))
 
 MOSTLY = 0.3
 """Share of letters from which a data set counts as written without spaces: names and numbers in it are often Latin."""
-LONGEST_TEXT, ALL_TEXTS = 2_000, 10_000_000
+LONGEST_TEXT, ALL_TEXTS = 20_000, 10_000_000
 """Characters read of one text, and of all training texts together: keeps the fit below a minute and 1 GB."""
 MOST_FEATURES, MOST_WEIGHTS = 200_000, 20_000_000
 """Features kept, the commonest first; fewer where features times labels would be more than this many weights."""

@@ -67,10 +67,17 @@ def choose_learning_rate(
     return rate, Choice("learning_rate", f"{rate:g}", f"{why}, a head that does not begin at random" if solved else why)
 
 
+def propose_prompt(config: ModelConfig, parameters: int, *, decodes: bool) -> str | None:
+    """A line that proposes a prompt where a large decoder learns nothing and has none: its last state is of what would come next."""
+    if not decodes or config.tuning != "frozen" or config.prompt is not None or parameters < LORA_FROM_PARAMETERS:
+        return None
+    return "frozen: a language model that is asked for the class says more of it than one that only reads: try --prompt zh, en or your own"
+
+
 def choose_batch_size(config: OptimizationConfig, tuning: Tuning, parameters: int, rows: int) -> tuple[int, Choice | None]:
     """32 rows; more where a step is bound by its overhead and there are rows enough, fewer where adapters would learn in few steps.
 
-    Full tuning of few rows keeps 32: in the one comparison there is, smaller steps were less accurate (docs/results.md).
+    Full tuning of few rows keeps 32: in the one comparison that was made, with nano, smaller steps were less accurate.
     """
     if config.batch_size is not None:
         return config.batch_size, None

@@ -51,6 +51,7 @@ from fenlei.training.defaults import (
     choose_long,
     choose_max_length,
     choose_tuning,
+    propose_prompt,
 )
 from fenlei.training.imbalance import check_imbalance, class_counts, proposal
 from fenlei.training.lessons import Lessons
@@ -172,6 +173,7 @@ def prepare(
     solved = has_solution(config, base, dataset.labels, head)
     config, choices = fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes, solved=solved)
     choices = [*reading, *choices]
+    proposed_prompt = propose_prompt(config.model, parameters, decodes=solved)
     encoder = _encoder(config, dataset, tokenizer, instruction)
     device, why_device = pick_device(config.optimization.device)
     precision = pick_precision(device, parameters)
@@ -196,6 +198,7 @@ def prepare(
     notes = (
         *_data_notes(config, dataset, label_ids),
         *(str(choice) for choice in choices),
+        *([proposed_prompt] if proposed_prompt else []),
         why_device,
         precision.reason,
         *([FIRST_TOKEN_NOTE.format(first)] if first else []),
