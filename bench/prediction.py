@@ -43,7 +43,7 @@ def against_pipeline(what: str, dataset: str, given: argparse.Namespace, *, rows
     """Rows a second of Classifier.predict over those of the pipeline, on the first dev rows of `dataset`."""
     dev = shared() / "data" / dataset / "dev.jsonl"
     run = titles_run(quick=given.quick)
-    asked = head_of(dev, QUICK_ROWS if given.quick else rows)
+    asked = head_of(dev, min(QUICK_ROWS, rows) if given.quick else rows)
     sides = [
         Side(OURS, ours("predict", run, asked)),
         Side(PIPELINE, peer("pipeline.py", stock_twin(run, dev), asked, "--batch-size", batch, "--dtype", given.dtype)),

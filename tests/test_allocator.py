@@ -34,3 +34,23 @@ def test_freed_memory_is_not_mapped_anew() -> None:
         for way in ("kept", "usual")
     }
     assert faults["kept"] * 10 < faults["usual"]
+
+
+GROWS = """
+import numpy as np
+from fenlei.models.allocator import FIRST, SteadyMemory, keep_freed_memory
+
+keep_freed_memory()
+steady = SteadyMemory()
+np.ones(64 << 20, dtype=np.uint8)
+given_back = [steady() for _ in range(FIRST + 2)]
+np.ones(256 << 20, dtype=np.uint8)
+print(given_back, steady(), steady())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator")
+def test_a_process_that_grows_gives_back() -> None:
+    """Not what it has always taken, and once."""
+    said = subprocess.run([sys.executable, "-c", GROWS], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"{[False] * 6} True False"

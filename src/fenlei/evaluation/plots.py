@@ -22,7 +22,7 @@ FONTS = (
     "DejaVu Sans", "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "Microsoft YaHei", "PingFang SC",
     "Hiragino Sans GB", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei", "Noto Sans CJK JP", "Noto Sans CJK TC", "Noto Sans CJK KR",
     "Source Han Sans", "SimHei", "SimSun", "Heiti SC", "STHeiti", "Songti SC", "AR PL UMing CN", "Droid Sans Fallback", "Yu Gothic",
-    "Malgun Gothic", "Arial Unicode MS", "Unifont",
+    "Malgun Gothic", "Noto Sans Thai", "Noto Sans Arabic", "Noto Sans Devanagari", "Tahoma", "Nirmala UI", "Arial Unicode MS", "Unifont",
 )  # fmt: skip
 """Families tried in turn; the first that has every character of the labels is taken."""
 

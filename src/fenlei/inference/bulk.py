@@ -26,6 +26,7 @@ from fenlei.inference.journal import Journal, State, journaled, known_by, known_
 from fenlei.inference.passages import check_has_passages
 from fenlei.inference.rowtext import RowText, row_text
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Row, Window, answer_window
+from fenlei.models.allocator import SteadyMemory
 from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
@@ -94,10 +95,12 @@ def predict_file(
         if announce and before != State():
             announce(going_on(before))
         if not before.complete:
-            writer = Writer(sink, target, progress)
+            writer, steady = Writer(sink, target, progress), SteadyMemory()
 
             def answer(window: Window) -> None:
-                writer.write(answer_window(classifier, window, options))
+                answered = answer_window(classifier, window, options)
+                steady()
+                writer.write(answered)
 
             intake = Intake(options, WINDOW_ROWS, answer, takes_labels=classifier.takes_labels, to_skip=before.rows + before.rejected)
             waiting = intake.flush if follow else None
