@@ -13,7 +13,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
-from bench.runs import WORK, announced, conclude, given_options, head_of, once, real_model, rows_behind, run, shared, told
+from bench.runs import WORK, announced, conclude, given_options, head_of, name_of, once, real_model, rows_behind, run, shared, told
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.distill import REPORT, distill
 
@@ -35,7 +35,8 @@ def main() -> None:
     data = shared() / "data" / "thucnews10"
     labelled, whole = head_of(data / "train.jsonl", given.rows), data / "dev.jsonl"
     selecting, dev = head_of(whole, given.selecting), rows_behind(whole, given.selecting, given.measuring)
-    name = f"distill_{given.rows}_{given.teacher or 'qwen'}".replace("/", "-")
+    asked = given_options(given.words)
+    name = name_of(f"distill_{given.rows}_{given.selecting}_{given.teacher or 'qwen'}", asked)
     accuracy, seconds = {}, {}
     teacher, seconds["teacher"] = run(
         f"{name}_teacher",
@@ -44,7 +45,7 @@ def main() -> None:
         selecting=selecting,
         model=given.teacher or real_model(),
         tuning="lora",
-        **{"epochs": 1, "evals_per_epoch": 2, **given_options(given.words)},
+        **{"epochs": 1, "evals_per_epoch": 2, **asked},
     )
     accuracy["teacher"] = teacher.metrics.accuracy
     plain, seconds["nano"] = run(f"{name}_plain_{given.epochs}", labelled, dev, selecting=selecting, model="nano", epochs=given.epochs)

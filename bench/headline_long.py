@@ -28,7 +28,7 @@ from bench.runs import conclude, given_options, name_of, real_model, run, traine
 
 FROZEN: dict[str, Any] = {"tuning": "frozen", "prompt": "zh", "max_length": 512}
 WINDOWS = {**FROZEN, "long": "windows"}
-LORA: dict[str, Any] = {"tuning": "lora", "max_length": 1024, "long": "truncate", "evals_per_epoch": 2}
+LORA: dict[str, Any] = {"tuning": "lora", "max_length": 1024, "long": "truncate", "epochs": 2, "evals_per_epoch": 2}
 
 SETS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "fudan20": ("fudan20", {"windows": WINDOWS, "frozen_512": {**FROZEN, "long": "truncate"}}),

@@ -20,7 +20,7 @@ from bench.runs import WORK, conclude, given_options, lines_of, name_of, real_mo
 from fenlei.data.readers import read_examples
 from fenlei.models.baseline import Baseline
 
-GOAL = 0.03
+GOAL, EPOCHS = 0.03, 2
 RESAMPLINGS = 10_000
 
 
@@ -50,7 +50,7 @@ def main() -> None:
     folds = [int(word) for word in given.words if "=" not in word] or list(range(FOLDS))
     asked_options = given_options([word for word in given.words if "=" in word])
     short = "sogou" if given.documents is None else f"sogou_{given.documents}"
-    options = {"tuning": "lora", "max_length": 1024, "long": "truncate", "evals_per_epoch": 2, **asked_options}
+    options = {"tuning": "lora", "max_length": 1024, "long": "truncate", "epochs": EPOCHS, "evals_per_epoch": 2, **asked_options}
     ours, baseline = [], []
     for fold in folds:
         train, asked = fold_files("sogou10_long", short, fold, given.documents)

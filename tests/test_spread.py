@@ -24,7 +24,7 @@ from fenlei.training.trainer import RowTrainer
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split")
 
 OPTIONS: dict[str, Any] = {
-    "max_steps": 14, "batch_size": 9, "batch_tokens": 60, "learning_rate": 0.003, "device": "cpu", "baseline": False, "dev_ratio": 0.3,
+    "max_steps": 9, "batch_size": 9, "batch_tokens": 60, "learning_rate": 0.003, "device": "cpu", "baseline": False, "dev_ratio": 0.3,
 }  # fmt: skip
 EXACT = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
