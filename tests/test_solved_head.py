@@ -16,7 +16,7 @@ from torch import nn
 from fenlei import train
 from fenlei.config import RunConfig
 from fenlei.models.passages import average
-from fenlei.training import fit, solved_head, vectors
+from fenlei.training import frozen, solved_head, vectors
 from fenlei.training.defaults import propose_prompt
 from fenlei.training.extend import extend
 from fenlei.training.setup import Setup, prepare
@@ -163,7 +163,7 @@ def test_an_extension_goes_on_with_the_head_it_has(
     new.write_text(
         "".join(json.dumps({"text": f"明天有雨第{at}", "label": "天气"}, ensure_ascii=False) + "\n" for at in range(20)), encoding="utf-8"
     )
-    monkeypatch.setattr(fit, "begin_solved", None)  # a call would raise
+    monkeypatch.setattr(frozen, "begin_solved", None)  # a call would raise
     extend(tmp_path / "run", new, replay=toy_file, out=tmp_path / "out", **STILL)
     before, after = (next(iter(load_file(tmp_path / name / "model" / "head.safetensors").values())) for name in ("run", "out"))
     assert torch.allclose(after[:3], before, atol=1e-6)

@@ -37,8 +37,8 @@ from fenlei.inference.scoring import score
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import Batch, batch_of, collate
-from fenlei.training import finish, fit, vectors
-from fenlei.training.fit import RUN_AGAIN_NOTE
+from fenlei.training import finish, frozen, vectors
+from fenlei.training.frozen import RUN_AGAIN_NOTE
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.vectors import cache_folder, cached_vectors, can_be_kept, score_frozen
 
@@ -396,7 +396,7 @@ def test_a_frozen_encoder_runs_once_a_row_whatever_the_number_of_epochs(
         return forward(self, input_ids, **more)
 
     monkeypatch.setattr(BertModel, "forward", counted)
-    for module in (fit, finish):  # which reads a few rows to see
+    for module in (frozen, finish):  # which reads a few rows to see
         monkeypatch.setattr(module, "can_be_kept", lambda method, encoded: True)
     for epochs in (1, 5):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{epochs}"))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import EarlyStoppingCallback, TrainerState, TrainingArguments
@@ -19,24 +18,15 @@ from transformers.trainer_callback import PrinterCallback
 from fenlei.artifact import CHECKPOINTS, LOGS, check_free, saving
 from fenlei.config import RunConfig
 from fenlei.errors import DataError, FenleiError
-from fenlei.evaluation.answers import answers_of
-from fenlei.evaluation.calibration import label_probabilities, probabilities
-from fenlei.evaluation.decision import Decision, best_threshold
-from fenlei.evaluation.metrics import Metrics, compute_metrics
-from fenlei.evaluation.multi_label import MultiLabelMetrics, compute_multi_label_metrics
-from fenlei.inference.scoring import score
-from fenlei.labels import LabelSet
+from fenlei.evaluation.metrics import Metrics
+from fenlei.evaluation.multi_label import MultiLabelMetrics
 from fenlei.models.allocator import keep_freed_memory
 from fenlei.models.backbone import quiet_transformers
-from fenlei.models.devices import tokens_at_once
-from fenlei.models.generate import GenerateMethod
-from fenlei.models.head import HeadMethod
-from fenlei.text.batches import by_token_budget
-from fenlei.text.encoded import EncodedTexts
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import TEST_ROWS, complete, finish
 from fenlei.training.frames import keep_frames
+from fenlei.training.frozen import states_to_learn_from
 from fenlei.training.imbalance import row_shares
 from fenlei.training.lessons import Lessons
 from fenlei.training.objectives import choose_loss
@@ -44,15 +34,12 @@ from fenlei.training.progress import Progress
 from fenlei.training.ranks import Ranks, is_first, join
 from fenlei.training.recorded import recorder_for
 from fenlei.training.resume import TRAIN, Command, check_same_data, recall, remember, way_on
+from fenlei.training.selecting import evaluation_of
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
-from fenlei.training.solved_head import begin_solved
 from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer, load_weights
-from fenlei.training.vectors import cached_vectors, can_be_kept, score_vectors
-
-RUN_AGAIN_NOTE = "frozen: the head of this encoder reads more than the first token's state, so the backbone is run in every epoch"
 
 
 class TrainingInterrupted(FenleiError):
@@ -208,7 +195,7 @@ def _optimise(
             return list(state.log_history)
         if ranks.is_first:
             remove_newer(start.checkpoint)
-    vectors, evaluation = _frozen_states(setup, start, tell), _evaluation(setup, ranks)
+    vectors, evaluation = states_to_learn_from(setup, tell, anew=start is None), evaluation_of(setup, ranks)
     loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
     lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), loss)
     with naming_the_option(options.report_to):
@@ -240,16 +227,6 @@ def _optimise(
     if spread_by():
         make_whole(setup.method, keep=ranks.is_first)
     return list(trainer.state.log_history)
-
-
-def _frozen_states(setup: Setup, start: Start | None, tell: Callable[[str], None]) -> np.ndarray | None:
-    """What a frozen backbone says of the training rows, where it can be kept; a head that they solve begins at their solution."""
-    vectors = _vectors(setup, setup.train)
-    if vectors is None and setup.config.model.tuning == "frozen":
-        tell(RUN_AGAIN_NOTE)
-    if vectors is not None and setup.solved and start is None and isinstance(setup.method, HeadMethod):
-        begin_solved(setup.method, vectors, setup.train, setup.label_ids, setup.config.optimization.imbalance)
-    return vectors
 
 
 def _keep_logs(trainer: RowTrainer, out: Path) -> None:
@@ -297,49 +274,3 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # torch's DataParallel cannot split our batches; torchrun is the way to many GPUs
     return arguments
-
-
-def _evaluation(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | GenerateMethod], dict[str, float]]:
-    """Figures on the selecting rows, uncalibrated, of the weights as they are."""
-    labels = setup.dataset.labels
-    gold = setup.dataset.gold(setup.dataset.selecting)
-    autocast = setup.autocast if setup.precision.weights != torch.float32 else None
-    vectors = _vectors(setup, setup.selecting)
-    rows, lengths = range(len(setup.selecting)), setup.selecting.lengths
-    own, budget = ranks.share(rows, lengths), tokens_at_once(setup.device)
-    batches = [len(list(by_token_budget(lengths, ranks.share(rows, lengths, rank), budget))) for rank in range(ranks.world)]
-    # Processes that spread the weights among them take part in each other's forward passes: all need as many.
-    more = max(batches) - batches[ranks.rank] if spread_by() else 0
-
-    def evaluate(method: HeadMethod | GenerateMethod) -> dict[str, float]:
-        if vectors is not None and isinstance(method, HeadMethod):
-            logits = score_vectors(method, vectors, setup.selecting, len(labels)).logits
-        else:
-            logits = score(method, setup.selecting, len(labels), autocast=autocast, only=own).logits
-            for _ in range(more):
-                score(method, setup.selecting, len(labels), autocast=autocast, only=[0])
-            logits = ranks.summed(logits)
-        if setup.dataset.multi_label:
-            return _multi_label_figures(gold, logits, labels)
-        metrics = compute_metrics(gold, probabilities(logits), labels)
-        # Macro F1 moves in steps, and stands still where few rows or one answer decide it: the loss breaks ties.
-        selection = metrics.macro_f1 - 1e-6 * min(metrics.log_loss, 1e3)
-        return {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1, "loss": metrics.log_loss, "selection": selection}
-
-    return evaluate
-
-
-def _multi_label_figures(gold: np.ndarray, logits: np.ndarray, labels: LabelSet) -> dict[str, float]:
-    """At the one threshold that is best for these rows: one half would say nothing of a network that is yet too modest."""
-    shares = label_probabilities(logits)
-    decision = Decision((best_threshold(shares.ravel(), gold.ravel()),) * len(labels))
-    metrics = compute_multi_label_metrics(gold, answers_of(decision, shares), labels)
-    selection = metrics.micro_f1 - 1e-6 * min(metrics.log_loss, 1e3)
-    return {"micro_f1": metrics.micro_f1, "macro_f1": metrics.macro_f1, "loss": metrics.log_loss, "selection": selection}
-
-
-def _vectors(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
-    """What a frozen backbone says of every row, or window of one; None where it learns, or its head reads more than can be kept."""
-    if setup.config.model.tuning != "frozen" or not isinstance(setup.method, HeadMethod):
-        return None
-    return cached_vectors(setup.method, setup.base, encoded) if can_be_kept(setup.method, encoded) else None
