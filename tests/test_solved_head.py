@@ -69,6 +69,19 @@ def test_a_run_begins_there(toy_file: Path, tiny_qwen: Path, tmp_path: Path) -> 
     assert torch.allclose(next(iter(saved.values())), begun(prepared(toy_file, tiny_qwen)), rtol=1e-4, atol=1e-6)
 
 
+def test_a_state_without_a_number_is_left_to_the_training(toy_file: Path, tiny_qwen: Path) -> None:
+    setup = prepared(toy_file, tiny_qwen)
+    states = np.array(cached_vectors(setup.method, setup.base, setup.train))  # type: ignore[arg-type]
+    head = setup.method.stock.score.weight  # type: ignore[union-attr]
+    states[3] = np.nan
+    begin_solved(setup.method, states, setup.train, setup.label_ids, "none")  # type: ignore[arg-type]
+    wanted = solved_weight(np.delete(states, 3, axis=0), np.eye(3, dtype=bool)[np.delete(setup.label_ids, 3)], np.ones(len(states) - 1))
+    assert np.allclose(head.detach().numpy(), wanted, rtol=1e-3, atol=1e-5)  # type: ignore[operator]
+    before = head.detach().clone()  # type: ignore[operator]
+    begin_solved(setup.method, np.full_like(states, np.nan), setup.train, setup.label_ids, "none")  # type: ignore[arg-type]
+    assert torch.equal(head, before)  # type: ignore[arg-type]
+
+
 def test_windows_are_joined_as_they_are_at_first(tiny_qwen: Path, tmp_path: Path) -> None:
     """Attention weighs every window alike before it has learned."""
     rows = [{"text": f"{word}。" * count, "label": word} for word in ("足球", "股票", "电影") for count in range(3, 43, 4)]

@@ -51,7 +51,11 @@ def begin_solved(method: HeadMethod, vectors: np.ndarray, encoded: EncodedTexts,
     targets = np.eye(head.out_features, dtype=bool)[gold[rows]] if gold.ndim == 1 else gold[rows]
     evenly = imbalance not in ("none", "focal")  # the other cures have the classes taken alike, which is what theirs ends at
     weights = compute_sample_weight("balanced", gold[rows]) if evenly else np.ones(len(rows))
-    weight = solved_weight(joined_states(method, vectors, encoded, rows), targets, weights)
+    states = joined_states(method, vectors, encoded, rows)
+    told = np.isfinite(states).all(axis=1)  # of the others training tells, a row at a time
+    if not told.any():
+        return
+    weight = solved_weight(states[told], targets[told], weights[told])
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         if head.bias is not None:
