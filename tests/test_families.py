@@ -76,6 +76,13 @@ def test_the_table_in_the_docs_says_what_comes_out(built: tuple[Family, Path]) -
     assert table_row(family, traits(family, base)) in TABLE.read_text(encoding="utf-8").splitlines()
 
 
+def test_a_classifier_that_is_put_together_here_has_a_head_to_solve(few_rows: Path, tmp_path: Path) -> None:
+    (family,) = (one for one in FAMILIES if one.name == "InternLM3")
+    base = save_family(family, tmp_path / "base", _texts())
+    result = train(few_rows, model=str(base), out=tmp_path / "run", tuning="frozen", **{**QUICK, "learning_rate": None})
+    assert any("does not begin at random" in note for note in result.notes)
+
+
 def test_bytes_are_read_as_bytes_by_a_transformers_that_believes_the_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (family,) = (one for one in FAMILIES if one.name == "DeepSeek-R1 distill, Llama")
     base, texts = save_family(family, tmp_path / "base", _texts()), _texts()
