@@ -23,7 +23,7 @@ import pytest
 from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference import bulk, journal
 from fenlei.inference.bulk import predict_file
-from fenlei.inference.classifier import Prediction
+from fenlei.inference.prediction import Prediction
 
 ROWS = 23
 BAD_LINES = (1, 6, 7, 12, 24, 28)
