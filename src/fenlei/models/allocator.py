@@ -44,8 +44,12 @@ class SteadyMemory:
         if self._trim is None:
             return False
         self._calls += 1
-        resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-        if self._calls <= FIRST:
-            self._usual = max(self._usual, resident)
+        if self._calls > FIRST and _resident_pages() <= GROWTH * self._usual:
             return False
-        return resident > GROWTH * self._usual and bool(self._trim(0))
+        given_back = self._calls > FIRST and bool(self._trim(0))
+        self._usual = max(self._usual, _resident_pages())  # what is in use then, a trim at every call would not give back
+        return given_back
+
+
+def _resident_pages() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
