@@ -66,13 +66,14 @@ class RunConfig:
         """From flat option names to values; ConfigError names every unknown key and every value of the wrong kind at once."""
         problems: list[str] = []
         parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+        kinds_of = {part: get_type_hints(_PARTS[part]) for part in _PARTS}  # once: evaluating annotations is slow
         for key, value in options.items():
             part = _part_of(key)
             if part is None:
                 near = difflib.get_close_matches(key, _all_keys(), n=1)
                 problems.append(f"{where}: unknown option {key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
                 continue
-            kind = get_type_hints(_PARTS[part])[key]
+            kind = kinds_of[part][key]
             value = os.fspath(value) if isinstance(value, os.PathLike) else value
             value = as_float(value) if float in kinds(kind) else value
             if not fits(value, kind):

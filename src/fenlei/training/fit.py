@@ -32,6 +32,7 @@ from fenlei.training.lessons import Lessons
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import Ranks, is_first, join
+from fenlei.training.rates import ATTENTION_RATE
 from fenlei.training.recorded import recorder_for
 from fenlei.training.resume import TRAIN, Command, check_same_data, recall, remember, way_on
 from fenlei.training.selecting import evaluation_of
@@ -214,6 +215,7 @@ def _optimise(
             ranks=ranks,
             shares=row_shares(options.imbalance, setup.label_ids),
             recorder=recorder_for(setup, ranks),
+            attention_rate=ATTENTION_RATE if setup.solved else 1.0,
             callbacks=callbacks,
         )
     trainer.remove_callback(PrinterCallback)

@@ -38,6 +38,7 @@ from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
 from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
+from fenlei.training.rates import with_own_rate
 from fenlei.training.recorded import RecordedPasses, Recorder
 from fenlei.training.selection import kept_step
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
@@ -77,6 +78,7 @@ class RowTrainer(Trainer):
         ranks: Ranks,
         shares: np.ndarray | None = None,
         recorder: Recorder | None = None,
+        attention_rate: float = 1.0,
         **rest: Any,
     ) -> None:
         # Trainer insists on an evaluation set; `evaluate` below knows its own.
@@ -93,6 +95,7 @@ class RowTrainer(Trainer):
         self._setbacks = setbacks
         self._ranks = ranks
         self._shares = shares
+        self._attention_rate = attention_rate
         self._step_rows: list[int] = []
         # Cached states have no length, and packed rows no padding: only else are rows of a step to be alike.
         packs = isinstance(method, HeadMethod) and method.train().packs(int(self._lengths.max()))
@@ -258,7 +261,10 @@ class RowTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
         # Adapters have no group without weight decay; DeepSpeed would leave an empty one out, and its checkpoints would not fit.
-        optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
+        groups = [group for group in optimizer.param_groups if group["params"]]
+        if isinstance(self._method, HeadMethod) and self._method.pooling is not None and self._attention_rate != 1.0:
+            groups = with_own_rate(groups, self._method.pooling, self._attention_rate)
+        optimizer.param_groups[:] = groups
         if self._spread == "DEEPSPEED":
             self._parts = [dict(group) for group in optimizer.param_groups]
         return optimizer
