@@ -16,11 +16,13 @@ from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
 from fenlei.errors import ConfigError, DataError
+from fenlei.models.quantized import computes_int8
 from fenlei.report.evaluation import evaluate_run
+from fenlei.training import teacher as asked
 from fenlei.training.distill import REPORT, Distillation, distill
 from fenlei.training.lessons import SOFTNESS, TEACHER_SHARE, Taught, label_divergence, taught_loss, teacher_divergence
 from fenlei.training.objectives import label_loss
-from fenlei.training.teacher import soft_labels
+from fenlei.training.teacher import load_teacher, soft_labels
 
 STUDENT: dict[str, Any] = {"batch_size": 16, "device": "cpu", "baseline": False, "learning_rate": 3e-3, "tuning": "full"}
 
@@ -148,6 +150,25 @@ def test_no_text_is_asked_twice(teacher: Path, tmp_path: Path, monkeypatch: pyte
     np.testing.assert_array_equal(soft_labels(classifier, texts, tmp_path), first)
     with pytest.raises(pytest.fail.Exception, match="asked again"):
         soft_labels(classifier, [*texts[:4], "另一条"], tmp_path)
+
+
+@pytest.mark.skipif(not computes_int8(torch.device("cpu")), reason="this CPU multiplies no 8-bit integers")
+def test_a_teacher_that_was_trained_in_8_bits_is_asked_in_them(
+    teacher: Path, toy_file: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where they can be computed; and what it says in them is not taken for what it says in floating point."""
+    run = tmp_path / "run"
+    train(toy_file, model=str(tiny_qwen), out=run, tuning="lora", int8=True, max_steps=2, device="cpu", baseline=False)
+    assert "int8" not in load_teacher(teacher, "cpu").describe()
+    in_int8 = load_teacher(run, "cpu")
+    assert in_int8.describe()["int8"] is True
+    monkeypatch.setattr(asked, "computes_int8", lambda _: False)
+    in_float = load_teacher(run, "cpu")
+    assert "int8" not in in_float.describe()
+    texts = [json.loads(line)["text"] for line in toy_file.read_text(encoding="utf-8").splitlines()]
+    said = [soft_labels(one, texts, tmp_path / "out") for one in (in_int8, in_float)]
+    assert not np.array_equal(*said)
+    np.testing.assert_allclose(*said, atol=0.3)
 
 
 def test_labels_and_files_that_do_not_fit_are_named(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:

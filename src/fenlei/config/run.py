@@ -10,6 +10,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -66,14 +67,13 @@ class RunConfig:
         """From flat option names to values; ConfigError names every unknown key and every value of the wrong kind at once."""
         problems: list[str] = []
         parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
-        kinds_of = {part: get_type_hints(_PARTS[part]) for part in _PARTS}  # once: evaluating annotations is slow
         for key, value in options.items():
             part = _part_of(key)
             if part is None:
                 near = difflib.get_close_matches(key, _all_keys(), n=1)
                 problems.append(f"{where}: unknown option {key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
                 continue
-            kind = kinds_of[part][key]
+            kind = _kinds_of(part)[key]
             value = os.fspath(value) if isinstance(value, os.PathLike) else value
             value = as_float(value) if float in kinds(kind) else value
             if not fits(value, kind):
@@ -119,6 +119,12 @@ _PARTS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "optimizatio
 
 def _all_keys() -> list[str]:
     return [f.name for part in _PARTS.values() for f in dataclasses.fields(part)]
+
+
+@cache
+def _kinds_of(part: str) -> dict[str, Any]:
+    """The annotated kind of each option of a part; evaluating annotations is slow."""
+    return get_type_hints(_PARTS[part])
 
 
 def _part_of(key: str) -> str | None:

@@ -196,10 +196,15 @@ def _int8_forward(module: nn.Module, quantize: InputOnce) -> Callable[[torch.Ten
     return forward
 
 
+def computes_int8(device: torch.device) -> bool:
+    """Whether products of 8-bit integers are to be had there."""
+    # What PyTorch calls the widest instructions it uses: DEFAULT, AVX2, AVX512, or names of other processors.
+    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX")
+
+
 def _require_x86(network: nn.Module) -> None:
     device = next(network.parameters()).device
-    # What PyTorch calls the widest instructions it uses: DEFAULT, AVX2, AVX512, or names of other processors.
-    if device.type != "cpu" or not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+    if not computes_int8(device):
         where = f"device {device.type}" if device.type != "cpu" else "this CPU"
         raise ConfigError(
             f"int8 needs an x86 CPU with AVX2 (since 2013; with VNNI it is fastest), and {where} is none; leave int8 out, "

@@ -36,7 +36,7 @@ from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
 from fenlei.training.resume import Command
 from fenlei.training.setup import Setup, prepare
-from fenlei.training.teacher import rows_per_second, soft_labels
+from fenlei.training.teacher import load_teacher, rows_per_second, soft_labels
 
 REPORT = "distillation.json"
 READ_BY = ("text_column", "pair_column", "label_column", "label_separator", "level_separator", "class_file")
@@ -165,11 +165,12 @@ def _build(
         raise ConfigError("a student learns to give the teacher's probabilities: tuning 'none' and objective 'tokens' do not")
     if config.optimization.imbalance == "balanced-sampling":
         raise ConfigError("imbalance 'balanced-sampling' draws rows by their labels, and texts without have none; take another")
-    teacher = Classifier.load(run, device=config.optimization.device)
+    teacher = load_teacher(run, config.optimization.device)
     dataset = _in_teachers_words(load_dataset(config.data, seed=config.optimization.seed), teacher, run)
     pool, notes = _pool(unlabeled, config, dataset)
     if announce:
-        announce(f"asking the teacher about {len(dataset.train) + len(pool):,} texts")
+        how = " in 8-bit integers, as it was trained" if teacher.describe().get("int8") else ""
+        announce(f"asking the teacher about {len(dataset.train) + len(pool):,} texts{how}")
     said = soft_labels(teacher, [row.input for row in (*dataset.train, *pool)], out)
     exam = _examine(teacher, run.resolve().name, dataset, len(pool), config.optimization.device)
     del teacher  # before the student is loaded: two large networks may not fit

@@ -20,7 +20,5 @@ def with_own_rate(groups: list[dict[str, Any]], part: nn.Module, times: float) -
     """
     own = set(map(id, part.parameters()))
     rest = [{**group, "params": [one for one in group["params"] if id(one) not in own]} for group in groups]
-    apart = [
-        {**group, "params": [one for one in group["params"] if id(one) in own], "lr": group["lr"] * times} for group in groups
-    ]
+    apart = [{**group, "params": [one for one in group["params"] if id(one) in own], "lr": group["lr"] * times} for group in groups]
     return [group for group in (*rest, *apart) if group["params"]]

@@ -10,11 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from fenlei.artifact import CHECKPOINTS, DIGEST, saving, whole_file
+from fenlei.config import Device, RunConfig
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.classifier import Classifier
+from fenlei.models.devices import pick_device
+from fenlei.models.quantized import computes_int8
 from fenlei.text.pairs import Text
 
 WARM_ROWS, LEAST_SECONDS, MOST_TEXTS = 32, 1.0, 1000
+
+
+def load_teacher(run: Path, device: Device) -> Classifier:
+    """The finished run; in 8-bit integers where it was trained with `int8` and they can be computed: it is asked about many texts."""
+    int8 = RunConfig.from_yaml(run / "config.yaml").optimization.int8 and computes_int8(pick_device(device)[0])
+    return Classifier.load(run, device=device, int8=int8)
 
 
 def soft_labels(teacher: Classifier, texts: Sequence[Text], out: Path, progress: Callable[[int], None] | None = None) -> np.ndarray:
@@ -56,7 +65,7 @@ def rows_per_second(classifier: Classifier, texts: Sequence[Text]) -> float:
 
 def _key(teacher: Classifier, texts: Sequence[Text]) -> str:
     told = teacher.describe()
-    digest = hashlib.sha256(f"{told.get(DIGEST) or told.get('files')} {teacher.dtype}".encode())
+    digest = hashlib.sha256(f"{told.get(DIGEST) or told.get('files')} {teacher.dtype} {told.get('int8')}".encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode() if isinstance(text, str) else "\0".join(text).encode()).digest())
     return digest.hexdigest()[:32]
