@@ -39,8 +39,9 @@ from fenlei.training.selecting import evaluation_of
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.spread import make_whole, spread_by
+from fenlei.training.state_files import load_weights
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
-from fenlei.training.trainer import RowTrainer, load_weights
+from fenlei.training.trainer import RowTrainer
 
 
 class TrainingInterrupted(FenleiError):

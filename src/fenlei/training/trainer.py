@@ -21,10 +21,8 @@ import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
-from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from fenlei.artifact import COMPLETE
 from fenlei.errors import ArtifactError, ModelError
@@ -34,7 +32,7 @@ from fenlei.models.passages import frozen_states
 from fenlei.text.batches import Batch, TrainingBatches, batch_of, by_token_budget, sent
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training import zero
-from fenlei.training.checkpoints import WEIGHTS_FILE, seal, unseal
+from fenlei.training.checkpoints import seal, unseal
 from fenlei.training.lessons import Taught
 from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
@@ -42,7 +40,8 @@ from fenlei.training.rates import with_own_rate
 from fenlei.training.recorded import RecordedPasses, Recorder
 from fenlei.training.selection import kept_step
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
-from fenlei.training.spread import blocks, own_part, put, settle, spread_by, spread_on_cpu, whole
+from fenlei.training.spread import blocks, spread_by, spread_on_cpu
+from fenlei.training.state_files import load_spread_optimizer, load_weights, save_spread_optimizer, save_weights
 
 
 class Rows(Dataset[int]):
@@ -102,6 +101,7 @@ class RowTrainer(Trainer):
         self._alike = vectors is None and not packs
         self._learning = [weight for weight in method.parameters() if weight.requires_grad]
         self._spread = spread_by()
+        self._parts: list[dict[str, Any]] = []  # the optimiser's groups, as they are before DeepSpeed takes them
         if self._spread == "FSDP":
             plugin = self.accelerator.state.fsdp_plugin
             plugin.transformer_cls_names_to_wrap = plugin.transformer_cls_names_to_wrap or blocks(method.stock)
@@ -251,12 +251,7 @@ class RowTrainer(Trainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """The weights that learn, whole."""
-        folder = Path(output_dir or cast(str, self.args.output_dir))
-        settle(self._method)
-        learning = {name: whole(p) for name, p in self._method.named_parameters() if p.requires_grad}
-        if self._ranks.is_first:
-            folder.mkdir(parents=True, exist_ok=True)
-            save_file(learning, folder / WEIGHTS_FILE)
+        save_weights(self._method, Path(output_dir or cast(str, self.args.output_dir)), writes=self._ranks.is_first)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         optimizer = super().create_optimizer(model)
@@ -280,30 +275,16 @@ class RowTrainer(Trainer):
         return prepared
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        optimizer = cast(Any, self.optimizer)
         if self._spread is None:
             super()._save_optimizer_and_scheduler(output_dir)
-            return
-        state = whole(optimizer.state_dict()) if self._spread == "FSDP" else zero.optimizer_state(optimizer, self._parts)
-        if self._ranks.is_first:
-            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
-            torch.save(cast(Any, self.lr_scheduler).state_dict(), Path(output_dir) / SCHEDULER_NAME)
+        else:
+            save_spread_optimizer(self.optimizer, self.lr_scheduler, self._parts, Path(output_dir), writes=self._ranks.is_first)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if self._spread is None or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        optimizer = cast(Any, self.optimizer)
-        state = torch.load(Path(checkpoint) / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
-        if self._spread == "DEEPSPEED":
-            zero.load_optimizer_state(optimizer, self._parts, state)
         else:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            for number, parameter in enumerate(parameters):
-                known = state["state"].get(number, {})
-                known.update({name: own_part(value, parameter) for name, value in known.items() if name != "step"})
-            optimizer.load_state_dict(state)
-        cast(Any, self.lr_scheduler).load_state_dict(torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True))
+            load_spread_optimizer(self.optimizer, self.lr_scheduler, self._parts, Path(checkpoint))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_weights(self._method, Path(resume_from_checkpoint))
@@ -314,23 +295,6 @@ class RowTrainer(Trainer):
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.args.device.type, self._compute_in) if self._compute_in else nullcontext()
-
-
-def load_weights(method: torch.nn.Module, checkpoint: Path) -> None:
-    """The learning weights of `checkpoint` into `method`; ArtifactError where they do not fit it."""
-    try:
-        stored = load_file(checkpoint / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise ArtifactError(f"{checkpoint}: damaged ({error}); remove this folder to go on from the checkpoint before it") from error
-    settle(method)
-    learning = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    if stored.keys() != learning.keys() or any(stored[name].shape != getattr(p, "ds_shape", p.shape) for name, p in learning.items()):
-        raise ArtifactError(
-            f"{checkpoint}: was written with other options (model, tuning, head or labels); resume with the options it began with"
-        )
-    with torch.no_grad():
-        for name, parameter in learning.items():
-            put(parameter, stored[name])
 
 
 def _row_numbers(rows: list[int]) -> dict[str, torch.Tensor]:
