@@ -231,7 +231,7 @@ def test_rows_go_in_groups_by_their_windows(long_file: Path, tiny_qwen: Path) ->
 
 def test_the_saved_attention_is_read_back(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    train(out=run, **options(long_file, tiny_qwen, tuning="frozen", learning_rate=1e-1, max_steps=6))
+    train(out=run, **options(long_file, tiny_qwen, tuning="frozen", learning_rate=1e-2, max_steps=6))
     texts = [long_rows(2)[0]["text"]]
     before = Classifier.load(run, device="cpu").logits(texts)
     assert before.weights is not None

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from fenlei.artifact import checkpoints
-from fenlei.training import trainer
+from fenlei.training import state_files
 from fenlei.training.fit import train
 
 
@@ -49,7 +49,7 @@ def die_at(moment: int) -> Callable[[], int]:
 
         return saved
 
-    trainer.save_file = counted(trainer.save_file)
+    state_files.save_file = counted(state_files.save_file)
     torch.save = counted(torch.save)
     sys.addaudithook(watch)
     return lambda: seen
