@@ -171,6 +171,13 @@ def test_a_teacher_that_was_trained_in_8_bits_is_asked_in_them(
     np.testing.assert_allclose(*said, atol=0.3)
 
 
+@pytest.mark.skipif(not computes_int8(torch.device("cpu")), reason="this CPU multiplies no 8-bit integers")
+def test_a_teacher_that_generates_is_asked_in_floating_point(toy_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tuning": "lora", "max_steps": 1, "device": "cpu", "baseline": False}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", method="generate", int8=True, **options)
+    assert "int8" not in load_teacher(tmp_path / "run", "cpu").describe()
+
+
 def test_labels_and_files_that_do_not_fit_are_named(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     strange = tmp_path / "strange.jsonl"
     rows = (teacher.parent / "toy_news.jsonl").read_text(encoding="utf-8").replace('"体育"', '"体肓"')

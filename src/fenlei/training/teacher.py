@@ -21,8 +21,11 @@ WARM_ROWS, LEAST_SECONDS, MOST_TEXTS = 32, 1.0, 1000
 
 
 def load_teacher(run: Path, device: Device) -> Classifier:
-    """The finished run; in 8-bit integers where it was trained with `int8` and they can be computed: it is asked about many texts."""
-    int8 = RunConfig.from_yaml(run / "config.yaml").optimization.int8 and computes_int8(pick_device(device)[0])
+    """The finished run, which is asked about many texts: in 8-bit integers where it was trained with `int8`, answers with a head, and they
+    can be computed.
+    """
+    trained = RunConfig.from_yaml(run / "config.yaml")
+    int8 = trained.optimization.int8 and trained.model.method == "head" and computes_int8(pick_device(device)[0])
     return Classifier.load(run, device=device, int8=int8)
 
 
