@@ -16,7 +16,7 @@ ATTENTION_RATE = 10.0
 def with_own_rate(groups: list[dict[str, Any]], part: nn.Module, times: float) -> list[dict[str, Any]]:
     """An optimiser's `groups` with the parameters of `part` in groups of their own, at `times` the rate of the rest; the rest first.
 
-    Groups that are left without parameters are left out.
+    Groups that end up without parameters are dropped.
     """
     own = set(map(id, part.parameters()))
     rest = [{**group, "params": [one for one in group["params"] if id(one) not in own]} for group in groups]
