@@ -137,6 +137,11 @@ def once(name: str, begin: Callable[[Path, bool], object]) -> float:
     return float(seconds["seconds"])
 
 
+def was_cut_off(name: str) -> bool:
+    """Whether the run was taken up again, so that its seconds are not all of it."""
+    return bool(json.loads((WORK / name / "seconds.json").read_text())["resumed"])
+
+
 def announced(note: str) -> None:
     """A line for every choice of a training."""
     print(f"  {note}", flush=True)

@@ -72,7 +72,9 @@ def _answers(run: Path, manifest: Mapping[str, Any], rows: Sequence[Known]) -> d
             return told
     source = asked.with_suffix(".rows.jsonl")
     source.parent.mkdir(exist_ok=True)
-    source.write_text("".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows), "utf-8")
+    content = "".join(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n" for text, label in rows)
+    if not source.exists() or source.read_text("utf-8") != content:  # written anew it would be another file to what was begun on it
+        source.write_text(content, "utf-8")
     print(f"asking {run} about {len(rows):,} rows", flush=True)
     predict_file(Classifier.load(run), source, asked, probabilities=True, announce=print)
     source.unlink()

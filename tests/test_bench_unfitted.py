@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,24 @@ def test_answers_come_from_an_evaluation_else_from_the_run_once(run: Path, dev: 
     again = unfitted_scores(run, dev)
     np.testing.assert_array_equal(again.logits, asked.logits)
     np.testing.assert_array_equal(again.label_ids, asked.label_ids)
+
+
+def test_what_was_cut_off_is_gone_on_with(run: Path, dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict = Classifier.predict
+    calls: list[int] = []
+
+    def second_window_fails(self: Classifier, texts: Any, **options: Any) -> Any:
+        calls.append(len(texts))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(self, texts, **options)
+
+    monkeypatch.setattr("fenlei.inference.bulk.WINDOW_ROWS", 40)
+    monkeypatch.setattr(Classifier, "predict", second_window_fails)
+    with pytest.raises(KeyboardInterrupt):
+        unfitted_scores(run, dev)
+    assert unfitted_scores(run, dev).logits.shape == (60, 3)
+    assert calls == [40, 20, 20]
 
 
 def test_an_evaluation_on_all_of_dev_is_enough(run: Path, dev: Path, monkeypatch: pytest.MonkeyPatch) -> None:

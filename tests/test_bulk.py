@@ -177,10 +177,15 @@ def test_a_failing_classifier_leaves_nothing_behind(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
-def test_a_file_may_be_predicted_onto_itself(tmp_path: Path, classifier: Any) -> None:
+def test_a_file_is_not_predicted_onto_itself(tmp_path: Path, classifier: Any) -> None:
+    """Rows that cannot be read would stand nowhere any more."""
     source = write_jsonl(tmp_path / "rows.jsonl", [{"text": "两字"}])
-    predict_file(classifier, source, source)
-    assert read_jsonl(source)[0]["prediction"] == "2"
+    content = source.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(source)
+    for target in (source, tmp_path / "link.jsonl"):
+        with pytest.raises(ConfigError, match="is the file that is read"):
+            predict_file(classifier, source, target)
+    assert source.read_bytes() == content
 
 
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:

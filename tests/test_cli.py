@@ -133,6 +133,10 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
         (["predict", "--text", "x"], "RUN_OR_MODEL"),
         (["predict", "run", "rows.jsonl", "--url", "http://127.0.0.1:1"], "RUN_OR_MODEL"),
         (["predict", "rows.jsonl", "--url", "http://127.0.0.1:1", "--int8"], "--url"),
+        (["predict", "--text", "x", "--url", "http://127.0.0.1:1", "--labels", "a,b", "--multi-label"], "--url"),
+        (["predict", "run", "--text", "x", "--out", "out.jsonl"], "--text"),
+        (["predict", "run", "--text", "x", "--prefix", "new_"], "--text"),
+        (["predict", "run", "--text", "x", "--follow"], "--text"),
         (["serve"], "RUN"),
         (["serve", "run", "--workers", "0"], "--workers"),
         (["export", "run"], "--out"),
@@ -263,7 +267,15 @@ def test_a_clash_of_columns_is_cured_with_prefix(
     assert json.loads(capsys.readouterr().out)["new_prediction"] == "体育"
 
 
-@pytest.mark.parametrize("arguments", [["rows.parquet.txt"], ["in.jsonl", "--out", "out.parquet"], ["in.jsonl", "--text-column", "no"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["rows.parquet.txt"],
+        ["in.jsonl", "--out", "out.parquet"],
+        ["in.jsonl", "--out", "./in.jsonl"],
+        ["in.jsonl", "--text-column", "no"],
+    ],
+)
 def test_bad_files_are_told_before_the_model_is_loaded(
     arguments: list[str], classifier: type[FakeClassifier], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ from fenlei.training import teacher as asked
 from fenlei.training.distill import REPORT, Distillation, distill
 from fenlei.training.lessons import SOFTNESS, TEACHER_SHARE, Taught, label_divergence, taught_loss, teacher_divergence
 from fenlei.training.objectives import label_loss
+from fenlei.training.relabel import relabel
 from fenlei.training.teacher import load_teacher, soft_labels
 
 STUDENT: dict[str, Any] = {"batch_size": 16, "device": "cpu", "baseline": False, "learning_rate": 3e-3, "tuning": "full"}
@@ -232,6 +233,46 @@ def test_of_an_extended_run_rows_of_all_classes_are_asked_for(teacher: Path, tin
         distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "out", **STUDENT)
     given = {**STUDENT, "tuning": "frozen", "max_steps": 1}
     assert distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "out", data=teacher.parent / "toy_news.jsonl", **given).labelled
+
+
+def test_the_teacher_is_measured_on_rows_that_it_has_not_learned(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Given the very file that it was trained on, its dev rows are dev rows again; where another share is asked for, a note says so."""
+    given = {**STUDENT, "tuning": "frozen", "max_steps": 1, "data": teacher.parent / "toy_news.jsonl"}
+    told: list[str] = []
+    distill(teacher, str(tiny_qwen), out=tmp_path / "same", seed=3, announce=told.append, **given)
+
+    def dev_lines(run: Path) -> set[int]:
+        rows = read_manifest(run)["data"]
+        shown = [part for name in ("selecting", "calibrating") for ranges in rows[name].values() for part in ranges.split(",")]
+        return {line for part in shown for line in range(int(part.split("-")[0]), int(part.split("-")[-1]) + 1)}
+
+    assert dev_lines(tmp_path / "same") == dev_lines(teacher)
+    assert any("were dev rows of the teacher, and are dev rows again" in note for note in told)
+    distill(teacher, str(tiny_qwen), out=tmp_path / "other", dev_ratio=0.5, announce=told.append, **given)
+    assert dev_lines(tmp_path / "other") != dev_lines(teacher)
+    assert any("dev rows may have trained the teacher" in note for note in told)
+
+
+def test_rows_with_the_labels_that_a_run_was_given_since_teach_a_student(
+    tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """Its class file has the names from before."""
+    (tmp_path / "names.txt").write_text("体育\n财经\n科技\n", encoding="utf-8")
+    options = {**STUDENT, "tuning": "frozen", "max_steps": 1}
+
+    def written(name: str, rows: list[dict[str, str]]) -> Path:
+        (tmp_path / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return tmp_path / name
+
+    data = written("rows.jsonl", toy_rows)
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", class_file=str(tmp_path / "names.txt"), **options)
+    relabel(tmp_path / "run", out=tmp_path / "renamed", rename={"体育": "运动"})
+    renamed = written("renamed.jsonl", [{**row, "label": row["label"].replace("体育", "运动")} for row in toy_rows])
+    distill(tmp_path / "renamed", str(tiny_qwen), out=tmp_path / "student", data=renamed, **options)
+    assert read_manifest(tmp_path / "student")["labels"] == ["运动", "财经", "科技"]
+    ids = written("ids.jsonl", [{**row, "label": str(["体育", "财经", "科技"].index(row["label"]))} for row in toy_rows])
+    distill(tmp_path / "renamed", str(tiny_qwen), out=tmp_path / "by_ids", data=ids, **options)
+    assert read_manifest(tmp_path / "by_ids")["labels"] == ["运动", "财经", "科技"]
 
 
 def test_a_run_with_several_labels_a_text_teaches_each(tmp_path: Path) -> None:

@@ -71,9 +71,11 @@ def test_a_hierarchy_stays_one(tiny_qwen: Path, toy_rows: list[dict[str, str]], 
     data = write(tmp_path / "levels.jsonl", [{**row, "label": f"{above[row['label']]}##{row['label']}"} for row in toy_rows])
     train(data, model=str(tiny_qwen), out=tmp_path / "run", level_separator="##", max_steps=4, **LORA, **QUICK)
     new = write(tmp_path / "new.jsonl", [{**row, "label": f"自然##{NEW}"} for row in weather()])
-    extend(tmp_path / "run", new, replay=data, out=tmp_path / "out", max_steps=2, **QUICK)
+    (tmp_path / "names.txt").write_text(f"自然 ## {NEW}\n", encoding="utf-8")
+    extend(tmp_path / "run", new, replay=data, out=tmp_path / "out", class_file=str(tmp_path / "names.txt"), max_steps=2, **QUICK)
     manifest = read_manifest(tmp_path / "out")
-    assert (manifest["labels"][-1], manifest["level_separator"]) == (f"自然##{NEW}", "##")
+    assert manifest["labels"] == [*read_manifest(tmp_path / "run")["labels"], f"自然##{NEW}"]
+    assert manifest["level_separator"] == "##"
     measured = evaluate_run(tmp_path / "out", new, device="cpu")
     assert [(one.level, one.classes) for one in measured.levels] == [(1, 2), (2, 4)]
     assert measured.levels[0].accuracy >= measured.levels[1].accuracy

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fenlei import DataError, LabelSet
+from fenlei.labels import known_names_in
 
 LABELS = LabelSet(("体育", "财经", "science"))
 names = st.lists(st.text(min_size=1), unique=True, min_size=1)
@@ -78,3 +79,13 @@ def test_a_name_given_twice_is_named() -> None:
 def test_an_empty_name_is_refused() -> None:
     with pytest.raises(DataError, match="a label name is empty"):
         LabelSet(("a", ""))
+
+
+def test_commas_within_a_known_name_join_nothing() -> None:
+    known = ("时政、社会", "a", "b", "a,b,c", "财经")
+    assert known_names_in("时政、社会", known) == ["时政、社会"]
+    assert known_names_in("财经，时政、社会 , b", known) == ["财经", "时政、社会", "b"]
+    assert known_names_in("a,b,c", known) == ["a,b,c"]
+    assert known_names_in("a, b", known) == ["a", "b"]
+    assert known_names_in("x,,a、 y", known) == ["x", "a", "y"]
+    assert known_names_in("", known) == []

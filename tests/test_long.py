@@ -475,8 +475,12 @@ def test_a_run_that_weighs_nothing_says_so(long_file: Path, tiny_qwen: Path, tmp
 def test_a_stock_folder_has_no_windows(windows_run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--long windows"):
         export_merged(windows_run, tmp_path / "out")
-    exported = export_merged(windows_run, tmp_path / "out", force=True, texts=["短。", "股市。"])
-    assert exported.agreement == 1
+    longer = [row["text"] for row in long_rows(8)]
+    with pytest.raises(ConfigError, match="all 8 texts are longer than max_length 48"):
+        export_merged(windows_run, tmp_path / "out", force=True, texts=longer)
+    exported = export_merged(windows_run, tmp_path / "out", force=True, texts=["短。", *longer, "股市。"])
+    assert (exported.agreement, exported.rows) == (1, 2)
+    assert any("8 of 10 texts are longer" in note for note in exported.notes)
     assert any("more than 48 tokens" in note for note in exported.notes)
 
 

@@ -153,3 +153,17 @@ def test_a_limit_that_takes_recomputing_trains(
     assert any("activations recomputed" in note for note in result.notes)
     asked = train(toy_file, model=str(tiny_qwen), out=tmp_path / "asked", gradient_checkpointing=True, **options)
     assert result.metrics.log_loss == pytest.approx(asked.metrics.log_loss, rel=1e-5)
+
+
+def test_what_trains_is_imported_where_there_is_nothing_of_unix() -> None:
+    """As on Windows: modules of the standard library that are not there at all."""
+    code = """
+import sys
+import numpy, torch, transformers, peft
+for name in ("resource", "fcntl", "termios", "pwd", "grp"):
+    sys.modules[name] = None
+from fenlei.training import distill, dry_run, extend, fit, tune
+from fenlei.training.process_memory import resident_bytes
+assert resident_bytes() > 10_000_000
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
+from fenlei.config import TrustConfig
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.export.merged import export_merged
 from fenlei.inference.checksums import checksums
@@ -126,6 +127,14 @@ def test_the_stock_folder_of_a_full_run_has_the_rows_that_are_left(
     np.testing.assert_allclose(answers(tmp_path / "out"), was / was.sum(axis=1, keepdims=True), atol=1e-6)
 
 
+def test_a_label_is_dropped_from_a_run_that_reads_in_windows(tiny_qwen: Path, tmp_path: Path) -> None:
+    """What weighs the windows lies beside the head, and has no rows of labels."""
+    train(TOY, model=str(tiny_qwen), out=tmp_path / "run", tuning="lora", long="windows", max_length=24, **QUICK)
+    relabel(tmp_path / "run", out=tmp_path / "out", drop=["体育"])
+    was = answers(tmp_path / "run")[:, 1:]
+    np.testing.assert_allclose(answers(tmp_path / "out"), was / was.sum(axis=1, keepdims=True), atol=1e-6)
+
+
 def test_a_generate_run_is_given_the_new_list(tiny_qwen: Path, tmp_path: Path) -> None:
     train(TOY, model=str(tiny_qwen), out=tmp_path / "run", method="generate", tuning="none", shots=2, device="cpu", baseline=False)
     shown = [label for _, label in read_manifest(tmp_path / "run")["instruction"]["examples"]]
@@ -134,6 +143,8 @@ def test_a_generate_run_is_given_the_new_list(tiny_qwen: Path, tmp_path: Path) -
     renamed = Classifier.load(tmp_path / "out", device="cpu", verify=True)
     assert set(renamed.predict(TEXTS)[0].probabilities) == set(result.labels)
     assert not renamed.predict(TEXTS)[0].calibrated
+    with pytest.raises(ArtifactError, match=r"has no dev\.safetensors.*whose labels were changed has none: give min_confidence"):
+        Classifier.load(tmp_path / "out", device="cpu", trust=TrustConfig(target_accuracy=0.8))
     assert read_manifest(tmp_path / "out")["instruction"]["examples"][0][1] == "sport"
     with pytest.raises(ConfigError, match=r"an example of .* stands in the run's prompt"):
         relabel(tmp_path / "run", out=tmp_path / "dropped", drop=[shown[0]])

@@ -11,6 +11,7 @@ import pytest
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
+from fenlei.config import TrustConfig
 from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.answers import confidence_and_gold
 from fenlei.inference.checksums import checksums
@@ -132,5 +133,7 @@ def test_a_generate_run_is_asked_about_more_labels(tiny_qwen: Path, data: Path, 
     assert set(thresholds(tmp_path / "more").values()) == {0.5}
     told = shares(tmp_path / "more")
     assert (told["财经"] >= told["财经##股票"]).all()
+    silent = Classifier.load(tmp_path / "more", device="cpu", trust=TrustConfig(min_confidence=1.0)).predict(TEXTS)
+    assert [one.abstained for one in silent] == [one.confidence < 1 for one in silent]
     relabel(tmp_path / "more", out=tmp_path / "out", drop=["财经##股票", "财经", "体育"])
     assert sorted(read_manifest(tmp_path / "out")["labels"]) == ["科技", "科技##手机", "科技##航天"]

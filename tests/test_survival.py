@@ -422,6 +422,17 @@ def test_a_followed_target_that_is_something_else_is_not_touched(source: Path, t
     assert (tmp_path / "out.jsonl").read_text() == "mine"
 
 
+def test_a_complete_result_is_not_taken_for_that_of_a_pipe_that_broke_off(source: Path, tmp_path: Path) -> None:
+    """Killed while it predicted rows from a pipe into a name that a finished prediction has, a process leaves its journal there."""
+    out = tmp_path / "out.jsonl"
+    predict(source, out)
+    before = out.read_bytes()
+    journal.Journal(out, lambda: {"source": None}).append("{}\n", "", journal.State(rows=1))
+    with pytest.raises(ConfigError, match="choose another --out"):
+        predict(source, out, follow=True)
+    assert out.read_bytes() == before
+
+
 def test_killed_for_real_and_started_again(source: Path, tmp_path: Path) -> None:
     """Processes that get SIGKILL at whatever they are doing; one a text is slow enough to be hit."""
     script = tmp_path / "predict.py"

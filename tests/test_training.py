@@ -214,6 +214,27 @@ def test_interrupted_and_resumed_ends_in_the_same_weights(step: int, tiny_qwen: 
     assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
+def test_a_run_that_stopped_early_and_was_cut_off_at_its_end_does_not_go_on(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {**QUICK, "max_steps": 40, "evals_per_epoch": 3, "tuning": "lora", "learning_rate": 1e-9, "early_stopping_patience": 1}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fenlei.training.fit.finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(toy_file, model=str(tiny_qwen), out=tmp_path / "cut", **options)
+    train(out=tmp_path / "cut", resume=True)
+    history = [json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8"))["history"] for name in ("whole", "cut")]
+    steps = [max(entry["step"] for entry in one) for one in history]
+    assert steps[0] == steps[1] < 40
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
 def test_ctrl_c_on_the_command_line_leaves_a_checkpoint(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fenlei", "train", str(toy_file), "--model", str(tiny_qwen), "--out", str(tmp_path / "run")]
     process = subprocess.Popen(
@@ -482,6 +503,27 @@ def test_dry_run_explains_and_writes_nothing(tiny_qwen: Path, toy_file: Path, tm
     assert plan.memory_bytes > 0
     assert "nothing was trained" in str(plan)
     assert sorted(tmp_path.iterdir()) == [toy_file]
+
+
+def test_a_dry_run_tries_what_training_does(tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training mode, without which no activation is recomputed; and a frozen backbone reads a row once, whatever the epochs."""
+    learning: list[bool] = []
+
+    def paced(setup: Any, rows: list[int]) -> None:
+        learning.append(setup.method.training)
+
+    clock = iter(range(1000))
+    monkeypatch.setattr("fenlei.training.dry_run._forward_backward", paced)
+    monkeypatch.setattr("fenlei.training.dry_run.time.perf_counter", lambda: float(next(clock)))
+    options = {key: value for key, value in QUICK.items() if key != "max_steps"}
+    seconds = {
+        (tuning, epochs): dry_run(toy_file, model=str(tiny_qwen), tuning=tuning, epochs=epochs, **options).seconds
+        for tuning in ("frozen", "lora")
+        for epochs in (1, 10)
+    }
+    assert all(learning)
+    assert seconds["frozen", 10] == seconds["frozen", 1]
+    assert seconds["lora", 10] == pytest.approx(10 * seconds["lora", 1])
 
 
 def test_choices_are_explained(tiny_qwen: Path, toy_file: Path) -> None:

@@ -1,4 +1,6 @@
-"""The matrix-product ceiling: a model's linears one after the other, bfloat16, into memory that is reused. `rows` are TFLOP."""
+"""The matrix-product ceiling: a model's linears one after the other, into memory that is reused, in the number format that fenlei computes
+such a model in on this CPU. `rows` are TFLOP.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import torch
 
 from bench.ours.said import say
 from bench.shapes import shapes_of
+from fenlei.models.devices import pick_precision
 
 TOKENS, PASSES = 1792, 3
 
@@ -18,9 +21,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
     linears = shapes_of(parser.parse_args().model).linears
-    weights = {shape: torch.randn(shape[::-1]).bfloat16() for shape in set(linears)}
-    inputs = {width: torch.randn(TOKENS, width).bfloat16() for width in {a for a, _ in linears}}
-    outputs = {width: torch.empty(TOKENS, width).bfloat16() for width in {b for _, b in linears}}
+    precision = pick_precision(torch.device("cpu"), sum(a * b for a, b in linears))
+    dtype = precision.autocast or precision.weights
+    weights = {shape: torch.randn(shape[::-1]).to(dtype) for shape in set(linears)}
+    inputs = {width: torch.randn(TOKENS, width).to(dtype) for width in {a for a, _ in linears}}
+    outputs = {width: torch.empty(TOKENS, width, dtype=dtype) for width in {b for _, b in linears}}
     began = 0.0
     for number in range(PASSES + 1):  # the first only warms up
         if number == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fenlei.errors import DataError
@@ -16,6 +16,17 @@ COMMAS = re.compile("[,，、]")
 def names_in(text: str) -> list[str]:
     """The names that commas join in `text`, in order."""
     return [name for part in COMMAS.split(text) if (name := part.strip())]
+
+
+def known_names_in(text: str, known: Collection[str]) -> list[str]:
+    """As `names_in`, but that commas within a name of `known` join nothing: the longest such name that stands between commas is taken."""
+    parts = re.split(f"({COMMAS.pattern})", text)  # names and commas in turn
+    found, at = [], 0
+    while at < len(parts):
+        until = next((end for end in range(len(parts), at, -2) if "".join(parts[at:end]).strip() in known), at + 1)
+        found.append("".join(parts[at:until]).strip())
+        at = until + 1
+    return [name for name in found if name]
 
 
 @dataclass(frozen=True)

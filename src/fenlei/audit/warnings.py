@@ -17,10 +17,10 @@ def data_warnings(dataset: Dataset) -> tuple[str, ...]:
     """A line for each kind of fault in the rows of a run, with the first place and what to do; none where there is nothing to say."""
     dev = sorted((*dataset.selecting, *dataset.calibrating), key=lambda example: (example.source, example.line))
     rows = gather((dataset.train, dev, dataset.test), labelling=dataset.labelling)
-    return tuple(WARNING + line for line in _lines(rows))
+    return tuple(WARNING + line for line in _lines(rows, thinned=dataset.thinned))
 
 
-def _lines(rows: AuditedRows) -> Iterator[str]:
+def _lines(rows: AuditedRows, *, thinned: bool) -> Iterator[str]:
     leaks = find_exact_leaks(rows)
     for part in (1, 2):
         leaked = [copy for copy in leaks if rows.part_of[copy.row] == part]
@@ -40,7 +40,7 @@ def _lines(rows: AuditedRows) -> Iterator[str]:
     for rarer, commoner in classes.look_alikes:
         counts = f"{_rows(classes.counts[rarer])} and {_rows(classes.counts[commoner])}"
         yield f"class {rarer!r} looks like {commoner!r} ({counts}): if they are one, write them alike"
-    if classes.imbalance >= IMBALANCE:
+    if not thinned and classes.imbalance >= IMBALANCE:
         (most, least) = (next(iter(classes.counts)), next(reversed(classes.counts)))
         counts = f"{most!r} has {_rows(classes.counts[most])}, {least!r} {_rows(classes.counts[least])}"
         yield f"classes are uneven: {counts}; watch macro F1 and the recall of the small ones, accuracy hides them"

@@ -40,12 +40,14 @@ def labels(
     if rename or merge or drop:
         if out is None:
             raise typer.BadParameter("name the folder that the changed run goes to", param_hint="'--out'")
-        from fenlei.labels import names_in
+        from fenlei.labels import known_names_in
         from fenlei.training.relabel import relabel
 
         renamed = _pairs(rename or (), "--rename")
-        made_of = {new: names_in(old) for new, old in _pairs([_turned(one) for one in merge or ()], "--merge").items()}
-        result = relabel(run, out=out, rename=renamed, merge=made_of, drop=[name for one in drop or () for name in names_in(one)])
+        made_of = {new: known_names_in(old, names) for new, old in _pairs([_turned(one) for one in merge or ()], "--merge").items()}
+        result = relabel(
+            run, out=out, rename=renamed, merge=made_of, drop=[name for one in drop or () for name in known_names_in(one, names)]
+        )
         names, told = result.labels, result.notes
     elif out is not None:
         raise typer.BadParameter("nothing to change: give --rename, --merge or --drop", param_hint="'--out'")

@@ -94,8 +94,10 @@ def predict(
 
     texts = _typed(text or [], pair or [])
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
-    if url is not None and (trust.promises or int8 or verify or passages or device != "auto"):
-        raise typer.BadParameter("how it computes, what it promises and which passages counted is up to the service", param_hint="--url")
+    if url is not None and (trust.promises or int8 or verify or passages or multi_label or device != "auto"):
+        raise typer.BadParameter("what it computes, promises and tells of a text is up to the service", param_hint="--url")
+    if source is None and (out != "-" or prefix or follow):
+        raise typer.BadParameter("--out, --prefix and --follow are for a file; the answer to --text is printed", param_hint="--text")
 
     check_ray(
         engine, address, workers, out_format, refused={"--text": text, "--url": url, "--follow": follow, "--multi-label": multi_label}
@@ -144,7 +146,7 @@ def _file(
     from fenlei.data.sources import one_file
     from fenlei.inference.bulk import checked_target, predict_file
 
-    checked_target(out)
+    checked_target(out, source)
     if is_remote(source):
         source = str(one_file(source)[0])
     text_column = text_column or (_trained_column(run) if run is not None else None)

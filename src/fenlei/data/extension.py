@@ -11,7 +11,7 @@ import numpy as np
 
 from fenlei.config import DataConfig
 from fenlei.data.examples import Example
-from fenlei.data.label_file import read_label_file
+from fenlei.data.label_file import named_as_in_rows
 from fenlei.data.label_ids import is_number, with_names
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames, read_examples
@@ -41,7 +41,7 @@ def load_extension(
     configuration has the names of all ids, or those of new classes alone. DataError where a label stands on the wrong side, or a class has
     one row.
     """
-    names, label_notes = _names(config.class_file, known)
+    names, label_notes = _names(config, known)
     new = _new_rows(config, known, names)
     labels = LabelSet(tuple(dict.fromkeys((*names, *(str(row.label) for row in new)))))
     replay = with_names(replay, names, holds_ids)
@@ -61,7 +61,7 @@ def load_extension(
         f"train {len(taught):,} new and {len(replayed):,} replayed rows, dev {len(dev):,} ({len(selecting):,} select, "
         f"{len(calibrating):,} calibrate)"
     )
-    return Dataset((*taught, *replayed), selecting, calibrating, (), labels, tuple(notes), label_notes)
+    return Dataset((*taught, *replayed), selecting, calibrating, (), labels, tuple(notes), label_notes, thinned=True)
 
 
 def _parts(
@@ -92,20 +92,28 @@ def _parts(
 def read_rows(path: str | Path, config: DataConfig, class_names: Sequence[str] | None = None) -> Rows:
     """The labelled rows of a file; DataError where there are none."""
     columns: ColumnNames = {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": config.label_column}
-    labelling = Labelling(hierarchy=None if config.level_separator is None else Hierarchy(config.level_separator))
-    return tuple(read_examples(path, **columns, class_names=class_names, labelling=labelling))
+    return tuple(read_examples(path, **columns, class_names=class_names, labelling=_labelling(config)))
 
 
-def _names(class_file: str | None, known: LabelSet) -> tuple[LabelSet, Mapping[str, LabelNote]]:
+def class_file_names(config: DataConfig) -> Mapping[str, LabelNote]:
+    """What the class file for an extension says of each class, old and new or new alone; nothing where there is none."""
+    return {} if config.class_file is None else named_as_in_rows(config.class_file, _labelling(config), least=1)
+
+
+def _labelling(config: DataConfig) -> Labelling:
+    return Labelling(hierarchy=None if config.level_separator is None else Hierarchy(config.level_separator))
+
+
+def _names(config: DataConfig, known: LabelSet) -> tuple[LabelSet, Mapping[str, LabelNote]]:
     """The known names, and behind them those that a class file adds; what it says of the latter."""
-    if class_file is None:
+    told = class_file_names(config)
+    if not told:
         return known, {}
-    told = read_label_file(class_file, least=1)
     new = {name: note for name, note in told.items() if name not in known}
     if tuple(told) not in ((*known, *new), tuple(new)):
         raise DataError(
-            f"{class_file}: expected the {len(known)} names of the run in its order, so that ids stay what they are, and new ones below, "
-            f"or new ones alone; the run's begin with {', '.join(map(repr, known.names[:8]))}"
+            f"{config.class_file}: expected the {len(known)} names of the run in its order, so that ids stay what they are, and new ones "
+            f"below, or new ones alone; the run's begin with {', '.join(map(repr, known.names[:8]))}"
         )
     return LabelSet((*known, *new)), new
 

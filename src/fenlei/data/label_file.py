@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.data.encodings import open_bytes, read_lines, source_name
+from fenlei.data.labelling import Labelling
 from fenlei.errors import DataError
-from fenlei.labels import LabelNote, names_in
+from fenlei.labels import LabelNote, LabelSet, names_in
 
 YAML_SUFFIXES = (".yaml", ".yml")
 LABEL_FILES = ("class.txt", "classes.txt", "label.txt", "labels.txt")
@@ -23,6 +24,15 @@ def read_label_file(path: str | Path, *, least: int = 2) -> dict[str, LabelNote]
     if Path(path).suffix.lower() in YAML_SUFFIXES:
         return _from_yaml(path, least)
     return dict.fromkeys(_from_lines(path, least), LabelNote())
+
+
+def named_as_in_rows(path: str | Path, labelling: Labelling, *, least: int = 2) -> dict[str, LabelNote]:
+    """As `read_label_file`, each class under the name that rows have for it: `科技 ## 手机` is 科技##手机. DataError too for two that only
+    blanks told apart.
+    """
+    notes = read_label_file(path, least=least)
+    names = LabelSet(tuple(labelling.path(name, str(path)) for name in notes))
+    return dict(zip(names, notes.values(), strict=True))
 
 
 def is_label_file(path: str | Path) -> bool:

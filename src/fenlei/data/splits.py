@@ -16,7 +16,7 @@ from fenlei.data.columns import known_label
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, joined
 from fenlei.data.folders import SplitFiles
-from fenlei.data.label_file import read_label_file
+from fenlei.data.label_file import named_as_in_rows
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import file_layout, find_class_file, read_examples
 from fenlei.data.several_labels import choose_labelling
@@ -49,6 +49,8 @@ class Dataset:
     """What the class file says of labels besides their names."""
     labelling: Labelling = ONE_LABEL
     """Whether a row has one label or any number."""
+    thinned: bool = False
+    """Whether train has a part of the rows of some classes: how many it has says nothing of how often they come."""
 
     @property
     def multi_label(self) -> bool:
@@ -88,7 +90,7 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     }
     train, dev, test = _set_aside(rows, labelling.strata(rows, labels), labels, ratios, seed, notes)
     dev, test = dev_file_rows or dev, test_file_rows or test
-    selecting, calibrating = _split_dev(dev, labelling.strata(dev, labels), seed)
+    selecting, calibrating = split_dev(dev, labelling.strata(dev, labels), seed)
     train = _limited(train, labelling.strata(train, labels), config.max_train_rows, seed, notes)
     notes.append(
         f"train {len(train):,}, dev {len(dev):,} ({len(selecting):,} select, {len(calibrating):,} calibrate), test {len(test):,} rows"
@@ -160,22 +162,15 @@ def _read_train(files: tuple[Path, ...], config: DataConfig, labelling: Labellin
 def _class_file(config: DataConfig, train: Path, labelling: Labelling, notes: list[str]) -> _ClassFile | None:
     """The class file that the user named, else one lying beside the data."""
     if config.class_file is not None:
-        return _ClassFile(Path(config.class_file), _label_notes(Path(config.class_file), labelling), found=False)
+        return _ClassFile(Path(config.class_file), named_as_in_rows(Path(config.class_file), labelling), found=False)
     path = find_class_file(train)
     if path is None:
         return None
     try:
-        return _ClassFile(path, _label_notes(path, labelling), found=True)
+        return _ClassFile(path, named_as_in_rows(path, labelling), found=True)
     except DataError as error:
         notes.append(f"{path}, found beside the data, is not used as class file: {error}")
         return None
-
-
-def _label_notes(path: Path, labelling: Labelling) -> dict[str, LabelNote]:
-    """What a class file says of each class, under the name that rows have for it."""
-    notes = read_label_file(path)
-    names = LabelSet(tuple(labelling.path(name, str(path)) for name in notes))  # it refuses two that only blanks told apart
-    return dict(zip(names, notes.values(), strict=True))
 
 
 def _with_found_names(rows: Rows, class_file: _ClassFile, labelling: Labelling, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
@@ -285,7 +280,7 @@ def _rows_of_strata(strata: Sequence[int], labels: LabelSet, multi_label: bool) 
     return " and ".join([*kinds, "all rows without labels"] if len(labels) in strata else kinds)
 
 
-def _split_dev(dev: Rows, strata: Sequence[int], seed: int) -> tuple[Rows, Rows]:
+def split_dev(dev: Rows, strata: Sequence[int], seed: int) -> tuple[Rows, Rows]:
     """The selecting and the calibrating rows of dev."""
     if len(dev) < 2:
         raise DataError(f"{dev[0].source}: expected at least two dev rows, one to select and one to calibrate, found {len(dev)}")

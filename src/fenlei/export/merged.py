@@ -23,6 +23,7 @@ from fenlei.evaluation.calibration import Calibration
 from fenlei.export.card import write_card
 from fenlei.export.language_model import parity as language_model_parity
 from fenlei.export.language_model import refuse_prior, write_prompt
+from fenlei.export.long_texts import CUT_AT_THE_END, left_out_note, read_alike, refuse_long
 from fenlei.export.pairs import columns, filled, sample_pairs, teach_pairs
 from fenlei.export.prompted import check_prompt, teach_prompt
 from fenlei.export.sample_texts import sample_texts
@@ -41,7 +42,6 @@ from fenlei.text.prompts import TextEncoder
 logger = logging.getLogger(__name__)
 
 LEAST_AGREEMENT = 0.995
-CUT_AT_THE_END = ("truncate", "full")
 PARITY_TEXTS = 2000
 PARITY_TEXTS_WRITTEN = 200
 """For a language model, which reads the prompt and every branch of the answers with each text."""
@@ -114,6 +114,9 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
         most = PARITY_TEXTS_WRITTEN if writes else PARITY_TEXTS
         made_up = sample_pairs if loaded.manifest.get(PAIR_COLUMN) else sample_texts
         asked = list(made_up(tokenizer, most) if texts is None else texts)[:most]
+        alike = read_alike(loaded.encoder, asked)
+        notes += left_out_note(len(asked), len(alike))
+        asked = [asked[place] for place in alike]
         if isinstance(loaded.encoder, QuestionEncoder):
             write_prompt(folder, loaded.encoder, tokenizer)
         agreement, difference = _parity(run, folder, asked, folded)
@@ -123,15 +126,6 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
                 f"(needed: {LEAST_AGREEMENT:.1%}; largest logit difference {difference:.3g}); nothing was written"
             )
     return ExportResult(target, len(asked), agreement, difference, tuple(notes))
-
-
-def refuse_long(long: str, force: bool) -> None:
-    """ConfigError for a run that reads a long text in other ways than up to its limit, which no exported folder does."""
-    if long not in CUT_AT_THE_END and not force:
-        raise ConfigError(
-            f"the run reads long texts in a way of its own (--long {long}), and a stock folder cuts them at their end; with --force the "
-            "folder is written, and is right for texts that fit max_length"
-        )
 
 
 def _refuse_what_stock_cannot_say(manifest: dict[str, Any], encoder: TextEncoder, config: Any, force: bool) -> None:

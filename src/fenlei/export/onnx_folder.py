@@ -20,7 +20,8 @@ import torch
 from fenlei.artifact import check_new, whole_folder, write_text
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration
-from fenlei.export.merged import LEAST_AGREEMENT, PARITY_TEXTS, refuse_long
+from fenlei.export.long_texts import left_out_note, read_alike, refuse_long
+from fenlei.export.merged import LEAST_AGREEMENT, PARITY_TEXTS
 from fenlei.export.onnx_network import INPUTS, OUTPUT, write_graph
 from fenlei.export.prompted import check_prompt, teach_prompt
 from fenlei.export.sample_texts import sample_texts
@@ -84,11 +85,13 @@ def export_onnx(
     if calibration.multi_label:
         raise ConfigError("an ONNX folder gives each text one label, and this run any number of them; export it with --format merged")
     stock = fold_lora(method.network) if loaded.manifest["tuning"] in ("lora", "qlora") else method.stock.float()
+    asked = (list(texts) if texts is not None else sample_texts(encoder.tokenizer, PARITY_TEXTS))[:PARITY_TEXTS]
+    alike = read_alike(encoder, asked)  # before the tokenizer is told of the prompt
+    right = None if gold is None else [gold[place] for place in alike]
     with whole_folder(target) as folder, quiet_transformers():
         write_graph(stock, calibration, folder / GRAPH, int8=int8)
         _write_beside(folder, loaded, encoder)
-        asked = (list(texts) if texts is not None else sample_texts(encoder.tokenizer, PARITY_TEXTS))[:PARITY_TEXTS]
-        result = _compare(run, folder, target, asked, gold)
+        result = _compare(run, folder, target, [asked[place] for place in alike], right, left_out_note(len(asked), len(alike)))
         if result.agreement < LEAST_AGREEMENT and not int8:
             raise ArtifactError(
                 f"{target}: ONNX Runtime gives the run's label on only {result.agreement:.2%} of {result.rows:,} texts (needed: "
@@ -148,7 +151,7 @@ def _write_beside(folder: Path, loaded: LoadedRun, encoder: TextEncoder) -> None
     write_text(folder / TOLD, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
 
 
-def _compare(run: str | Path, folder: Path, target: Path, texts: list[str], gold: Sequence[str] | None) -> OnnxResult:
+def _compare(run: str | Path, folder: Path, target: Path, texts: list[str], gold: Sequence[str] | None, told: list[str]) -> OnnxResult:
     loaded = load_run(run, device="cpu")
     assert isinstance(loaded.encoder, TextEncoder)
     classifier, scorer = Classifier(loaded), OnnxScorer(folder)
@@ -161,12 +164,13 @@ def _compare(run: str | Path, folder: Path, target: Path, texts: list[str], gold
     between = time.perf_counter()
     theirs = scorer.logits(encoder.encode(texts), loaded.method.pad_id)
     ended = time.perf_counter()
-    accuracy, run_accuracy = (None if gold is None else _accuracy(one, gold[: len(texts)], classifier.labels) for one in (theirs, ours))
-    notes = ["threshold, prediction sets and novelty stay with the run: the graph gives calibrated logits alone"]
+    accuracy, run_accuracy = (None if gold is None else _accuracy(one, gold, classifier.labels) for one in (theirs, ours))
+    if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")):
+        told = [*told, "threshold, prediction sets and novelty stay with the run: the graph gives calibrated logits alone"]
     return OnnxResult(
         target, len(texts), float((ours.argmax(1) == theirs.argmax(1)).mean()), float(np.abs(ours - theirs).max()),
         len(texts) / (ended - between), len(texts) / (between - began), accuracy, run_accuracy,
-        tuple(notes) if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")) else (),
+        tuple(told),
     )  # fmt: skip
 
 

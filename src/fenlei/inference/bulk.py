@@ -89,7 +89,7 @@ def predict_file(
     options = BulkOptions(text_column, pair_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
     if passages:
         check_has_passages(classifier)
-    target = checked_target(target)
+    target = checked_target(target, source)
     with opened_sink(classifier, source, target, options, follow=follow) as sink:
         before = sink.state
         if announce and before != State():
@@ -203,8 +203,8 @@ class _Stdout:
         self.state = state
 
 
-def checked_target(target: str | Path) -> str | Path:
-    """`-` as it is, any other as a Path; ConfigError where it is no file that predictions are written to."""
+def checked_target(target: str | Path, source: str | Path) -> str | Path:
+    """`-` as it is, any other as a Path; ConfigError where it is no file that predictions are written to, or the `source` itself."""
     if str(target) == STDIO:
         return STDIO
     path = Path(target)
@@ -212,6 +212,8 @@ def checked_target(target: str | Path) -> str | Path:
         raise ConfigError(f"{path}: predictions are written as {', '.join(TARGET_SUFFIXES)} or to '-'; found the ending {path.suffix!r}")
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; give the file to write")
+    if str(source) != STDIN and path.exists() and Path(source).exists() and path.samefile(source):
+        raise ConfigError(f"{path}: is the file that is read, and rows that cannot be read would be lost with it; give another name")
     return path
 
 

@@ -156,7 +156,7 @@ def predict_distributed(
         return _to_folder(run, files, folder, options, place, progress, announce, began)
     if len(files) != 1:
         raise ConfigError(f"{source}: {len(files)} files go to a folder of parts; end --out in a slash")
-    return _to_file(run, files[0], Path(checked_target(target)), options, place, progress, announce, began)
+    return _to_file(run, files[0], Path(checked_target(target, files[0])), options, place, progress, announce, began)
 
 
 def _to_file(

@@ -108,7 +108,7 @@ class Journal:
             self._remove()
 
     def _write(self, begun: Task, state: State) -> None:
-        text = json.dumps({"task": begun, "state": asdict(state)}, ensure_ascii=False)
+        text = json.dumps({"task": begun, "state": asdict(state), "in_place": self._in_place}, ensure_ascii=False)
         write_bytes(self._path, text.encode("utf-8", "backslashreplace"), DataError, alone=True)
         self.state = state
 
@@ -130,14 +130,17 @@ class Journal:
         """Takes up what a process before this one left, if it left anything that counts."""
         if not self._path.exists():
             return
-        begun, state = self._read()
+        begun, state, in_place = self._read()
         if state.complete:
             self._put_in_place(state)  # the one before died between the last row and this
             if begun["source"] is not None and not self._differing(begun):
                 self.state = state
             return
         if state == State() or begun["source"] is None:  # nothing was done; or by rows from a pipe, which are gone
-            self._remove()
+            if in_place == self._in_place:
+                self._remove()
+            else:  # what lies in the target is not of that prediction
+                self._path.unlink()
             return
         if differing := self._differing(begun):
             raise ConfigError(
@@ -153,10 +156,11 @@ class Journal:
                     os.truncate(path, size)
         self.state, self._begun = state, begun
 
-    def _read(self) -> tuple[Task, State]:
+    def _read(self) -> tuple[Task, State, bool]:
+        """What was begun, how far it came, and whether its rows went to the target itself."""
         try:
             journal = json.loads(self._path.read_text(encoding="utf-8"))
-            return {"source": None, **journal["task"]}, State(**journal["state"])
+            return {"source": None, **journal["task"]}, State(**journal["state"]), bool(journal.get("in_place", False))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self._path}: cannot be read ({error}); restore it, or remove it to start over") from error
 

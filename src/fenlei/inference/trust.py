@@ -183,7 +183,7 @@ def load_trust(run: Path, manifest: dict[str, Any], asked: TrustConfig | None = 
         return trust
     if decision is not None:
         _refuse_sets(asked)
-    silence, sets = fit_promises(asked, trust, _dev_for(run, asked, len(manifest["labels"])))
+    silence, sets = fit_promises(asked, trust, _dev_for(run, asked, len(manifest["labels"]), multi_label=decision is not None))
     return dataclasses.replace(trust, abstention=silence or trust.abstention, sets=sets or trust.sets)
 
 
@@ -226,10 +226,17 @@ def _load_novelty(run: Path, score: NoveltyScore) -> NoveltyRule:
         raise ArtifactError(f"{run / NOVELTY}: does not hold what {score} needs; restore the file or train again") from error
 
 
-def _dev_for(run: Path, asked: TrustConfig, labels: int) -> DevScores:
-    if asked.target_accuracy is None and asked.set_coverage is None and not (run / DEV_SCORES).exists():
-        return DevScores(np.zeros((0, labels), dtype=np.float32), np.zeros(0, dtype=np.int64))  # a threshold needs no rows
-    return load_scores(run)["calibrating"]
+def _dev_for(run: Path, asked: TrustConfig, labels: int, *, multi_label: bool) -> DevScores:
+    if (run / DEV_SCORES).exists():
+        return load_scores(run)["calibrating"]
+    if asked.target_accuracy is None and asked.set_coverage is None:  # a threshold needs no rows
+        gold = np.zeros((0, labels), dtype=bool) if multi_label else np.zeros(0, dtype=np.int64)
+        return DevScores(np.zeros((0, labels), dtype=np.float32), gold)
+    name = "target_accuracy" if asked.target_accuracy is not None else "set_coverage"
+    raise ArtifactError(
+        f"{name}: {run} has no {DEV_SCORES}, the scores of dev rows that it is fitted on. If the file was lost, restore it. A generate run "
+        "whose labels were changed has none: give min_confidence, or train on the labels it has now"
+    )
 
 
 def _abstention_from(stored: dict[str, Any] | None) -> AbstentionRule | None:

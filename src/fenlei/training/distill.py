@@ -16,10 +16,8 @@ import torch
 
 from fenlei.artifact import MANIFEST, fingerprint, read_manifest, write_text
 from fenlei.config import Device, RunConfig
-from fenlei.data.examples import Example
-from fenlei.data.readers import read_examples
-from fenlei.data.splits import Dataset, load_dataset
-from fenlei.errors import ConfigError, DataError
+from fenlei.data.splits import Dataset
+from fenlei.errors import ConfigError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
 from fenlei.evaluation.comparison import PairedTest, mcnemar
 from fenlei.evaluation.figures import AnyMetrics, MainFigure, figures_of, main_figure
@@ -36,11 +34,10 @@ from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
 from fenlei.training.resume import Command
 from fenlei.training.setup import Setup, prepare
+from fenlei.training.student_rows import changed_since, student_config, student_rows, unlabelled_rows
 from fenlei.training.teacher import load_teacher, rows_per_second, soft_labels
 
 REPORT = "distillation.json"
-READ_BY = ("text_column", "pair_column", "label_column", "label_separator", "level_separator", "class_file")
-"""Options of the teacher's run by which other rows are read too."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def distill(
     """
     folder, target = Path(run), Path(out)
     manifest = read_manifest(folder)
-    config = _student_config(folder, manifest, {**options, "model": str(to)}, data)
+    config = student_config(folder, manifest, {**options, "model": str(to)}, data)
     exams: list[_Exam] = []
 
     def build(given: RunConfig) -> Setup:
@@ -137,26 +134,6 @@ class _Exam:
     unlabelled: int
 
 
-def _student_config(run: Path, manifest: dict[str, Any], options: dict[str, Any], data: str | Path | None) -> RunConfig:
-    taught = RunConfig.from_yaml(run / "config.yaml")
-    own = {key: value for key, value in asdict(taught.data).items() if value is not None and key != "store_exemplars"}
-    if data is None and "extended_from" in manifest:
-        raise DataError(
-            f"{run}: was extended, and the rows it learned from then are of its new classes and a replay; give labelled rows of all its "
-            "classes after the run's folder"
-        )
-    if data is not None:  # other rows: files named for the old ones say nothing of them
-        several = manifest.get("problem_type") == "multi_label_classification"
-        own = {key: own[key] for key in READ_BY if key in own} | {"data": str(data), "multi_label": several}
-    for role, ratio in (("dev", "dev_ratio"), ("test", "test_ratio")):
-        if options.get(role) is not None or options.get(ratio) is not None:
-            own = {key: value for key, value in own.items() if key not in (role, ratio)}
-    source = own.get("data")
-    if source is None or (data is None and not Path(source).exists()):
-        raise DataError(f"{run}: was trained on {source}, which is not there any more; give the labelled rows after the run's folder")
-    return RunConfig.from_options({**own, "seed": manifest["seed"], **{key: value for key, value in options.items() if value is not None}})
-
-
 def _build(
     run: Path, config: RunConfig, unlabeled: str | Path | None, out: Path, announce: Callable[[str], None] | None
 ) -> tuple[Setup, _Exam]:
@@ -166,15 +143,16 @@ def _build(
     if config.optimization.imbalance == "balanced-sampling":
         raise ConfigError("imbalance 'balanced-sampling' draws rows by their labels, and texts without have none; take another")
     teacher = load_teacher(run, config.optimization.device)
-    dataset = _in_teachers_words(load_dataset(config.data, seed=config.optimization.seed), teacher, run)
-    pool, notes = _pool(unlabeled, config, dataset)
+    manifest = read_manifest(run)
+    dataset = student_rows(run, manifest, config.data, seed=config.optimization.seed)
+    pool, notes = unlabelled_rows(unlabeled, config.data, dataset)
     if announce:
         how = " in 8-bit integers, as it was trained" if teacher.describe().get("int8") else ""
         announce(f"asking the teacher about {len(dataset.train) + len(pool):,} texts{how}")
     said = soft_labels(teacher, [row.input for row in (*dataset.train, *pool)], out)
     exam = _examine(teacher, run.resolve().name, dataset, len(pool), config.optimization.device)
     del teacher  # before the student is loaded: two large networks may not fit
-    notes += _changed_since(run)
+    notes += changed_since(manifest)
     setup = prepare(config, dataset=replace(dataset, notes=(*dataset.notes, *notes)), unlabelled=pool)
     if len(setup.dataset.train) != len(dataset.train) or setup.dataset.labels != dataset.labels:
         raise ConfigError("shots and rows with candidates of their own change what the student is asked; leave them out")
@@ -198,41 +176,6 @@ def _examine(teacher: Classifier, name: str, dataset: Dataset, unlabelled: int, 
     metrics = figures_of(gold, answers, dataset.labels, uncertainty=True)
     worth = Measured(name, metrics, rows_per_second(teacher, texts), int(teacher.describe()["parameters"]["all"]))
     return _Exam(texts, gold, answers, worth, device, len(dataset.train), unlabelled)
-
-
-def _in_teachers_words(dataset: Dataset, teacher: Classifier, run: Path) -> Dataset:
-    """The dataset with the teacher's labels, in its order."""
-    known = LabelSet(teacher.labels)
-    for row in (*dataset.train, *dataset.selecting, *dataset.calibrating, *dataset.test):
-        strange = next((label for label in row.all_labels if label not in known), None)
-        if strange is not None:
-            raise DataError(f"{row.where}: {known.unknown(strange)}, the labels that {run} knows; correct the row, or give other rows")
-    return replace(dataset, labels=known)
-
-
-def _pool(unlabeled: str | Path | None, config: RunConfig, dataset: Dataset) -> tuple[tuple[Example, ...], list[str]]:
-    """The texts without labels, each once, none of them a row of train, dev or test."""
-    if unlabeled is None:
-        return (), []
-    seen = {row.input for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for row in part}
-    pool: list[Example] = []
-    rows = 0
-    for row in read_examples(unlabeled, text_column=config.data.text_column, pair_column=config.data.pair_column, labelled=False):
-        rows += 1
-        if row.input not in seen:
-            seen.add(row.input)
-            pool.append(replace(row, columns={}))
-    if not rows:
-        raise DataError(f"{unlabeled}: expected texts to learn from, found none")
-    left_out = f"; {rows - len(pool):,} more stand among them, or among the labelled rows, already" if rows > len(pool) else ""
-    return tuple(pool), [f"{unlabeled}: {len(pool):,} texts to learn from without labels{left_out}"]
-
-
-def _changed_since(run: Path) -> list[str]:
-    """A note where the teacher's training files are others than then: its dev rows may be trained on."""
-    files = read_manifest(run)["data"]["files"]
-    changed = [name for name, then in files.items() if Path(name).is_file() and fingerprint(Path(name)) != then]
-    return [f"{', '.join(changed)} changed since the teacher was trained: rows it learned from may be among dev now"] if changed else []
 
 
 def _concluded(training: TrainResult, manifest: dict[str, Any], exam: _Exam) -> Distillation:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -15,7 +13,9 @@ import torch
 
 from fenlei.config import RunConfig
 from fenlei.text.batches import batch_of, by_token_budget
+from fenlei.training.frozen import states_are_kept
 from fenlei.training.objectives import choose_loss
+from fenlei.training.process_memory import peak_bytes
 from fenlei.training.setup import Setup, prepare
 
 SHOWN_INPUTS = 3
@@ -69,6 +69,7 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
     lengths = setup.train.lengths
     learns = setup.config.model.tuning != "none"
     tokens_a_second = _try(setup) if learns else 1.0
+    rows = len(setup.train) if states_are_kept(setup, setup.train) else setup.steps * setup.batch_size
     counts = Counter(label for example in setup.dataset.train for label in example.all_labels)
     return DryRun(
         labels={name: counts[name] for name in setup.dataset.labels},
@@ -80,7 +81,7 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
         parameters=setup.parameters,
         steps=setup.steps if learns else 0,
         memory_bytes=_peak_memory(setup.device) + ADAM_BYTES * setup.trainable,
-        seconds=setup.steps * setup.batch_size * float(lengths.mean()) / tokens_a_second if learns else 0.0,
+        seconds=rows * float(lengths.mean()) / tokens_a_second if learns else 0.0,
         notes=setup.notes,
     )
 
@@ -88,6 +89,7 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
 def _try(setup: Setup) -> float:
     """Tokens a second of forward and backward, over the longest rows and some of usual length."""
     lengths = setup.train.lengths
+    setup.method.train()  # activations are recomputed, and adapters dropped out, in training alone
     order = np.argsort(lengths, kind="stable")
     longest = order[-setup.batch_size :]
     usual = order[len(order) // 2 :][: TRIED_BATCHES * setup.batch_size]
@@ -110,8 +112,7 @@ def _forward_backward(setup: Setup, rows: list[int]) -> None:
 def _peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_bytes()
 
 
 def _duration(seconds: float) -> str:

@@ -21,8 +21,8 @@ import torch
 from fenlei.artifact import MANIFEST, fingerprint, read_json, read_manifest, write_text
 from fenlei.config import RunConfig
 from fenlei.data.examples import Example
-from fenlei.data.extension import load_extension, read_rows
-from fenlei.data.label_file import read_label_file
+from fenlei.data.extension import class_file_names, load_extension, read_rows
+from fenlei.data.held_out import dev_rows_of
 from fenlei.data.label_ids import may_hold_ids
 from fenlei.data.labelling import Labelling
 from fenlei.data.splits import Rows
@@ -191,7 +191,7 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     lessons = Lessons(
         label_ids if by_answer else taught(label_ids, torch.from_numpy(said.logits)),
         alone if by_answer else taught_loss(under_prior(alone, prior)),
-        known=len(known) if _dev_is_natural(config, setup, _held_out(run, manifest)) else None,
+        known=len(known) if _dev_is_natural(config, setup, dev_rows_of(manifest)) else None,
         exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
         origin=_origin(run, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),
     )
@@ -205,7 +205,7 @@ def _prepared(
     instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"]) if manifest["method"] == "generate" else None
     shown = {text for text, _ in instruction.examples} if instruction else set()
     replay = tuple(row for row in replay if row.text not in shown)  # the prompt has the answer to these
-    dataset = load_extension(config.data, known, replay, _held_out(run, manifest), seed=config.optimization.seed, holds_ids=holds_ids)
+    dataset = load_extension(config.data, known, replay, dev_rows_of(manifest), seed=config.optimization.seed, holds_ids=holds_ids)
     dataset = replace(dataset, labelling=Labelling.from_json(manifest))
     if instruction is not None:
         instruction = instruction.with_notes(dataset.label_notes)
@@ -218,7 +218,7 @@ def _prepared(
 def _holds_ids(run: Path, manifest: dict[str, Any], config: RunConfig, known: LabelSet) -> Callable[[str], bool]:
     """Whether a file may have ids: where it might have when the run was trained, or the class file given now has all names."""
     trained = RunConfig.from_yaml(run / "config.yaml").data
-    told = () if config.data.class_file is None else tuple(read_label_file(config.data.class_file, least=1))
+    told = tuple(class_file_names(config.data))
     return cache(lambda source: told[: len(known)] == known.names or may_hold_ids(source, known, trained, manifest))
 
 
@@ -228,33 +228,9 @@ def _origin(run: Path, known: LabelSet, cost: Cost, *, label_ids: bool) -> dict[
     return {"extended_from": {**told, "all_rows": cost.retraining_rows, "all_epochs": cost.retraining_epochs}}
 
 
-def _held_out(run: Path, manifest: dict[str, Any]) -> Callable[[Example], bool]:
-    """Whether a row of a file was a dev row of the run: by line, in a file with the content that the run's had."""
-    lines: dict[str, set[int]] = {}
-    for part in ("selecting", "calibrating"):
-        for source, ranges in manifest["data"][part].items():
-            content = manifest["data"]["files"].get(source)
-            if content is not None:
-                lines.setdefault(content, set()).update(_lines(ranges))
-    contents: dict[str, str] = {}
-
-    def kept_out(row: Example) -> bool:
-        if row.source not in contents:
-            contents[row.source] = fingerprint(Path(row.source)) if Path(row.source).is_file() else ""
-        return row.line in lines.get(contents[row.source], ())
-
-    return kept_out
-
-
 def _dev_is_natural(config: RunConfig, setup: Setup, held_out: Callable[[Example], bool]) -> bool:
     """Whether known classes are in dev as often as they come: in a file, or the run's own dev rows, and not in a share of the replay."""
     return config.data.dev is not None or any(held_out(row) for row in setup.dataset.calibrating)
-
-
-def _lines(ranges: str) -> set[int]:
-    """`1-3,7` as numbers."""
-    pairs = [part.partition("-") for part in ranges.split(",") if part]
-    return {line for first, _, last in pairs for line in range(int(first), int(last or first) + 1)}
 
 
 def _with_passes(config: RunConfig, rows: int, affordable: float) -> RunConfig:

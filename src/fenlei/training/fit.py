@@ -192,7 +192,7 @@ def _optimise(
         callbacks.append(ProgressCallback(progress, setup.batch_size))
     if start is not None:
         state = TrainerState.load_from_json(str(start.checkpoint / STATE_FILE))
-        if state.global_step >= setup.steps:  # all steps were done, and what comes after them was cut off
+        if _is_over(state, setup):  # all steps were done, and what comes after them was cut off
             load_weights(setup.method, start.best)
             return list(state.log_history)
         if ranks.is_first:
@@ -230,6 +230,18 @@ def _optimise(
     if spread_by():
         make_whole(setup.method, keep=ranks.is_first)
     return list(trainer.state.log_history)
+
+
+def _is_over(state: TrainerState, setup: Setup) -> bool:
+    """Whether the loop ended at a checkpoint: at its last step, or where early stopping had lost patience.
+
+    Trainer restores the count of evaluations without gain, but clears the wish to stop.
+    """
+    patience = setup.config.optimization.early_stopping_patience
+    if patience is None or state.global_step >= setup.steps:
+        return state.global_step >= setup.steps
+    kept: Any = state.stateful_callbacks  # as read from a file, it holds what each callback had, by its name
+    return bool(EarlyStoppingCallback.from_state(kept[EarlyStoppingCallback.__name__]).early_stopping_patience_counter >= patience)
 
 
 def _keep_logs(trainer: RowTrainer, out: Path) -> None:

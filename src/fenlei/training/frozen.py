@@ -15,11 +15,17 @@ from fenlei.training.vectors import cached_vectors, can_be_kept
 RUN_AGAIN_NOTE = "frozen: the head of this encoder reads more than the first token's state, so the backbone is run in every epoch"
 
 
+def states_are_kept(setup: Setup, encoded: EncodedTexts) -> bool:
+    """Whether the backbone reads every row once, however many epochs there are."""
+    return setup.config.model.tuning == "frozen" and isinstance(setup.method, HeadMethod) and can_be_kept(setup.method, encoded)
+
+
 def kept_states(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
     """What a frozen backbone says of every row, or window of one; None where it learns, or its head reads more than can be kept."""
-    if setup.config.model.tuning != "frozen" or not isinstance(setup.method, HeadMethod):
+    if not states_are_kept(setup, encoded):
         return None
-    return cached_vectors(setup.method, setup.base, encoded) if can_be_kept(setup.method, encoded) else None
+    assert isinstance(setup.method, HeadMethod)
+    return cached_vectors(setup.method, setup.base, encoded)
 
 
 def states_to_learn_from(setup: Setup, tell: Callable[[str], None], *, anew: bool) -> np.ndarray | None:

@@ -6,10 +6,7 @@ format and the adapters; the memory of the loaded network is read off the proces
 
 from __future__ import annotations
 
-import resource
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -22,6 +19,7 @@ from fenlei.models.devices import GPU_BATCH_TOKENS, tokens_at_once
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import Batch
 from fenlei.training.defaults import USUAL_BATCH_TOKENS, Choice
+from fenlei.training.process_memory import resident_bytes
 from fenlei.training.ranks import is_one_of_many
 
 ADAM_BYTES, GRADIENT_BYTES = 8, 4
@@ -179,8 +177,4 @@ def _resident(device: torch.device) -> int:
     """Bytes taken now, of the GPU, else of the process, and what the latter will take besides."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device))
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text(encoding="utf-8").split()[1]) * resource.getpagesize() + LATER_BYTES
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return (peak if sys.platform == "darwin" else peak * 1024) + LATER_BYTES
+    return resident_bytes() + LATER_BYTES

@@ -20,6 +20,7 @@ from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.decision import Decision
 from fenlei.evaluation.figures import figures_of
+from fenlei.inference.loading import POOLING_FILE
 from fenlei.inference.scoring import Scores
 from fenlei.inference.trust import NOVELTY, DevScores, NoveltyRule, load_scores, load_trust, save_novelty, save_scores
 from fenlei.labels import LabelSet
@@ -86,6 +87,8 @@ def _keep_rows(model: Path, manifest: dict[str, Any], kept: Sequence[int], count
     outputs = MLP_OUTPUTS if manifest["head"] == "mlp" else output_weights(model)
     found = 0
     for path in sorted(model.glob("*.safetensors")):
+        if path.name == POOLING_FILE:  # its last layer weighs windows, and has the name of the head's
+            continue
         with safe_open(path, framework="pt") as stored:
             keys = {key for key in stored.keys() if any(key == name or key.endswith(f".{name}") for name in outputs)}
             if not keys:

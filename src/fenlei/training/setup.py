@@ -287,7 +287,8 @@ def _encoder(
 
 def _data_notes(config: RunConfig, dataset: Dataset, label_ids: np.ndarray) -> list[str]:
     """What the reading found, what may be wrong with the rows, and what uneven classes ask for."""
-    proposed = proposal(config, class_counts(label_ids, len(dataset.labels)), multi_label=dataset.multi_label)
+    counts = class_counts(label_ids, len(dataset.labels))
+    proposed = None if dataset.thinned else proposal(config, counts, multi_label=dataset.multi_label)
     unread = config.model.method == "head" and candidates_of(dataset.train)
     return [*dataset.notes, *data_warnings(dataset), *([proposed] if proposed else []), *([UNREAD_CANDIDATES] if unread else [])]
 

@@ -1,0 +1,106 @@
+"""The rows of a distillation: what a student learns from, in its teacher's labels, and dev rows that the teacher has not learned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from fenlei.artifact import fingerprint
+from fenlei.config import DataConfig, RunConfig
+from fenlei.data.examples import Example
+from fenlei.data.held_out import dev_rows_of
+from fenlei.data.label_ids import may_hold_ids, with_names
+from fenlei.data.readers import read_examples
+from fenlei.data.splits import Dataset, Rows, load_dataset, split_dev
+from fenlei.errors import DataError
+from fenlei.labels import LabelSet
+
+READ_BY = ("text_column", "pair_column", "label_column", "label_separator", "level_separator", "class_file")
+"""Options of the teacher's run by which other rows are read too."""
+
+
+def student_config(run: Path, manifest: Mapping[str, Any], options: Mapping[str, Any], data: str | Path | None) -> RunConfig:
+    """What a student of `run` is trained with: `options`, and beside them data and seed of the run, or `data` read as the run's were."""
+    taught = RunConfig.from_yaml(run / "config.yaml")
+    own = {key: value for key, value in asdict(taught.data).items() if value is not None and key != "store_exemplars"}
+    if data is None and "extended_from" in manifest:
+        raise DataError(
+            f"{run}: was extended, and the rows it learned from then are of its new classes and a replay; give labelled rows of all its "
+            "classes after the run's folder"
+        )
+    if data is not None:  # other rows: files named for the old ones say nothing of them
+        several = manifest.get("problem_type") == "multi_label_classification"
+        own = {key: own[key] for key in READ_BY if key in own} | {"data": str(data), "multi_label": several}
+    if "extended_from" in manifest or "relabelled_from" in manifest:  # its class file names other labels than it has now
+        own.pop("class_file", None)
+    for role, ratio in (("dev", "dev_ratio"), ("test", "test_ratio")):
+        if options.get(role) is not None or options.get(ratio) is not None:
+            own = {key: value for key, value in own.items() if key not in (role, ratio)}
+    source = own.get("data")
+    if source is None or (data is None and not Path(source).exists()):
+        raise DataError(f"{run}: was trained on {source}, which is not there any more; give the labelled rows after the run's folder")
+    return RunConfig.from_options({**own, "seed": manifest["seed"], **{key: value for key, value in options.items() if value is not None}})
+
+
+def student_rows(run: Path, manifest: Mapping[str, Any], config: DataConfig, *, seed: int) -> Dataset:
+    """The labelled rows, with the labels of `run` in its order; DataError where a row has another.
+
+    Dev rows that are set aside from rows which may have trained the run would flatter it: where its own dev rows are among them, these are
+    dev rows again, unless `config` asks for a share; else a note says so.
+    """
+    dataset = _in_teachers_words(load_dataset(config, seed=seed), run, manifest)
+    was_dev, dev = dev_rows_of(manifest), (*dataset.selecting, *dataset.calibrating)
+    if not {row.source for row in dev} & {row.source for row in dataset.train} or all(map(was_dev, dev)):
+        return dataset
+    unseen = tuple(row for row in (*dataset.train, *dev) if was_dev(row))
+    if config.dev_ratio is not None or len(unseen) < 2:
+        note = "dev rows may have trained the teacher, whose figures are flattered by them then; --dev takes rows that did not"
+        return replace(dataset, notes=(*dataset.notes, note))
+    selecting, calibrating = split_dev(unseen, dataset.labelling.strata(unseen, dataset.labels), seed)
+    train = tuple(row for row in (*dataset.train, *dev) if not was_dev(row))[: config.max_train_rows]
+    note = f"{len(unseen):,} rows were dev rows of the teacher, and are dev rows again; train {len(train):,}"
+    return replace(dataset, train=train, selecting=selecting, calibrating=calibrating, notes=(*dataset.notes, note))
+
+
+def unlabelled_rows(path: str | Path | None, config: DataConfig, dataset: Dataset) -> tuple[Rows, list[str]]:
+    """The texts without labels, each once, none of them a row of train, dev or test; and a note of how many there are."""
+    if path is None:
+        return (), []
+    seen = {row.input for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for row in part}
+    pool: list[Example] = []
+    rows = 0
+    for row in read_examples(path, text_column=config.text_column, pair_column=config.pair_column, labelled=False):
+        rows += 1
+        if row.input not in seen:
+            seen.add(row.input)
+            pool.append(replace(row, columns={}))
+    if not rows:
+        raise DataError(f"{path}: expected texts to learn from, found none")
+    left_out = f"; {rows - len(pool):,} more stand among them, or among the labelled rows, already" if rows > len(pool) else ""
+    return tuple(pool), [f"{path}: {len(pool):,} texts to learn from without labels{left_out}"]
+
+
+def changed_since(manifest: Mapping[str, Any]) -> list[str]:
+    """A note where the teacher's training files are others than then: its dev rows may be trained on."""
+    changed = [name for name, then in manifest["data"]["files"].items() if Path(name).is_file() and fingerprint(Path(name)) != then]
+    return [f"{', '.join(changed)} changed since the teacher was trained: rows it learned from may be among dev now"] if changed else []
+
+
+def _in_teachers_words(dataset: Dataset, run: Path, manifest: Mapping[str, Any]) -> Dataset:
+    """The dataset with the teacher's labels, in its order, in place of ids too."""
+    known, trained = LabelSet(tuple(manifest["labels"])), RunConfig.from_yaml(run / "config.yaml").data
+
+    def holds_ids(source: str) -> bool:
+        return may_hold_ids(source, known, trained, manifest)
+
+    train, selecting, calibrating, test = (
+        part if dataset.multi_label else with_names(part, known, holds_ids)
+        for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test)
+    )
+    for row in (*train, *selecting, *calibrating, *test):
+        strange = next((label for label in row.all_labels if label not in known), None)
+        if strange is not None:
+            raise DataError(f"{row.where}: {known.unknown(strange)}, the labels that {run} knows; correct the row, or give other rows")
+    return replace(dataset, train=train, selecting=selecting, calibrating=calibrating, test=test, labels=known)
