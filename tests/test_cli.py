@@ -300,7 +300,7 @@ def test_a_model_that_is_nowhere_ends_with_1(capsys: pytest.CaptureFixture[str],
     assert "`nano`" in capsys.readouterr().err
 
 
-def test_a_number_is_added_to_a_taken_folder(tmp_path: Path) -> None:
+def test_a_number_is_added_to_a_taken_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = tmp_path / "demo"
     assert free_folder(wanted) == wanted
     wanted.mkdir()
@@ -308,6 +308,8 @@ def test_a_number_is_added_to_a_taken_folder(tmp_path: Path) -> None:
     (wanted / "fenlei.json").write_text("{}")
     (tmp_path / "demo-2").write_text("a file")
     assert free_folder(wanted) == tmp_path / "demo-3"
+    monkeypatch.chdir(wanted)
+    assert free_folder(Path()) == tmp_path / "demo-3"
 
 
 def test_the_headlines_of_the_demo_are_new() -> None:

@@ -172,6 +172,7 @@ def test_ms_swift_and_llama_factory(tmp_path: Path) -> None:
         (["--per_device_train_batch_size", "8"], {"--batch-size": "8"}),
         (["--resume_from_checkpoint", "out/checkpoint-3"], {"--resume": ""}),
         (["--is_training", "True", "--tuning", "frozen"], {"--tuning": "frozen"}),
+        (["--is_training", "True", "--tuning=frozen"], {"--tuning": "frozen"}),
     ],
 )
 def test_booleans_stand_alone_or_before_a_value(words: list[str], means: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fenlei import Classifier, train
+from fenlei.cli.export import _texts_and_labels
 from fenlei.errors import ConfigError
 from fenlei.export.onnx_folder import export_onnx
 from fenlei.export.onnx_network import Int8Linear, _quiet
@@ -110,3 +111,17 @@ def test_what_a_graph_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path,
     with pytest.raises(ConfigError, match="this run generates"):
         export_onnx(tmp_path / "run", tmp_path / "onnx")
     assert not (tmp_path / "onnx").exists()
+
+
+def test_the_command_asks_what_the_run_was_trained_on(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """Its columns, and the names that its ids stand for."""
+    names = sorted({row["label"] for row in toy_rows})
+    (tmp_path / "class.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    rows = [{"title": row["text"], "body": "正文", "kind": names.index(row["label"])} for row in toy_rows]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    options = {"tuning": "frozen", "max_steps": 1, "text_column": "title,body", "label_column": "kind", "device": "cpu", "baseline": False}
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", class_file=str(tmp_path / "class.txt"), **options)
+    texts, gold = _texts_and_labels(tmp_path / "run", str(data), None, 5)
+    assert [text.splitlines() for text in texts] == [[row["text"], "正文"] for row in toy_rows[:5]]
+    assert gold == [row["label"] for row in toy_rows[:5]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,20 @@ def test_windows_are_joined_as_they_are_at_first(tiny_qwen: Path, tmp_path: Path
     states = average(torch.from_numpy(np.array(cached_vectors(setup.method, setup.base, setup.train))), counts).numpy()  # type: ignore[arg-type]
     wanted = solved_weight(states, np.eye(3, dtype=bool)[setup.label_ids], np.ones(len(states)))
     assert np.allclose(begun(setup).numpy(), wanted, rtol=1e-3, atol=1e-5)
+
+
+def test_texts_without_labels_stand_behind_the_rows_that_solve(tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a student's do: whole groups of windows are of none of the rows."""
+    monkeypatch.setattr(vectors, "SCORED_ROWS", 4)
+    texts = [f"{word}。" * count for word in ("足球", "股票") for count in range(3, 43, 4)]
+    data = tmp_path / "long.jsonl"
+    data.write_text("".join(json.dumps({"text": one, "label": one[:2]}, ensure_ascii=False) + "\n" for one in texts), encoding="utf-8")
+    config = RunConfig.from_options(
+        {"data": str(data), "model": str(tiny_qwen), "tuning": "frozen", "device": "cpu", "long": "windows", "max_length": 32}
+    )
+    alone = prepare(config)
+    with_more = prepare(config, unlabelled=[replace(alone.dataset.train[0], text=text + "。", label=None) for text in texts])
+    assert torch.allclose(begun(with_more), begun(alone), rtol=1e-3, atol=1e-5)
 
 
 def test_several_labels(tiny_qwen: Path, tmp_path: Path) -> None:

@@ -120,6 +120,7 @@ def test_a_checkpoint_resumes_spread_or_not(
     [
         ({"FSDP_VERSION": "1"}, {}, "fsdp_version: 2"),
         ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "FSDP_CPU_RAM_EFFICIENT_LOADING"),
+        ({"FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported"),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision"),
         ({}, {"tuning": "frozen"}, "tuning 'frozen'"),
         ({}, {"long": "windows"}, "long 'windows'"),

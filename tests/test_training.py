@@ -526,6 +526,11 @@ def test_a_dry_run_tries_what_training_does(tiny_qwen: Path, toy_file: Path, mon
     assert seconds["lora", 10] == pytest.approx(10 * seconds["lora", 1])
 
 
+def test_a_dry_run_of_what_learns_nothing_takes_no_time(tiny_qwen: Path, toy_file: Path) -> None:
+    plan = dry_run(toy_file, model=str(tiny_qwen), method="generate", tuning="none", device="cpu")
+    assert (plan.steps, plan.seconds) == (0, 0.0)
+
+
 def test_choices_are_explained(tiny_qwen: Path, toy_file: Path) -> None:
     setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen)}))
     told = "\n".join(setup.notes)

@@ -250,6 +250,52 @@ def test_no_trial_is_given_to_two_workers_that_begin_in_the_same_moment(tmp_path
     assert sorted(given) == list(range(40))
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
+def test_no_machine_draws_what_another_has_drawn(tmp_path: Path) -> None:
+    """Each opens the study with the same seed, as does a search that is gone on with; and the same search again draws the same."""
+    usual = RunConfig.from_options({"tuning": "full", "learning_rate": 3e-4, "batch_size": 32, "epochs": 3})
+
+    def rates(folder: Path) -> list[float]:
+        folder.mkdir()
+        plan = Plan(folder, usual, space_from(RATES, usual), "none", 40, (30,), {})
+        drawn = []
+        with ExitStack() as stack:
+            machines = [stack.enter_context(studies.open_study(plan, None, seed=1, beat=60)) for _ in range(3)]
+            for at in range(6):
+                trial = machines[at % 3].ask()
+                drawn.append(trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True))
+                machines[at % 3].tell(trial, 0.5)
+        return drawn
+
+    first = rates(tmp_path / "first")
+    assert len(set(first)) == 6
+    assert rates(tmp_path / "second") == first
+
+
+def test_a_promise_that_cannot_be_kept_fails_no_trial(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """What the calibrating rows cannot promise is said of the best run, and chooses nothing."""
+    told: list[str] = []
+    options = {"target_accuracy": 0.75, "dev_ratio": 0.6, "learning_rate": 1e-9, "space": {"learning_rate": [1e-9, 2e-9]}}
+    result = searched(toy_file, tiny_qwen, tmp_path / "search", announce=told.append, **options)
+    assert {one.state for one in result.trials} <= {"complete", "pruned"}
+    assert any("the best run gives every answer: an accuracy of 0.75 cannot be promised" in note for note in told)
+    assert Classifier.load(result.best, device="cpu").predict(["央行"])[0].abstained is None
+    with pytest.raises(ConfigError, match=r"target_accuracy 0\.99 takes at least"):  # whatever is trained
+        searched(toy_file, tiny_qwen, tmp_path / "other", **{**options, "target_accuracy": 0.99})
+
+
+def test_what_a_tracker_wrote_outlives_the_trial(tmp_path: Path) -> None:
+    usual = RunConfig.from_options({"tuning": "full", "learning_rate": 3e-4, "batch_size": 32, "epochs": 3})
+    plan = Plan(tmp_path, usual, usual_space(usual), "none", 40, (30,), {})
+    for name in ("0001", "0001-30"):
+        written = tmp_path / "trials" / name / "logs" / "wandb" / "run"
+        written.parent.mkdir(parents=True)
+        written.write_text(name)
+        trials.Objective(plan)._remove(tmp_path / "trials" / name)
+        assert (tmp_path / "logs" / name / "wandb" / "run").read_text() == name
+    assert not list((tmp_path / "trials").iterdir())
+
+
 def test_a_retried_trial_begins_at_the_pruners_first_rung() -> None:
     """What the pruner wrote on the trial that was cut off would count the second try as further on than it is."""
     study = optuna.create_study(direction="maximize")

@@ -76,6 +76,8 @@ def free_folder(wanted: Path) -> Path:
     """`wanted`, or the first of wanted-2, wanted-3, ... that is not there or empty."""
     from fenlei.artifact import is_taken
 
+    if wanted.name in ("", ".."):  # `.` has no name that a number could follow
+        wanted = wanted.resolve()
     folder, number = wanted, 1
     while is_taken(folder):
         number += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -95,28 +96,35 @@ def _export_onnx(run: Path, out: Path, int8: bool, force: bool, source: str | No
 
 
 def _texts_and_labels(run: Path, source: str, text_column: str | None, most: int) -> tuple[list[str], list[str] | None]:
-    """The texts of a file, and their labels where each has one that the run knows."""
+    """The texts of a file in the columns that the run was trained on, and their labels where each has one that the run knows."""
     from itertools import islice
 
     from fenlei.artifact import read_manifest
+    from fenlei.config import RunConfig
     from fenlei.data.columns import LABEL_NAMES, find_name
+    from fenlei.data.label_ids import may_hold_ids, with_names
     from fenlei.data.readers import read_examples
+    from fenlei.labels import LabelSet
 
-    known = read_manifest(run)["labels"]
-    rows = list(islice(read_examples(source, text_column=text_column, labelled=False), most))
-    column = find_name(rows[0].columns, LABEL_NAMES)
-    labels = [str(row.columns.get(column)) for row in rows] if column is not None else []
+    manifest, trained = read_manifest(run), RunConfig.from_yaml(run / "config.yaml").data
+    known = LabelSet(tuple(manifest["labels"]))
+    rows = list(islice(read_examples(source, text_column=text_column or trained.text_column, labelled=False), most))
+    column = trained.label_column or find_name(rows[0].columns, LABEL_NAMES)
+    labelled = [replace(row, label=str(row.columns.get(column))) for row in rows] if column is not None else []
+    labels = [str(row.label) for row in with_names(labelled, known, lambda name: may_hold_ids(name, known, trained, manifest))]
     return [row.text for row in rows], labels if labels and set(labels) <= set(known) else None
 
 
 def _some_texts(run: Path, source: str, text_column: str | None, most: int) -> list[Text]:
-    """The texts of a file; its pairs, in the columns that the run was trained on, where it reads such."""
+    """The texts of a file, or pairs where the run reads such, in the columns that it was trained on."""
     from itertools import islice
 
     from fenlei.artifact import read_manifest
+    from fenlei.config import RunConfig
     from fenlei.data.readers import read_examples
     from fenlei.text.pairs import columns_of
 
-    text_column, pair_column = columns_of(read_manifest(run), text_column, None)
+    trained = RunConfig.from_yaml(run / "config.yaml").data
+    text_column, pair_column = columns_of(read_manifest(run), text_column or trained.text_column, None)
     rows = read_examples(source, text_column=text_column, pair_column=pair_column, labelled=False)
     return [example.input for example in islice(rows, most)]

@@ -120,7 +120,7 @@ def _together(done: _Translation, seen: set[str]) -> None:
         done.arguments += ["--batch-size", str(int(both[0]) * int(both[1])) if all(one.isdecimal() for one in both) else device_rows]
     elif steps is not None:
         done.notes.append(_note(PER_STEP[1], steps, "--batch-size says the rows of a whole step"))
-    if "is_training" in seen and "use_lora" not in seen and "--tuning" not in done.arguments:
+    if "is_training" in seen and "use_lora" not in seen and not any(one.split("=")[0] == "--tuning" for one in done.arguments):
         done.arguments += ["--tuning", "full"]
         done.notes.append("--use_lora is not given: full tuning, as in that script (--tuning lora takes less memory)")
 

@@ -69,7 +69,6 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
     lengths = setup.train.lengths
     learns = setup.config.model.tuning != "none"
     tokens_a_second = _try(setup) if learns else 1.0
-    rows = len(setup.train) if states_are_kept(setup, setup.train) else setup.steps * setup.batch_size
     counts = Counter(label for example in setup.dataset.train for label in example.all_labels)
     return DryRun(
         labels={name: counts[name] for name in setup.dataset.labels},
@@ -81,9 +80,14 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
         parameters=setup.parameters,
         steps=setup.steps if learns else 0,
         memory_bytes=_peak_memory(setup.device) + ADAM_BYTES * setup.trainable,
-        seconds=rows * float(lengths.mean()) / tokens_a_second if learns else 0.0,
+        seconds=_rows_read(setup) * float(lengths.mean()) / tokens_a_second if learns else 0.0,
         notes=setup.notes,
     )
+
+
+def _rows_read(setup: Setup) -> int:
+    """Rows that go through the backbone in all: once each where it is frozen, however many epochs there are."""
+    return len(setup.train) if states_are_kept(setup, setup.train) else setup.steps * setup.batch_size
 
 
 def _try(setup: Setup) -> float:

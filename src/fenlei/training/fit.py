@@ -44,6 +44,10 @@ from fenlei.training.tracking import Trackers, names, naming_the_option, until_d
 from fenlei.training.trainer import RowTrainer
 
 
+class UnmetPromiseError(DataError):
+    """The run is whole, but its calibrating rows cannot promise what was asked; the cause says what."""
+
+
 class TrainingInterrupted(FenleiError):
     """Training was asked to stop; a checkpoint was left."""
 
@@ -160,7 +164,7 @@ def run_training(
         ranks.from_first(lambda: complete(folder, finished.manifest))
         trackers.outcome("dev", finished.metrics, [folder / "README.md"])
     if finished.unmet is not None:
-        raise DataError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
+        raise UnmetPromiseError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
     return result
 
 

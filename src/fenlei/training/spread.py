@@ -39,6 +39,8 @@ def check_launch() -> None:
         return
     if by == "FSDP" and os.environ.get("FSDP_VERSION", "1") != "2":
         raise ConfigError("FSDP 1 is not supported; set fsdp_version: 2 in the configuration, see examples/accelerate_fsdp.yaml")
+    if by == "FSDP" and _asked("FSDP_OFFLOAD_PARAMS"):
+        raise ConfigError("fsdp_offload_params is not supported; set it to false: --gradient-checkpointing and more processes save memory")
     for name in ("FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_DEEPSPEED_ZERO3_INIT"):
         if _asked(name):
             raise ConfigError(f"{name} leaves weights out that fenlei needs at the start; set it to false, see examples/")

@@ -20,6 +20,7 @@ from fenlei.artifact import is_taken, saving
 from fenlei.config import RunConfig, SearchConfig
 from fenlei.data.splits import load_dataset
 from fenlei.errors import ArtifactError, ConfigError
+from fenlei.inference.trust import check_promises
 from fenlei.models.backbone import backbone_parameters, load_config, load_tokenizer, longest_input
 from fenlei.models.hub import resolve_model
 from fenlei.training.asking import with_question
@@ -90,15 +91,20 @@ def tune(
         for note in told:
             tell(note)
         _run(study, plan, search, tell)
-        return _result(study, plan, (*notes, *told), began)
+        result = _result(study, plan, (*notes, *told), began)
+    for note in result.notes[len(notes) + len(told) :]:
+        tell(note)
+    return result
 
 
 def _result(study: Study, plan: Plan, notes: tuple[str, ...], began: float) -> TuneResult:
     """What the search has found, its best trial put in place."""
     from fenlei.training.search.outcome import BEST, held_out, importances, records, settle
+    from fenlei.training.search.study import UNMET
 
     best = settle(study, plan)
     trials = records(study)
+    unmet = best.user_attrs.get(UNMET)
     return TuneResult(
         out=plan.out,
         best=plan.out / BEST,
@@ -108,7 +114,7 @@ def _result(study: Study, plan: Plan, notes: tuple[str, ...], began: float) -> T
         held_out=held_out(study, plan, best),
         stages=plan.stages,
         full_trainings=sum(one.rows_seen for one in trials) / _rows_of_a_training(plan),
-        notes=notes,
+        notes=(*notes, *([f"the best run gives every answer: {unmet}"] if unmet else [])),
         seconds=time.monotonic() - began,
     )
 
@@ -132,6 +138,7 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     dataset = load_dataset(config.data, seed=config.optimization.seed)
     if dataset.multi_label:
         raise ConfigError("a search of multi-label data is not there yet: its figures are those of one label a row; use `fenlei train`")
+    check_promises(config.trust, len(dataset.calibrating))
     base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
     rows = len(dataset.train)
     model_takes = longest_input(load_config(base))
@@ -170,10 +177,11 @@ def _opened(plan: Plan, search: SearchConfig) -> AbstractContextManager[Study]:
 def _begin(study: Study, plan: Plan) -> list[str]:
     """Queues the defaults as the first trial; what there is to say of the study. ArtifactError where the folder holds another's trials."""
     from fenlei.training.search import study as studies
+    from fenlei.training.search.outcome import BEST
     from fenlei.training.search.space import within
 
     known = study.get_trials(deepcopy=False)
-    if not known and any((plan.out / "trials").iterdir()):
+    if not known and (any((plan.out / "trials").iterdir()) or (plan.out / BEST).exists()):  # of which others may all have been pruned
         raise ArtifactError(f"{plan.out}: holds trials of another study; give its --storage, or choose a new folder for --out")
     notes = [f"going on with a study of {studies.taken(study)} trials"] if known else []
     options = within(plan.space, plan.config)
@@ -225,7 +233,7 @@ def _start_workers(plan: Plan, search: SearchConfig) -> list[subprocess.Popen[st
             [sys.executable, "-m", "fenlei.training.search.worker"], stdin=subprocess.PIPE, env=environment, text=True, encoding="utf-8"
         )
         assert worker.stdin is not None
-        worker.stdin.write(told(plan, search.storage, seed=plan.config.optimization.seed + number, beat=BEAT, workers=search.workers))
+        worker.stdin.write(told(plan, search.storage, seed=plan.config.optimization.seed, beat=BEAT, workers=search.workers))
         worker.stdin.close()
         workers.append(worker)
     return workers

@@ -121,6 +121,8 @@ def joined_states(method: HeadMethod, vectors: np.ndarray, encoded: EncodedTexts
     with torch.inference_mode():
         for group in in_groups(encoded, SCORED_ROWS):
             few = slice(*np.searchsorted(rows, (group.start, group.stop)))
+            if few.start == few.stop:  # none of the rows: texts without labels stand behind the others
+                continue
             output = method(frozen_states(vectors, encoded, rows[few].tolist()))
             joined[few] = cast(torch.Tensor, output.pooled).cpu().numpy()
     return joined

@@ -36,7 +36,7 @@ def check_configuration(method: str) -> None:
     zero = given.get("zero_optimization", {})
     ours += [name for name in ("offload_optimizer", "offload_param") if name in zero]
     if ours:
-        raise ConfigError(f"{file}: leave {', '.join(ours)} out, for which fenlei has its own; FSDP can offload, see docs/scale.md")
+        raise ConfigError(f"{file}: leave {', '.join(ours)} out, which fenlei has its own for, or does without")
     if zero.get("stage") not in (2, 3):
         raise ConfigError(f"{file}: expected zero_optimization with stage 2 or 3, found {zero.get('stage')!r}")
     if zero["stage"] == 3 and method == "generate":  # whose projection is computed again in the backward pass, outside of any module

@@ -13,7 +13,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from fenlei.artifact import MANIFEST, give_name, read_json, read_manifest, saving
+from fenlei.artifact import LOGS, MANIFEST, give_name, read_json, read_manifest, saving
 from fenlei.errors import FenleiError
 from fenlei.evaluation.calibration import probabilities
 from fenlei.evaluation.comparison import PairedTest, mcnemar
@@ -25,7 +25,7 @@ from fenlei.training.search.study import DEFAULTS, ERROR, ROWS_SEEN, SECONDS, ru
 from fenlei.training.search.trial import RECORD
 
 BEST = "best"
-KEPT = frozenset({"config.yaml", "metrics.json", DEV_SCORES, RECORD})
+KEPT = frozenset({"config.yaml", "metrics.json", DEV_SCORES, RECORD, LOGS})
 """Of the runs that are not the best: small, and enough to compare them."""
 LEAST_FOR_IMPORTANCE = 6
 """Trials, below which importances are noise."""

@@ -12,7 +12,6 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import TPESampler
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -23,6 +22,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from fenlei.errors import ConfigError, first_line
 from fenlei.training.search.plan import FULL, REDUCTION, Plan
+from fenlei.training.search.sampler import SeededByTrial
 from fenlei.training.search.space import Space
 
 MEMORY, JOURNAL = "memory", "journal:"
@@ -36,10 +36,10 @@ PATIENCE_FOR_LOCKS = 60
 LEAST_RANDOM = 4
 """Trials before the sampler believes that it knows something: at least so many, and a quarter of all."""
 
-DEFAULTS, ERROR, WORKER, SECONDS, ROWS_SEEN = "defaults", "error", "worker", "seconds", "rows_seen"
+DEFAULTS, ERROR, UNMET, WORKER, SECONDS, ROWS_SEEN = "defaults", "error", "unmet", "worker", "seconds", "rows_seen"
 RETRIES, RETRY_OF = "retries", "retry_of"
-"""What is noted on a trial: that its options are the usual ones; why it failed by itself; who is at it, how long, on how many rows; how
-often its options were tried before, and the number of the last of these trials.
+"""What is noted on a trial: that its options are the usual ones; why it failed by itself; what its run cannot promise; who is at it, how
+long, on how many rows; how often its options were tried before, and the number of the last of these trials.
 """
 
 
@@ -63,7 +63,7 @@ def _study(plan: Plan, kept: BaseStorage, seed: int) -> Study:
         study = optuna.create_study(
             study_name=plan.out.resolve().name,
             storage=kept,
-            sampler=TPESampler(seed=seed, n_startup_trials=max(LEAST_RANDOM, plan.trials // 4), constant_liar=True),
+            sampler=SeededByTrial(seed, random_trials=max(LEAST_RANDOM, plan.trials // 4)),
             pruner=pruner_of(plan),
             direction="maximize",
             load_if_exists=True,

@@ -8,20 +8,21 @@ import os
 import shutil
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from optuna.exceptions import TrialPruned
 from optuna.trial import Trial
 
-from fenlei.artifact import write_text
+from fenlei.artifact import LOGS, write_text
 from fenlei.config import TrustConfig
 from fenlei.errors import FenleiError
-from fenlei.training.fit import TrainingInterrupted, train
+from fenlei.training.fit import TrainingInterrupted, UnmetPromiseError, train
 from fenlei.training.progress import Progress
 from fenlei.training.search.plan import FULL, Plan
 from fenlei.training.search.space import suggest
-from fenlei.training.search.study import DEFAULTS, ERROR, ROWS_SEEN, SECONDS, WORKER, taken
+from fenlei.training.search.study import DEFAULTS, ERROR, ROWS_SEEN, SECONDS, UNMET, WORKER, taken
 
 RECORD = "trial.json"
 """In the folder of a trial: its number, its options and what it reached."""
@@ -53,26 +54,29 @@ class Objective:
             options = suggest(trial, self._plan.space)
             for rows, end in zip(self._plan.stages, self._plan.stage_ends(), strict=True):
                 watch.begin(rows, end)
-                self._train(options, rows, folder, watch)
+                self._train(trial, options, rows, folder, watch)
                 watch.conclude()
             return self._record(trial, options, folder, watch.best)
         except TrainingInterrupted:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove(folder)
             raise KeyboardInterrupt from None  # Optuna hands it on, and counts no failure of the trial's own
         except FenleiError as error:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove(folder)
             trial.set_user_attr(ERROR, str(error))
             raise
         except TrialPruned:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._remove(folder)
             raise
         finally:
             trial.set_user_attr(SECONDS, round(time.monotonic() - began, 1))
             trial.set_user_attr(ROWS_SEEN, round(watch.rows_seen))
 
-    def _train(self, options: dict[str, Any], rows: int, folder: Path, watch: Watch) -> None:
+    def _train(self, trial: Trial, options: dict[str, Any], rows: int, folder: Path, watch: Watch) -> None:
         if rows == self._plan.stages[-1]:
-            train(out=folder, config=self._plan.config.replace(**options), progress=watch)
+            try:
+                train(out=folder, config=self._plan.config.replace(**options), progress=watch)
+            except UnmetPromiseError as error:  # what the calibrating rows cannot promise chooses nothing
+                trial.set_user_attr(UNMET, str(error.__cause__))
             return
         # Of an early stage only its figure is wanted: no baseline, no promises, and no folder afterwards.
         early = folder.with_name(f"{folder.name}-{rows}")
@@ -80,7 +84,16 @@ class Objective:
         try:
             train(out=early, config=config, progress=watch)
         finally:
-            shutil.rmtree(early, ignore_errors=True)
+            self._remove(early)
+
+    def _remove(self, run: Path) -> None:
+        """A run that is not wanted any more, but for what trackers wrote into it: each training is one of theirs."""
+        if (run / LOGS).is_dir():
+            kept = self._plan.out / LOGS / run.name
+            kept.parent.mkdir(exist_ok=True)
+            with suppress(OSError):
+                shutil.move(run / LOGS, kept)
+        shutil.rmtree(run, ignore_errors=True)
 
     def _record(self, trial: Trial, options: dict[str, Any], folder: Path, value: float) -> float:
         told = {"number": trial.number, "macro_f1": value, "options": options, "defaults": DEFAULTS in trial.user_attrs}
