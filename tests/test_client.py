@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +20,9 @@ from serving import Running, running
 
 from fenlei import Classifier, Client, train
 from fenlei.cli.main import main
-from fenlei.errors import RequestError
+from fenlei.errors import ModelError, RequestError
+from fenlei.inference import bulk
+from fenlei.inference.bulk import predict_file
 from fenlei.serving.limits import Limits
 
 NEWS = Path(__file__).parent / "data" / "toy_news.jsonl"
@@ -83,7 +86,7 @@ def test_nobody_there_is_said_after_the_patience() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(RequestError, match=r"not reached .*gave up after 0.5 s"):
+    with pytest.raises(ModelError, match=r"not reached .*gave up after 0.5 s"):
         Client(f"http://127.0.0.1:{port}", patience=0.5).predict(["国"])
 
 
@@ -115,18 +118,118 @@ class Moody(BaseHTTPRequestHandler):
 
 
 def test_a_busy_or_starting_service_is_waited_for() -> None:
-    server = HTTPServer(("127.0.0.1", 0), Moody)
+    with listening(Moody) as url:
+        (answer,) = Client(url, api_key="the-key", connections=1).predict(["x"])
+    assert answer.prediction_set == ("a",)
+    assert Moody.asked == ["/info"] * 3 + ["/v1/classify"] * 3
+    assert Moody.keys == {"Bearer the-key"}
+
+
+@contextmanager
+def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """The address at which it answers."""
+    server = HTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        (answer,) = Client(f"http://127.0.0.1:{server.server_port}", api_key="the-key", connections=1).predict(["x"])
-        assert answer.prediction_set == ("a",)
-        assert Moody.asked == ["/info"] * 3 + ["/v1/classify"] * 3
-        assert Moody.keys == {"Bearer the-key"}
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers a request with the status that `status_of` gives for it, each text with itself as its label."""
+
+    status_of: ClassVar[Callable[[dict[str, Any]], int]]
+    limits: ClassVar[dict[str, Any]]
+    asked: ClassVar[list[dict[str, Any]]]
+
+    def do_GET(self) -> None:
+        self.reply(200, {"max_client_batch_size": 8, "max_body_bytes": 1_000_000, "takes_labels": True, **self.limits})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.asked.append(body)
+        answer = {"confidence": 1.0, "probabilities": {}, "calibrated": True, "tokens_cut": 0}
+        results = [{**answer, "label": text} for text in body["texts"]]
+        self.reply(type(self).status_of(body), {"results": results, "error": {"message": "not this"}})
+
+    def reply(self, status: int, body: dict[str, Any]) -> None:
+        told = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@contextmanager
+def scripted(status_of: Callable[[dict[str, Any]], int], **limits: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A service's address, and what it is asked."""
+    asked: list[dict[str, Any]] = []
+    with listening(type("One", (Scripted,), {"status_of": staticmethod(status_of), "limits": limits, "asked": asked})) as url:
+        yield url, asked
+
+
+@pytest.mark.parametrize("status", [401, 404, 500, 503])
+def test_no_row_is_blamed_for_what_is_wrong_with_the_service(status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 16)
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    texts = [f"row {at}" for at in range(48)]
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    wrong = {"row 20"}
+    with scripted(lambda body: 200 if wrong.isdisjoint(body["texts"]) else status) as (url, asked):
+        with pytest.raises(ModelError, match=f"texts 0 to 7: .* answered {status}: not this"):
+            predict_file(Client(url, patience=0.1), source, out)
+        assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl.partial", "out.jsonl.journal"}
+        assert len(asked) <= 6, "it was looked for a row at fault"
+        wrong.clear()
+        result = predict_file(Client(url), source, out)
+    assert (result.rows, result.rows_before, result.rejected) == (48, 16, 0)
+    assert [json.loads(line)["prediction"] for line in out.read_text().splitlines()] == texts
+
+
+@pytest.mark.parametrize("status", [413, 422])
+def test_a_row_that_the_service_refuses_is_set_aside(status: int, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"text": f"row {at}"}) + "\n" for at in range(20)))
+    with scripted(lambda body: status if "row 11" in body["texts"] else 200) as (url, _):
+        result = predict_file(Client(url), source, out)
+    assert (result.rows, result.rejected) == (19, 1)
+    (rejected,) = (tmp_path / "out.jsonl.rejected.jsonl").read_text().splitlines()
+    assert json.loads(rejected)["line"] == 12
+
+
+@pytest.mark.parametrize("status", [413, 504])
+def test_what_is_too_much_at_once_is_asked_in_halves(status: int) -> None:
+    texts = [str(at) for at in range(8)]
+    labels = [[text] for text in texts]
+    with scripted(lambda body: status if len(body["texts"]) > 2 else 200) as (url, asked):
+        assert [one.label for one in Client(url).predict(texts, labels=labels)] == texts
+    assert [len(body["texts"]) for body in asked] == [8, 4, 2, 2, 4, 2, 2]
+    assert all(body["labels"] == [[text] for text in body["texts"]] for body in asked)
+
+
+@pytest.mark.parametrize(("status", "kind", "said"), [(413, RequestError, "413: not this$"), (504, ModelError, r"504: .*gave up")])
+def test_a_text_that_is_too_much_alone_is_named(status: int, kind: type[Exception], said: str) -> None:
+    with (
+        scripted(lambda body: status if "2" in body["texts"] else 200) as (url, asked),
+        pytest.raises(kind, match=f"texts 2 to 2: .*{said}"),
+    ):
+        Client(url, patience=0.3).predict(list("0123"))
+    assert (asked.count({"texts": ["2"]}) > 1) is (status == 504), "later it may be answered"
+
+
+@pytest.mark.parametrize(("limits", "sizes"), [({"max_labels": 10}, [2, 3, 1, 1]), ({}, [7])], ids=["told", "an older service"])
+def test_no_request_has_more_labels_than_the_service_takes(limits: dict[str, Any], sizes: list[int]) -> None:
+    """Lists that are the same count once, as the service counts them."""
+    labels = [["a", *"bcde"], ["b", *"cdef"], ["c", *"defg"], ["c", *"defg"], None, list("abcdefghij"), list("bcdefghij")]
+    with scripted(lambda body: 200, **limits) as (url, asked):
+        Client(url, connections=1).predict([str(at) for at in range(7)], labels=labels)
+    assert [len(body["texts"]) for body in asked] == sizes
 
 
 def test_a_file_is_predicted_by_a_service(service: Running, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

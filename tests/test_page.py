@@ -15,7 +15,7 @@ from serving import Running, running
 from fenlei import train
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -118,6 +118,39 @@ def test_a_file_is_classified_and_saved(page: Page, tmp_path: Path) -> None:
     assert saved[2]["标题"] == "'=1+1", "a spreadsheet would compute it"
     assert all(0 < float(row["confidence"]) <= 1 for row in saved)
     assert fits(page)
+
+
+def test_a_file_chosen_while_another_is_classified_gets_its_own_answers_only(page: Page, tmp_path: Path) -> None:
+    for name, rows in (("first", 70), ("second", 40)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": f"{name} {at}"}) + "\n" for at in range(rows)))
+    held: list[Route] = []
+    page.route("**/v1/classify", lambda route: held.append(route))
+    page.set_input_files("#file", tmp_path / "first.jsonl")
+    with page.expect_request("**/v1/classify"):
+        page.click("#start")
+    page.set_input_files("#file", tmp_path / "second.jsonl")
+    playwright.expect(page.locator("#name")).to_have_text("second.jsonl")
+    with page.expect_response("**/v1/classify"):
+        held.pop().continue_()
+    page.wait_for_timeout(300)
+    assert held == [], "it goes on with a file that is there no more"
+    assert page.is_hidden("#save")
+    page.unroute("**/v1/classify")
+    page.click("#start")
+    playwright.expect(page.locator("#told")).to_contain_text("40 rows done")
+    assert page.locator("#rows td:first-child").all_inner_texts() == [f"second {at}" for at in range(20)]
+
+
+def test_a_file_without_rows_leaves_the_one_before(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "good.jsonl").write_text('{"text": "one"}\n')
+    (tmp_path / "empty.jsonl").write_text("{}\n")
+    page.set_input_files("#file", tmp_path / "good.jsonl")
+    page.click("#start")
+    page.wait_for_selector("#save:not([hidden])")
+    page.set_input_files("#file", tmp_path / "empty.jsonl")
+    page.wait_for_selector("#problem:not([hidden])")
+    page.click("#language")
+    assert page.locator("#rows td:first-child").all_inner_texts() == ["one"]
 
 
 def test_what_is_wrong_with_a_file_is_said(page: Page, tmp_path: Path) -> None:

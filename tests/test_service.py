@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +18,7 @@ import pytest
 from serving import Running, running
 
 from fenlei import Classifier, train
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, RequestError
 from fenlei.serving import processes
 from fenlei.serving.keys import Keys
 from fenlei.serving.life import Settings
@@ -235,6 +237,51 @@ def test_tei(service: Running) -> None:
     info = service.get("/info").json
     assert info["model_type"]["classifier"]["id2label"]["0"] == next(iter(info["model_type"]["classifier"]["label2id"]))
     assert info["max_client_batch_size"] == 40
+    assert info["max_labels"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/predict", {"inputs": ["甲", "乙"]}, 422),
+        ("/predict", {"inputs": [["甲", "乙"]]}, 422),
+        ("/classify", {"input": ["甲", "乙"]}, 400),
+        ("/classify", {"input": [["甲", "乙"]]}, 400),
+        ("/classify", {"text": "甲"}, 400),
+        ("/", {"inputs": "甲"}, 400),
+        ("/", {"inputs": [["甲", "乙"]]}, 400),
+    ],
+)
+def test_pairs_are_sent_to_the_route_that_takes_them(
+    path: str, body: dict[str, Any], status: int, service: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Classifier, "pairs", True)
+    refused = service.post(path, body)
+    assert refused.status == status
+    assert "trained on pairs of texts; send them to /v1/classify" in refused.body.decode()
+
+
+def test_a_text_at_fault_has_its_place_in_the_request(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RequestError, match=r"text 2 .* is no valid Unicode"):
+        asyncio.run(service.server.service.classify(["a", "b", "\ud800", "c"]))
+    monkeypatch.setattr(Classifier, "pairs", True)
+    with pytest.raises(RequestError, match=r"text 1 .* is no valid Unicode"):
+        asyncio.run(service.server.service.classify([("a", "b"), ("c", "\ud800")]))
+
+
+def test_a_request_is_answered_by_one_run(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another took over when the first of its texts was answered."""
+    answer, passes = Served.answer, []
+
+    def taken_over(self: Served, texts: Any, labels: Any) -> Any:
+        passes.append(len(texts))
+        first, *others = answer(self, texts, labels)
+        return [replace(first, version="older") if len(passes) == 1 else first, *others]
+
+    monkeypatch.setattr(Served, "answer", taken_over)
+    reply = service.post("/v1/classify", {"texts": ["甲", "乙"]})
+    assert (reply.status, reply.json["version"]) == (200, service.get("/ready").json["version"])
+    assert passes == [2, 2]
 
 
 def test_hugging_face(service: Running) -> None:
@@ -459,6 +506,19 @@ def test_keys_that_cannot_be_meant_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             Keys.read(file, environment)
+
+
+def test_keys_are_read_behind_the_mark_that_windows_editors_write(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbffirst-key-of-two\r\nsecond-key-of-two\r\n")
+    keys = Keys.read(tmp_path / "keys", {})
+    assert keys.admit(b"Bearer first-key-of-two")
+    assert keys.admit(b"Bearer second-key-of-two")
+
+
+def test_several_processes_are_refused_where_signals_cannot_lead_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("signal.SIGHUP", raising=False)
+    with pytest.raises(ConfigError, match=r"--workers 2: .*Windows"):
+        processes.serve(Settings(tmp_path, workers=2))
 
 
 @pytest.mark.parametrize("wrong", [{"max_queue": 0}, {"timeout": 0.0}, {"max_texts": 2000}, {"window": -1.0}, {"timeout": float("nan")}])

@@ -36,7 +36,7 @@ FILES = {
 """What a browser gets, by path: all of it from here, nothing from elsewhere."""
 POLICY = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 OPEN = frozenset({*(("GET", path) for path in FILES), ("GET", "/health"), ("GET", "/ready"), ("GET", "/openapi.json")})
-"""Routes without a key: what says nothing of the model, and the page, in which the key is typed."""
+"""Routes without a key: what says no more of the run than its name and version, and the page, in which the key is typed."""
 
 
 def create_app(

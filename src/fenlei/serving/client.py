@@ -5,21 +5,26 @@ Needs neither torch nor the `serve` extra.
 
 from __future__ import annotations
 
+import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
 import httpx2
 
-from fenlei.errors import RequestError
+from fenlei.errors import ModelError, RequestError
 from fenlei.inference.prediction import Labels, Prediction
 from fenlei.text.pairs import Text, check_texts
 
-TRY_AGAIN = frozenset({429, 502, 503})
+TRY_AGAIN = frozenset({429, 502, 503, 504})
 """Nothing was wrong with the request: it was too early, or the service was not there."""
+TOO_MUCH = frozenset({413, 504})
+"""Fewer texts at a time may be answered."""
+REFUSED = frozenset({413, 422})
+"""The texts or the labels are at fault, and neither the service nor the key."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between two tries where the service does not say when."""
 BODY_SHARE = 0.25
@@ -61,18 +66,24 @@ class Client:
     def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, in their order, whatever their number; see Classifier.predict.
 
-        RequestError where the service refuses, or has not answered within `patience`.
+        RequestError where the service refuses the texts or the labels, ModelError where it refuses for another reason, fails, or has not
+        answered within `patience`.
         """
         check_texts(texts, pairs=len(texts) > 0 and isinstance(texts[0], (tuple, list)))
         each = None if labels is None or all(isinstance(one, str) for one in labels) else list(labels)
         if each is not None and len(each) != len(texts):
             raise RequestError(f"labels: expected one list of labels for each of {len(texts)} texts, found {len(each)}")
 
-        def ask(part: slice) -> list[Prediction]:
-            return self._ask(http, texts[part], labels if each is None else each[part], part.start)
+        def body(part: slice) -> dict[str, Any]:
+            told: dict[str, Any] = {"texts": list(texts[part])}
+            if labels is not None:
+                among: Labels = labels if each is None else each[part]
+                told["labels"] = [one if one is None or isinstance(one, str) else list(one) for one in among]
+            return told
 
         with self._open() as http, ThreadPoolExecutor(self._connections) as pool:
-            return [one for answers in pool.map(ask, self._parts(texts)) for one in answers]
+            asked = pool.map(lambda part: self._ask(http, body, part), self._parts(texts, each))
+            return [one for answers in asked for one in answers]
 
     @cached_property
     def _info(self) -> dict[str, Any]:
@@ -83,29 +94,38 @@ class Client:
     def _open(self) -> httpx2.Client:
         return httpx2.Client(headers=self._headers, timeout=self._timeout, limits=httpx2.Limits(max_connections=self._connections))
 
-    def _parts(self, texts: Sequence[Text]) -> Iterator[slice]:
-        """The texts in requests that the service takes."""
+    def _parts(self, texts: Sequence[Text], each: Sequence[Sequence[str] | None] | None) -> Iterator[slice]:
+        """The texts, with `each` one's labels, in requests that the service takes."""
         most_texts, most_bytes = self._info["max_client_batch_size"], BODY_SHARE * self._info["max_body_bytes"]
+        most_labels = self._info.get("max_labels", math.inf)  # an older service does not say
         first = size = 0
+        lists: set[tuple[str, ...]] = set()
         for at, text in enumerate(texts):
-            size += sum(len(part.encode("utf-8", "surrogatepass")) for part in ((text,) if isinstance(text, str) else text))
-            if at > first and (at - first >= most_texts or size > most_bytes):
+            bytes_of_text = sum(len(part.encode("utf-8", "surrogatepass")) for part in ((text,) if isinstance(text, str) else text))
+            own: tuple[str, ...] = () if each is None else tuple(each[at] or ())
+            size += bytes_of_text
+            lists.add(own)
+            if at > first and (at - first >= most_texts or size > most_bytes or sum(map(len, lists)) > most_labels):
                 yield slice(first, at)
-                first, size = at, 0
+                first, size, lists = at, bytes_of_text, {own}
         if first < len(texts):
             yield slice(first, len(texts))
 
-    def _ask(self, http: httpx2.Client, texts: Sequence[Text], labels: Labels | None, first: int) -> list[Prediction]:
-        body: dict[str, Any] = {"texts": list(texts)}
-        if labels is not None:
-            body["labels"] = [one if one is None or isinstance(one, str) else list(one) for one in labels]
+    def _ask(self, http: httpx2.Client, body: Callable[[slice], dict[str, Any]], part: slice) -> list[Prediction]:
+        """The answers to one part; in halves, where all of it is too much for one request."""
+        middle = (part.start + part.stop) // 2
         try:
-            answers = self._send(http, "POST", "/v1/classify", body).json()["results"]
-        except RequestError as error:
-            raise RequestError(f"texts {first} to {first + len(texts) - 1}: {error}") from error
-        return [_prediction(one) for one in answers]
+            answer = self._send(http, "POST", "/v1/classify", body(part), returned=TOO_MUCH if middle > part.start else frozenset())
+        except (ModelError, RequestError) as error:
+            raise type(error)(f"texts {part.start} to {part.stop - 1}: {error}") from error
+        if not answer.is_success:
+            return [*self._ask(http, body, slice(part.start, middle)), *self._ask(http, body, slice(middle, part.stop))]
+        return [_prediction(one) for one in answer.json()["results"]]
 
-    def _send(self, http: httpx2.Client, method: str, path: str, body: Any = None) -> httpx2.Response:
+    def _send(
+        self, http: httpx2.Client, method: str, path: str, body: Any = None, *, returned: frozenset[int] = frozenset()
+    ) -> httpx2.Response:
+        """The answer where it is a success, or its status among those `returned`."""
         until = time.monotonic() + self._patience
         wait = FIRST_WAIT
         while True:
@@ -117,15 +137,17 @@ class Client:
             except (httpx2.InvalidURL, UnicodeEncodeError) as error:
                 raise RequestError(f"{self.url}: cannot be asked ({error})") from error
             else:
-                if answer.is_success:
+                if answer.is_success or answer.status_code in returned:
                     return answer
                 problem = f"{self.url}{path} answered {answer.status_code}: {_message(answer)}"
-                if answer.status_code not in TRY_AGAIN:
+                if answer.status_code in REFUSED:
                     raise RequestError(problem)
+                if answer.status_code not in TRY_AGAIN:
+                    raise ModelError(problem)
                 told = _seconds(answer.headers.get("retry-after"))
             pause = min(LONGEST_WAIT, wait if told is None else max(told, wait)) * random.uniform(0.75, 1.25)
             if time.monotonic() + pause > until:
-                raise RequestError(f"{problem}; gave up after {self._patience:g} s")
+                raise ModelError(f"{problem}; gave up after {self._patience:g} s")
             time.sleep(pause)
             wait *= 2
 

@@ -31,7 +31,7 @@ class Keys:
         keys = [key for part in environment.get(VARIABLE, "").split(",") if (key := part.strip())]
         if file is not None:
             try:
-                lines = [line.strip() for line in file.read_text(encoding="utf-8").split("\n")]
+                lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n")]
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{file}: the API keys cannot be read ({error})") from error
             found = [line for line in lines if line and not line.startswith("#")]

@@ -34,6 +34,8 @@ MOST_DEATHS, WITHIN_SECONDS = 5, 60.0
 def serve(settings: Settings) -> int:
     """Serves until it is told to end; the exit code. FenleiError where it cannot begin."""
     log_to_stderr()
+    if settings.workers > 1 and not hasattr(signal, "SIGHUP"):
+        raise ConfigError(f"--workers {settings.workers}: several processes take signals, which are not there on Windows; leave it out")
     read_manifest(settings.run)
     keys = Keys.read(settings.api_key_file, os.environ)
     if settings.host not in LOOPBACK and not keys:

@@ -15,7 +15,7 @@ from fenlei.serving.limits import Limits
 from fenlei.serving.metrics import Metrics
 from fenlei.serving.model import Answered, Served, ServedRun
 from fenlei.serving.problems import ProblemError
-from fenlei.text.pairs import Text
+from fenlei.text.pairs import Text, check_texts
 
 logger = logging.getLogger(__name__)
 
@@ -74,12 +74,13 @@ class Service:
         return self.served.max_length or TOKENS_A_CHARACTER * self.limits.max_characters
 
     async def classify(self, texts: Sequence[Text], labels: Labels | None = None) -> list[Answered]:
-        """The answer for each text. ProblemError where the request is beyond the limits, or the model cannot answer."""
+        """The answer for each text, all by one run. ProblemError where the request is beyond the limits, or the model cannot answer,
+        RequestError for what is no text (of a run on pairs: no pair).
+        """
         self._check(texts)
         asked = self._asked(labels, len(texts))
-        waiting = self._batcher.classify(texts, asked)
         try:
-            answers = await asyncio.wait_for(waiting, self.limits.timeout)
+            answers = await asyncio.wait_for(self._by_one_run(texts, asked), self.limits.timeout)
         except asyncio.TimeoutError:
             raise ProblemError("timeout", f"not answered within {self.limits.timeout:g} s; send fewer texts, or later") from None
         self.metrics.answered(answers, self.served.classifier.labels)
@@ -105,6 +106,13 @@ class Service:
         self.metrics.reloaded()
         return served
 
+    async def _by_one_run(self, texts: Sequence[Text], labels: Sequence[tuple[str, ...] | None]) -> list[Answered]:
+        """Asked again where another run took over between two passes."""
+        while True:
+            answers = await self._batcher.classify(texts, labels)
+            if len({one.version for one in answers}) <= 1:
+                return answers
+
     def _load(self) -> None:
         try:
             self.run.load()
@@ -127,7 +135,7 @@ class Service:
         limits = self.limits
         if self.state == "failed":
             raise ProblemError("unavailable", "the model has failed; the service ends", retry_after=1)
-        _ = self.served
+        pairs = self.served.classifier.pairs
         if len(texts) > limits.max_texts:
             raise ProblemError(
                 "too_many", f"{len(texts):,} texts in one request, at most {limits.max_texts:,} are taken; send several requests"
@@ -136,6 +144,7 @@ class Service:
             characters = len(text) if isinstance(text, str) else sum(map(len, text))
             if characters > limits.max_characters:
                 raise ProblemError("too_large", f"text {at} has {characters:,} characters, at most {limits.max_characters:,} are taken")
+        check_texts(texts, pairs=pairs)  # here, for in its pass a text does not know its place in the request
 
     def _asked(self, labels: Labels | None, texts: int) -> list[tuple[str, ...] | None]:
         """The labels of each text, or None."""

@@ -116,15 +116,16 @@ async function take(file) {
   if (!file) return;
   showProblem(null);
   if (file.size > MOST_BYTES) return showProblem(words().tooLarge(MOST_BYTES / 1e6));
+  let rows;
   try {
-    state.rows = readRows(file.name, await decoded(file));
+    rows = readRows(file.name, await decoded(file));
   } catch (error) {
     return showProblem(error.message === "badJson" ? words().badJson(error.line) : error.message);
   }
-  const { columns, likely } = likelyColumn(state.rows);
+  const { columns, likely } = likelyColumn(rows);
   if (!columns.length) return showProblem(words().noRows);
-  state.file = file.name;
-  state.answered = [];
+  Object.assign(state, { rows, file: file.name, answered: [] });
+  $("start").disabled = $("which").disabled = false;
   $("which").replaceChildren(...columns.map((name) => make("option", name)));
   $("which").value = likely;
   $("column").hidden = columns.length < 2;
@@ -143,21 +144,23 @@ async function decoded(file) {
   }
 }
 
+// Until all are done, or another file has been chosen.
 async function classifyRows() {
-  const column = $("which").value, texts = state.rows.map((row) => String(row[column] ?? ""));
+  const { rows } = state, answered = [];
+  const column = $("which").value, texts = rows.map((row) => String(row[column] ?? ""));
   const part = Math.min(PART, state.info?.max_client_batch_size ?? PART);
   $("start").disabled = $("which").disabled = true;
   showProblem(null);
-  state.answered = [];
+  state.answered = answered;
   try {
-    for (let first = 0; first < texts.length; first += part) {
-      state.answered.push(...await classify(texts.slice(first, first + part)));
+    for (let first = 0; first < texts.length && state.rows === rows; first += part) {
+      answered.push(...await classify(texts.slice(first, first + part)));
       showBulk();
     }
   } catch (error) {
-    showProblem(error.message);
+    if (state.rows === rows) showProblem(error.message);
   } finally {
-    $("start").disabled = $("which").disabled = false;
+    if (state.rows === rows) $("start").disabled = $("which").disabled = false;
     showBulk();
   }
 }

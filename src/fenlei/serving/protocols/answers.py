@@ -12,6 +12,7 @@ from pydantic import BaseModel, FailFast, StrictStr
 
 from fenlei.data.jsonvalues import to_json
 from fenlei.inference.prediction import Prediction
+from fenlei.serving.problems import ProblemError
 from fenlei.serving.service import Service
 
 LEAST_PROBABILITY = 1e-38
@@ -54,6 +55,16 @@ def _service(request: Request) -> Service:
 
 TheService = Annotated[Service, Depends(_service)]
 """The service of the application that a request came to."""
+
+
+async def _reads_texts(service: TheService) -> Service:
+    if service.served.classifier.pairs:
+        raise ProblemError("invalid", "this run was trained on pairs of texts; send them to /v1/classify, as texts: [[first, second], ...]")
+    return service
+
+
+TextService = Annotated[Service, Depends(_reads_texts)]
+"""It, where a route takes single texts; ProblemError where its run reads pairs."""
 
 
 def by_score(prediction: Prediction, *, raw: bool) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, St
 from fenlei.inference.prediction import Prediction
 from fenlei.labels import names_in
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score, cut_head, logit, tokens_read
+from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TextService, by_score, cut_head, logit, tokens_read
 from fenlei.serving.protocols.errors import OpenAIError, responses
 from fenlei.serving.service import Service
 
@@ -124,7 +124,7 @@ ClassifyRequest = Annotated[
     response_model=VllmResponse | InfinityResponse | CandidatesResponse,
     responses=responses(OpenAIError, 400, 401, 404, 408, 413, 422, 429, 500, 503, 504),
 )
-async def classify(body: ClassifyRequest, request: Request, service: TheService) -> Response:
+async def classify(body: ClassifyRequest, request: Request, service: TextService) -> Response:
     """In the shape of vLLM; of infinity where `raw_scores` is given; of `text` and `category`."""
     if isinstance(body, CandidatesRequest):
         return await _candidates(body, service)

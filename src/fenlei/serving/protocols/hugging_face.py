@@ -9,7 +9,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
 
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TheService, by_score, cut_head
+from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TextService, by_score, cut_head
 from fenlei.serving.protocols.errors import HuggingFaceError, responses
 
 router = APIRouter(tags=["compatible"])
@@ -36,7 +36,7 @@ class HuggingFaceRequest(BaseModel):
     response_model=list[LabelScore] | list[list[LabelScore]],
     responses=responses(HuggingFaceError, 400, 401, 408, 413, 422, 429, 500, 503, 504),
 )
-async def infer(body: HuggingFaceRequest, service: TheService) -> Response:
+async def infer(body: HuggingFaceRequest, service: TextService) -> Response:
     """In the shape of Hugging Face inference: one text gives a list of labels, a list of texts one list each."""
     options = body.parameters or Parameters()
     multi_label = service.served.classifier.multi_label

@@ -12,7 +12,17 @@ from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 from fenlei import __version__
 from fenlei.data.labelling import Labelling
 from fenlei.serving.problems import ProblemError
-from fenlei.serving.protocols.answers import FirstError, Json, LabelScore, Texts, TheService, by_score, cut_head, tokens_read
+from fenlei.serving.protocols.answers import (
+    FirstError,
+    Json,
+    LabelScore,
+    Texts,
+    TextService,
+    TheService,
+    by_score,
+    cut_head,
+    tokens_read,
+)
 from fenlei.serving.protocols.errors import TeiError, responses
 from fenlei.text.pairs import PAIR_COLUMN, TEXT_COLUMN
 
@@ -37,7 +47,7 @@ class TeiRequest(BaseModel):
     response_model=list[LabelScore] | list[list[LabelScore]],
     responses=responses(TeiError, 400, 401, 408, 413, 422, 424, 429, 503, 504),
 )
-async def predict(body: TeiRequest, service: TheService) -> Response:
+async def predict(body: TeiRequest, service: TextService) -> Response:
     """In the shape of text-embeddings-inference."""
     if body.truncation_direction.lower() == "left":
         raise ProblemError("invalid", "truncation_direction: this run shortens texts at their end; send right")
@@ -82,6 +92,7 @@ async def info(service: TheService) -> Response:
             "max_input_length": service.longest_input,
             "max_batch_tokens": limits.batch_tokens or served.batch_tokens,
             "max_client_batch_size": limits.max_texts,
+            "max_labels": limits.max_labels,
             "max_body_bytes": limits.max_body,
             "auto_truncate": True,
             "version": __version__,
