@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fenlei import Classifier, train
@@ -189,6 +191,27 @@ def test_what_cannot_be_one_label_is_an_error_with_its_place(tmp_path: Path) -> 
         labels_of(tmp_path, [good, {"text": "央行降准", "label": "财经"}])
 
 
+def asked(**answers: str) -> Row:
+    """One annotator's choices by question."""
+    results = [
+        {"from_name": question, "to_name": "text", "type": "choices", "value": {"choices": [name]}} for question, name in answers.items()
+    ]
+    return {"was_cancelled": False, "result": results}
+
+
+def test_choices_of_another_question_are_no_votes(tmp_path: Path) -> None:
+    tasks = [task(asked(label="财经", tone="好评"), asked(label="体育"), asked(tone="差评", label="财经")), task(asked(tone="好评"))]
+    assert labels_of(tmp_path, tasks) == ["财经"]
+
+
+@pytest.mark.parametrize(
+    "tasks", [[task(asked(topic="财经", tone="好评"))], [task(asked(topic="财经")), task(asked(tone="好评"))]], ids=["in one", "in turn"]
+)
+def test_several_questions_are_named_where_none_is_the_label(tmp_path: Path, tasks: list[Row]) -> None:
+    with pytest.raises(DataError, match=r"a\.json:\d+: expected one question, found choices for tone, topic; call the one .* 'label'"):
+        labels_of(tmp_path, tasks)
+
+
 @pytest.mark.parametrize(
     "broken",
     [{"annotations": [None]}, {"annotations": [{"result": ["x"]}]}, {"annotations": [{"result": [{"type": "choices", "value": 3}]}]}],
@@ -232,6 +255,17 @@ def test_the_command_writes_reads_and_shows(run: Path, pool: Path, tmp_path: Pat
     assert [one["data"]["id"] for one in json.loads(out.read_text(encoding="utf-8"))] == [row["id"] for row in rows]
     assert main(["suggest", str(run), str(pool), "--format", "label-studio", "--out", "a.jsonl"]) == 1
     assert "ends in .json" in capsys.readouterr().err
+
+
+def test_the_pool_is_never_written_over(
+    run: Path, classifier: Classifier, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = pool.read_bytes()
+    with pytest.raises(ConfigError, match="is the pool that texts are picked from"):
+        write_suggestions(suggest(classifier, pool, 3), tmp_path / ".." / tmp_path.name / pool.name, "jsonl", classifier.labels, "run")
+    assert main(["suggest", str(run), str(pool), "--out", str(pool), "--device", "cpu"]) == 1
+    assert "is the pool that texts are picked from" in capsys.readouterr().err
+    assert pool.read_bytes() == before
 
 
 def test_what_was_picked_is_told_whatever_line_ends_it_holds(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -318,6 +352,16 @@ def test_argilla_both_forms_and_the_vote_of_its_annotators(tmp_path: Path, rows:
     assert read[0].text == "央行降准"
     assert {"id": "7", "text": "央行降准", "source": "rss"}.items() <= read[0].columns.items()
     assert not [name for name in read[0].columns if "." in name or name in ("responses", "_server_id")]
+
+
+def test_argilla_records_of_a_data_set_on_a_hub_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.Table.from_pylist([flat("财经"), flat(), flat("体育", "财经", states=["submitted", "discarded"])]), path)
+    assert file_layout(path).format == "Argilla records"
+    read = list(read_examples(path))
+    assert [(row.text, row.label) for row in read] == [("央行降准", "财经"), ("央行降准", "体育")]
+    assert list(read[0].columns) == ["id", "text", "source", "label"]
+    assert len(list(read_examples(path, labelled=False))) == 3
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -102,6 +104,26 @@ def test_a_test_file_without_labels_is_compared_all_the_same(tmp_path: Path, toy
     assert not found["classes"]["rows"]
 
 
+def test_a_test_file_with_the_id_of_no_class_in_every_row_has_no_labels(tmp_path: Path, toy_rows: list[Row]) -> None:
+    names = list(dict.fromkeys(row["label"] for row in toy_rows))
+    info = {"features": {"label": {"names": names, "_type": "ClassLabel"}}}
+    for part, rows in (("train", toy_rows[:40]), ("test", toy_rows[38:50])):
+        ids = [-1 if part == "test" else names.index(row["label"]) for row in rows]
+        table = pa.table({"text": [row["text"] for row in rows], "label": ids})
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps({"info": info})}), tmp_path / f"{part}.parquet")
+    audit = audit_data(tmp_path)
+    assert numbers(to_document(audit), "leaks") == [1, 2]
+    assert not to_document(audit)["classes"]["rows"]
+    assert any("test.parquet: no labels" in note for note in audit.rows.notes)
+
+
+def test_rows_from_stdin_are_refused(toy_file: Path) -> None:
+    with pytest.raises(ConfigError, match="an audit needs a file or a folder, found '-'"):
+        audit_data("-")
+    with pytest.raises(ConfigError, match="an audit needs a file or a folder, found '-'"):
+        audit_data(toy_file, test="-")
+
+
 def test_the_number_of_a_row_is_not_its_line(tmp_path: Path, toy_rows: list[Row]) -> None:
     path = tmp_path / "rows.csv"
     lines = ["text,label", *(f'"{row["text"]}\nmore",{row["label"]}' for row in [*toy_rows[:30], toy_rows[0]])]
@@ -116,6 +138,43 @@ def test_a_text_that_differs_in_a_number_is_named_but_not_removed(tmp_path: Path
     (row,) = to_document(audit)["near_duplicates"]["rows"]
     assert row["other_number"]
     assert [one.action for one in plan_fixes(audit) if one.row == 61] == ["review"]
+
+
+def test_a_text_with_a_figure_more_in_its_number_is_not_removed(tmp_path: Path, toy_rows: list[Row]) -> None:
+    texts = ("公司全年利润增长50亿", "公司全年利润增长150亿", "指数全天上涨1.5%", "指数全天上涨15%")
+    audit = audit_data(write(tmp_path / "a.jsonl", [*toy_rows, *({"text": text, "label": toy_rows[0]["label"]} for text in texts)]))
+    assert [(row["row"], row["other_number"]) for row in to_document(audit)["near_duplicates"]["rows"]] == [(62, True), (64, True)]
+    assert not [one for one in plan_fixes(audit) if one.action == "removed"]
+
+
+def test_a_copy_goes_only_where_the_row_it_copies_stays(tmp_path: Path, toy_rows: list[Row]) -> None:
+    one, other = sorted({row["label"] for row in toy_rows})[:2]
+    unlabelled, disputed, chain = "没有标签的文字放在前面", "相同文字有不同标签怎么办", "甲乙丙丁戊己庚辛子丑寅卯"
+    added = [
+        *({"text": unlabelled, "label": label} for label in (None, one, one)),
+        *({"text": disputed, "label": label} for label in (one, other)),
+        {"text": disputed[:-1] + "囧", "label": one},
+        {"text": disputed[:-2] + "囧囧", "label": one},
+        *({"text": "囧" * far + chain[far:], "label": one} for far in (0, 2, 4)),
+    ]
+    path = write(tmp_path / "a.jsonl", [*toy_rows, *added])
+    removed = {touched.row + 1: touched.reason for touched in plan_fixes(audit_data(path)) if touched.action == "removed"}
+    conflict = f"conflict: the text has the labels {one!r} 1, {other!r} 1"
+    assert removed == {
+        61: "no label",
+        63: f"duplicate: {path}:62 has the same text",
+        **{64: conflict, 65: conflict},
+        67: f"near duplicate: {path}:66 has nearly the same text",
+        69: f"near duplicate: {path}:68 has nearly the same text",
+    }
+
+
+def test_fix_writes_the_names_of_ids(tmp_path: Path, toy_rows: list[Row]) -> None:
+    names = list(dict.fromkeys(row["label"] for row in toy_rows))
+    (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
+    path = write(tmp_path / "a.jsonl", [{**row, "label": names.index(row["label"])} for row in toy_rows])
+    result = write_fixed(audit_data(path, class_file=tmp_path / "names.txt"), tmp_path / "fixed.jsonl")
+    assert read(result.out) == toy_rows
 
 
 def test_fix_keeps_what_is_right_column_for_column_and_logs_the_rest(faulty: Path, tmp_path: Path) -> None:

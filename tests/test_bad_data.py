@@ -125,7 +125,7 @@ def test_a_label_that_is_no_label(tmp_path: Path) -> None:
     [
         ("sprots", "label 'sprots' is not one of 'sports', 'finance' (did you mean 'sports'?)"),
         (2, "label '2' is neither a class name nor an id from 0 to 1"),
-        (-1, "label '-1' is neither a class name nor an id from 0 to 1"),
+        (-1, "label '-1' is neither a class name nor an id from 0 to 1; correct it, add the class, or remove the row"),
         ("9" * 5000, "is not one of"),
     ],
 )

@@ -76,6 +76,31 @@ def test_lists_in_a_file_are_seen_and_said(write: Callable[..., Path]) -> None:
         assert {dataset.labels.name(at) for at in carried.nonzero()[0]} == set(row.labels or ())
 
 
+def annotated(labels: list[str], text: str) -> dict[str, Any]:
+    """As Label Studio exports a task."""
+    choices = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": labels}}
+    return {"data": {"text": text}, "annotations": [{"result": [choices]}]}
+
+
+def answered(labels: list[str], text: str) -> dict[str, Any]:
+    """As Argilla exports a record."""
+    return {"fields": {"text": text}, "responses": {"label": [{"value": labels, "user_id": "1"}]}}
+
+
+@pytest.mark.parametrize("made", [annotated, answered])
+def test_several_answers_of_an_annotator_are_seen_and_said(write: Callable[..., Path], made: Callable[..., dict[str, Any]]) -> None:
+    dataset = load_dataset(DataConfig(data=str(write([made(row["label"], row["text"]) for row in rows()]))), seed=0)
+    assert dataset.multi_label
+    assert any("multi-label" in note and ":13" in note for note in dataset.notes)
+    assert set(dataset.labels) == set(WORDS)
+
+
+def test_tasks_with_one_choice_each_have_one_label(write: Callable[..., Path]) -> None:
+    single = [annotated(row["label"], row["text"]) for row in rows() if len(row["label"]) == 1]
+    single[0]["annotations"].append({"result": []})  # a tie, if rows had any number of labels
+    assert not load_dataset(DataConfig(data=str(write(single))), seed=0).multi_label
+
+
 def test_lists_of_one_label_are_one_label(write: Callable[..., Path]) -> None:
     single = [row for row in rows() if len(row["label"]) == 1]
     assert not load_dataset(DataConfig(data=str(write(single))), seed=0).multi_label

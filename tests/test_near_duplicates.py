@@ -83,6 +83,12 @@ def test_allowed_edits(length: int, edits: int) -> None:
         ("考研真题第一讲", "考研真题第三讲", True),
         ("国足赢了", "国足输了", False),
         ("组图一览", "组图一览2", False),
+        ("利润增长50亿", "利润增长150亿", True),
+        ("1月经济数据", "11月经济数据", True),
+        ("涨幅1.5%", "涨幅15%", True),
+        ("涨幅1.5%", "涨幅1%", True),
+        ("2月1日通知", "3月1日通知2", True),
+        ("国足赢了,2比1.", "国足赢了2比1", False),
     ],
 )
 def test_another_number_is_told_from_another_word(one: str, other: str, differ: bool) -> None:

@@ -118,6 +118,32 @@ def test_parquet_of_hugging_face_datasets_gives_names_to_its_ids(tmp_path: Path)
     assert examples[0].columns == {"text": "bad", "label": 0}
 
 
+def write_classes(path: Path, ids: Sequence[int], names: Sequence[str]) -> Path:
+    """Rows of ids, as Hugging Face datasets writes a column of classes."""
+    table = pa.Table.from_pylist([{"text": f"text {place}", "label": label} for place, label in enumerate(ids)])
+    info = {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps({"info": info})}), path)
+    return path
+
+
+def test_an_id_is_a_place_even_where_the_names_are_numbers(tmp_path: Path) -> None:
+    stars = ["1", "2", "3", "4", "5"]
+    path = write_classes(tmp_path / "rows.parquet", [0, 1, 4], stars)
+
+    assert [row.label for row in read_examples(path)] == ["1", "2", "5"]
+    assert [row.label for row in read_examples(path, class_names=stars)] == ["1", "2", "5"]
+    with pytest.raises(DataError, match=r"strange\.parquet:1: label '5' is neither a class name nor an id from 0 to 4"):
+        list(read_examples(write_classes(tmp_path / "strange.parquet", [5], stars)))
+
+
+def test_the_id_of_no_class_is_no_label(tmp_path: Path) -> None:
+    path = write_classes(tmp_path / "rows.parquet", [1, -1], ["neg", "pos"])
+
+    assert [row.label for row in read_examples(path, blanks=True)] == ["pos", None]
+    with pytest.raises(DataError, match=r":2: expected a label in column 'label', found none \(-1 is the id of no class\); fill it in or"):
+        list(read_examples(path))
+
+
 CLASSES = {"names": ["joy", "anger", "fear"], "_type": "ClassLabel"}
 
 
@@ -267,6 +293,17 @@ def test_a_class_called_like_a_column_makes_no_header(tmp_path: Path) -> None:
 def test_tsv_of_pandas_with_line_breaks_in_quotes(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", 'text\tlabel\n"one\ntwo ""x"""\ta\nthree\tb\n')
     assert [(example.text, example.label, example.line) for example in read_examples(path)] == [('one\ntwo "x"', "a", 2), ("three", "b", 4)]
+
+
+def test_a_quoted_tsv_is_told_by_its_head_even_where_that_ends_inside_a_text(tmp_path: Path) -> None:
+    long = "\n".join(["x" * 1000] * (2 * HEAD_BYTES // 1000))
+    rows = [("one\ntwo", "a"), (long, "b"), ("three", "a")]
+    assert pairs(list(read_examples(write(tmp_path / "a.tsv", as_csv([("text", "label"), *rows], "\t"))))) == rows
+
+
+def test_a_lone_quote_does_not_make_a_long_tsv_a_quoted_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", 'text\tlabel\n"one\ta\n\tb\tc\n' + f"{'x' * 1000}\tb\n" * (HEAD_BYTES // 500))
+    assert next(read_examples(path)).text == '"one'
 
 
 def test_long_documents_fit_in_csv(tmp_path: Path) -> None:

@@ -13,11 +13,17 @@ import pytest
 from hub_lookalike import Hub, Repository, reached
 
 from fenlei import train
+from fenlei.audit.audit import audit_data
 from fenlei.cli.main import main
+from fenlei.config import DataConfig
 from fenlei.data.dataset_card import subsets_of
+from fenlei.data.examples import Example
+from fenlei.data.extension import load_extension
 from fenlei.data.remote import is_remote, remote_files
 from fenlei.data.sources import one_file, part_files
+from fenlei.data.splits import load_dataset
 from fenlei.errors import DataError
+from fenlei.labels import LabelSet
 
 
 def lines(*rows: dict[str, Any]) -> bytes:
@@ -102,6 +108,27 @@ def test_without_a_card_names_of_files_decide_as_in_a_folder(hub: Hub) -> None:
     assert (Path(file).name, is_dev) == ("test.jsonl", False)
 
 
+def test_a_part_that_a_data_set_lacks_is_said(hub: Hub) -> None:
+    with pytest.raises(DataError, match="modelscope:swift/fudan: has no split called dev, but train, test; name the one that is meant"):
+        load_dataset(DataConfig(data="modelscope:swift/fudan", dev="modelscope:swift/fudan"), seed=0)
+    with pytest.raises(DataError, match="has no split called dev, but train, test"):
+        audit_data("modelscope:swift/fudan", dev="modelscope:swift/fudan")
+    with pytest.raises(DataError, match="hf:acme/clue:iflytek: has no split called test or dev, but train"):
+        one_file("hf:acme/clue:iflytek")
+
+
+def test_an_extension_takes_its_new_rows_from_train_and_its_dev_rows_from_dev(hub: Hub) -> None:
+    def some(count: int) -> bytes:
+        return lines(*({"text": f"新{place}", "label": "新"} for place in range(count)))
+
+    hub.repositories["datasets/acme/new"] = Repository({"train.jsonl": some(8), "dev.jsonl": some(4), "test.jsonl": some(2)})
+    known = tuple(Example(f"{label}{place}", label, "x", place + 1) for label in "ab" for place in range(20))
+    config = DataConfig(data="hf:acme/new", dev="hf:acme/new")
+    found = load_extension(config, LabelSet(("a", "b")), known, lambda row: False, seed=0)
+    assert sum(row.label == "新" for row in found.train) == 8
+    assert len(found.selecting) + len(found.calibrating) == 4
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -169,6 +196,10 @@ def test_from_a_name_to_a_run_its_evaluation_its_prediction_and_its_audit(
     assert json.loads(capsys.readouterr().out)["metrics"]["rows"] == 12
     assert main(["predict", str(out), "hf:acme/news:dev", "--out", str(tmp_path / "dev.jsonl")]) == 0
     assert len((tmp_path / "dev.jsonl").read_text(encoding="utf-8").splitlines()) == 12
+    hub.repositories["datasets/acme/pool"] = Repository({"train.jsonl": lines(*({"text": row["text"]} for row in toy_rows))})
+    capsys.readouterr()
+    assert main(["suggest", str(out), "hf:acme/pool", "-n", "3", "--device", "cpu"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
     assert main(["audit", "hf:acme/news:train", "--test", "hf:acme/news:test"]) == 0
     assert main(["download", "hf:acme/news", "--dataset"]) == 0
     assert [Path(line).name for line in capsys.readouterr().out.splitlines()[-3:]] == ["train.parquet", "dev.parquet", "test.parquet"]

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fenlei.config import DataConfig
@@ -140,6 +142,20 @@ def test_a_test_file_without_labels_in_the_folder_is_left_out_and_said(tmp_path:
     assert any("test.jsonl is not used: " in note and "no label column found" in note for note in data.notes)
     with pytest.raises(DataError, match=r"test\.jsonl:1: no label column found"):
         load_dataset(DataConfig(data=str(tmp_path / "train.jsonl"), test=str(tmp_path / "test.jsonl")), seed=0)
+
+
+def test_a_test_file_with_the_id_of_no_class_in_every_row_is_one_without_labels(tmp_path: Path) -> None:
+    info = {"features": {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}}
+    for part, ids in (("train", [0, 1] * 20), ("test", [-1] * 4)):
+        table = pa.table({"text": [f"{part} {place}" for place in range(len(ids))], "label": ids})
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps({"info": info})}), tmp_path / f"{part}.parquet")
+
+    data = load_dataset(DataConfig(data=str(tmp_path)), seed=0)
+
+    assert (data.test, set(data.labels)) == ((), {"a", "b"})
+    assert any("test.parquet is not used: " in note and "found -1, the id of no class, in every row" in note for note in data.notes)
+    with pytest.raises(DataError, match=r"test\.parquet:1: .*-1 is the id of no class\); fill it in or remove the row"):
+        load_dataset(DataConfig(data=str(tmp_path), test=str(tmp_path / "test.parquet")), seed=0)
 
 
 def test_labels_come_in_order_of_appearance_in_the_whole_file(tmp_path: Path) -> None:

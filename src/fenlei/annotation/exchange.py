@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 from xml.sax.saxutils import quoteattr
@@ -29,7 +29,7 @@ def render(suggestions: Sequence[Suggestion], format: Format, model: str) -> str
 
 def write_suggestions(suggestions: Sequence[Suggestion], out: Path, format: Format, labels: Sequence[str], model: str) -> tuple[Path, ...]:
     """Writes the file, for Label Studio also the labelling interface beside it as .xml; returns what was written."""
-    checked_out(out, format)
+    checked_out(out, format, {one.example.source for one in suggestions})
     out.parent.mkdir(parents=True, exist_ok=True)
     write_text(out, render(suggestions, format, model))
     if format != "label-studio":
@@ -39,12 +39,14 @@ def write_suggestions(suggestions: Sequence[Suggestion], out: Path, format: Form
     return out, interface
 
 
-def checked_out(out: Path, format: Format) -> None:
-    """ConfigError where `out` has an ending that the format's readers would take for something else."""
+def checked_out(out: Path, format: Format, pool: Iterable[str]) -> None:
+    """ConfigError where `out` has an ending that the format's readers would take for something else, or is a file of the pool."""
     if format not in get_args(Format):
         raise ConfigError(f"format must be one of {', '.join(get_args(Format))}, was {format!r}")
     if out.suffix != SUFFIX[format] or out.is_dir():
         raise ConfigError(f"{out}: a file of the format {format} ends in {SUFFIX[format]}")
+    if any(Path(file).exists() and out.exists() and out.samefile(file) for file in pool):
+        raise ConfigError(f"{out}: is the pool that texts are picked from; give another name, so that nothing is lost")
 
 
 def labelling_interface(labels: Sequence[str], *, multi_label: bool = False) -> str:

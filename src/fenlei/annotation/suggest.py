@@ -13,6 +13,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from fenlei.audit.same_text import groups, plain
 from fenlei.data.examples import Example
 from fenlei.data.readers import read_examples
+from fenlei.data.sources import split_files
 from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.novelty import energy, joint_energy
 from fenlei.inference.classifier import Classifier
@@ -55,7 +56,7 @@ def suggest(
     text_column: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> list[Suggestion]:
-    """At most `n` texts of a file, the most useful first; of texts that come twice the first.
+    """At most `n` texts of a file, or of the train files of a folder or a data set on a hub, the most useful first; of copies the first.
 
     Uncertainty is the margin of the calibrated probabilities; novelty the score that the run measures it by (see evaluation/novelty.py),
     energy where it measures none. Each pick's rank by its measure is weighed by its
@@ -66,7 +67,7 @@ def suggest(
         raise ConfigError(f"n must be at least 1, was {n}")
     if classifier.pairs:
         raise ConfigError("suggest looks at single texts, and this run was trained on pairs of texts")
-    rows = list(read_examples(pool, text_column=text_column, labelled=False))
+    rows = [row for file in split_files(pool).train for row in read_examples(file, text_column=text_column, labelled=False)]
     _refuse_labelled(rows)
     examples = [rows[places[0]] for places in groups(plain(row.text) or row.text for row in rows).values()]
     scores = classifier.logits([example.text for example in examples], progress=progress)

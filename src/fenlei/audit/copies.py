@@ -95,18 +95,18 @@ def _near_heads(rows: AuditedRows) -> Iterator[tuple[int, int, int, bool]]:
     same_bare = groups(bare(texts))
     distinct = list(same_bare)
 
-    def between(first: int, second: int, edits: int, other_number: bool) -> Iterator[tuple[int, int, int, bool]]:
+    def between(first: int, second: int, edits: int) -> Iterator[tuple[int, int, int, bool]]:
+        other_number = numbers_differ(texts[first], texts[second])
         yield from ((one, other, edits, other_number) for one in heads[first] for other in heads[second])
 
     for kinds in same_bare.values():
         for place, first in enumerate(kinds):
             for second in kinds[place + 1 :]:
-                yield from between(first, second, 0, False)
+                yield from between(first, second, 0)
     for pair in find_near_pairs(distinct):
-        other_number = numbers_differ(distinct[pair.first], distinct[pair.second])
         for first in same_bare[distinct[pair.first]]:
             for second in same_bare[distinct[pair.second]]:
-                yield from between(first, second, pair.edits, other_number)
+                yield from between(first, second, pair.edits)
 
 
 def _first_in_parts(rows: AuditedRows, places: list[int]) -> list[int]:

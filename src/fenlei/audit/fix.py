@@ -6,7 +6,7 @@ train, so that test stays what it was. A label is never changed by machine: susp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,7 @@ class FixResult:
 def write_fixed(audit: Audit, out: str | Path) -> FixResult:
     """Writes the kept rows of train to `out` (.jsonl or .csv) and the log beside it, as NAME.log.jsonl.
 
-    Every column of a row is kept. ConfigError where `out` has another ending or is one of the files audited.
+    Every column of a row is kept, its label by name. ConfigError where `out` has another ending or is one of the files audited.
     """
     target = checked_fix_target(out)
     sources = {Path(example.source) for example in audit.rows.examples}
@@ -54,7 +54,7 @@ def write_fixed(audit: Audit, out: str | Path) -> FixResult:
     gone = {one.row for one in touched if one.action == REMOVED}
     kept = [row for row, part in enumerate(audit.rows.part_of) if part == 0 and row not in gone]
     examples = audit.rows.examples
-    write_rows(target, [examples[row] for row in kept], [dict(examples[row].columns) for row in kept])
+    write_rows(target, [examples[row] for row in kept], [examples[row].named_columns for row in kept])
     log = target.with_name(f"{target.stem}.log.jsonl")
     write_rows(log, [examples[one.row] for one in touched], [_logged(audit, one) for one in touched])
     return FixResult(target, log, len(kept), len(gone), len(touched) - len(gone))
@@ -71,20 +71,21 @@ def checked_fix_target(out: str | Path) -> Path:
 def plan_fixes(audit: Audit) -> list[Touched]:
     """What becomes of the rows of train, each named once, in the order of the file."""
     removed: dict[int, Touched] = {}
-    for row, reason in _removals(audit):
+    for row, reason in _removals(audit, removed):
         if audit.rows.part_of[row] == 0:
             removed.setdefault(row, Touched(row, REMOVED, reason))
     wanted = {one.row: one for one in _reviews(audit) if audit.rows.part_of[one.row] == 0 and one.row not in removed}
     return sorted((*removed.values(), *wanted.values()), key=lambda one: one.row)
 
 
-def _removals(audit: Audit) -> Iterator[tuple[int, str]]:
-    """Rows with reasons; of two for one row the first counts."""
+def _removals(audit: Audit, removed: Container[int]) -> Iterator[tuple[int, str]]:
+    """Rows with reasons; of two for one row the first counts. `removed` has those of train so far: what a copy copies has to stay."""
     yield from _blanks(audit)
     yield from _leaked(audit)
     for conflict in audit.conflicts:
         yield from _settled(audit, conflict)
-    yield from _copied(audit)
+    yield from _copied(audit, removed)
+    yield from _nearly_copied(audit, removed)
 
 
 def _blanks(audit: Audit) -> Iterator[tuple[int, str]]:
@@ -107,16 +108,26 @@ def _leaked(audit: Audit) -> Iterator[tuple[int, str]]:
             yield from ((row, reason) for row in _same(audit, pair.of))
 
 
-def _copied(audit: Audit) -> Iterator[tuple[int, str]]:
-    examples = audit.rows.examples
-    in_conflict = {row for conflict in audit.conflicts for row in conflict.rows}
-    for copy in audit.duplicates:
-        if copy.row not in in_conflict:
-            yield copy.row, f"duplicate: {examples[copy.of].where} has the same text"
-    for copy in audit.near_duplicates:
-        if examples[copy.row].label == examples[copy.of].label and not copy.other_number:
-            reason = f"near duplicate: {examples[copy.of].where} has nearly the same text"
-            yield from ((row, reason) for row in _same(audit, copy.row))
+def _copied(audit: Audit, removed: Container[int]) -> Iterator[tuple[int, str]]:
+    """Of the rows of one text that are left the first stays."""
+    rows = audit.rows
+    for places in rows.same_text.values():
+        left = [row for row in places if rows.part_of[row] == 0 and row not in removed]
+        yield from ((row, f"duplicate: {rows.examples[left[0]].where} has the same text") for row in left[1:])
+
+
+def _nearly_copied(audit: Audit, removed: Container[int]) -> Iterator[tuple[int, str]]:
+    """Of two rows with nearly the same text and the same label the first stays; by now each is the one that is left of its text."""
+    rows = audit.rows
+    left = {rows.plain_texts[row]: row for row, part in enumerate(rows.part_of) if part == 0 and row not in removed}
+    found = []
+    for pair in audit.near_pairs:
+        one, other = (left.get(rows.plain_texts[row]) for row in (pair.row, pair.of))
+        if one is not None and other is not None and not pair.other_number:
+            found.append((max(one, other), pair.edits, min(one, other)))
+    for row, _, of in sorted(found):
+        if of not in removed and rows.examples[row].label == rows.examples[of].label:
+            yield row, f"near duplicate: {rows.examples[of].where} has nearly the same text"
 
 
 def _settled(audit: Audit, conflict: Conflict) -> Iterator[tuple[int, str]]:
@@ -134,6 +145,8 @@ def _reviews(audit: Audit) -> Iterator[Touched]:
         yield Touched(odd.row, REVIEW, odd.problem)
     for copy in audit.near_duplicates:
         one, other = examples[copy.row], examples[copy.of]
+        if one.label == other.label and not copy.other_number:
+            continue  # nothing to look at, whether the row is removed or the one it copies
         what = "another number in" if copy.other_number else f"label {one.label!r}, but {other.label!r} in"
         yield Touched(copy.row, REVIEW, f"near duplicate with {what} {other.where}")
     for suspect in audit.label_errors.rows[: audit.label_errors.estimated]:

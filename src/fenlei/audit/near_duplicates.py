@@ -62,9 +62,19 @@ def find_near_pairs(texts: Sequence[str]) -> list[NearPair]:
 
 
 def numbers_differ(one: str, other: str) -> bool:
-    """Whether an edit puts one numeral in the place of another: two dates, issues or scores, then, rather than one text twice."""
-    edits = Levenshtein.editops(one, other)
-    return any(edit.tag == "replace" and one[edit.src_pos].isnumeric() and other[edit.dest_pos].isnumeric() for edit in edits)
+    """Whether one numeral stands in the place of another: two dates, issues or scores, then, rather than one text twice.
+
+    A numeral that one of the texts has beside all those of the other takes nobody's place.
+    """
+    fewer, more = sorted((_numerals(one), _numerals(other)), key=len)
+    left = iter(more)
+    return not all(numeral in left for numeral in fewer)
+
+
+def _numerals(text: str) -> list[str]:
+    """The numerals of a text in order, each with the points and commas inside it."""
+    words = "".join(one if one.isnumeric() or one in ".," else " " for one in text).split()
+    return [numeral for word in words if (numeral := word.strip(".,"))]
 
 
 def _candidates(texts: Sequence[str]) -> list[tuple[int, int]]:

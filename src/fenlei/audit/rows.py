@@ -11,13 +11,14 @@ from typing import Any
 from fenlei.audit.same_text import groups, plain
 from fenlei.config import DataConfig
 from fenlei.data.columns import known_label
+from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, joined
 from fenlei.data.label_file import read_class_file
 from fenlei.data.labelling import ONE_LABEL, Labelling
-from fenlei.data.readers import ColumnNames, file_layout, find_class_file, read_examples
+from fenlei.data.readers import ColumnNames, check_labelled, file_layout, find_class_file, read_examples
 from fenlei.data.several_labels import choose_labelling
 from fenlei.data.sources import part_files, split_files
-from fenlei.errors import DataError
+from fenlei.errors import ConfigError, DataError
 from fenlei.labels import LabelSet
 
 PARTS = ("train", "dev", "test")
@@ -81,6 +82,8 @@ def read_rows(
     level_separator: str | None = None,
 ) -> AuditedRows:
     """Every row of a file, or of a folder's train, dev and test files; blank texts and labels pass, broken files are a DataError."""
+    if STDIN in (str(data), str(dev), str(test)):
+        raise ConfigError(f"data: an audit needs a file or a folder, found {STDIN!r}; rows from stdin cannot be read twice, so save them")
     found = split_files(data)
     files = (found.train, part_files(dev, "dev") if dev else found.dev, part_files(test, "test") if test else found.test)
     notes: list[str] = []
@@ -116,7 +119,7 @@ def _class_names(train: Path, class_file: str | Path | None, labelling: Labellin
 def _has_labels(file: Path, named: ColumnNames, notes: list[str]) -> bool:
     """Test files of competitions have none: their texts are compared all the same."""
     try:
-        file_layout(file, **named)
+        check_labelled(file, **named)
     except DataError:
         notes.append(f"{file}: no labels, so its texts alone are looked at")
         return False

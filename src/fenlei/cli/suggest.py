@@ -46,7 +46,7 @@ def suggest(
     from fenlei.models.allocator import keep_freed_memory
 
     if out != "-":
-        checked_out(Path(out), format)
+        checked_out(Path(out), format, [pool])
     keep_freed_memory()
     classifier = Classifier.load(run, device=device)
     if text_column is None and (run / "config.yaml").is_file():

@@ -33,6 +33,7 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool, multi_label: bool) -
     """A row a task: its data, and as `label` what its annotators chose. Where labels are wanted, tasks without an answer are left out."""
     answered = 0
     tasks = 0
+    questions: set[str] = set()
     for line, task in rows:
         where = f"{source}:{line}"
         if isinstance(task, DataError):
@@ -43,7 +44,12 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool, multi_label: bool) -
             yield line, DataError(f"{where}: expected a Label Studio task with `data` and `annotations`, as the first row is; {found}")
             continue
         tasks += 1
-        label = _answer(task, where, multi_label) if labelled else None
+        try:
+            label = _answer(task, where, multi_label, questions) if labelled else None
+        except DataError as error:
+            answered += 1
+            yield line, error
+            continue
         if label is not None:
             answered += 1
             yield line, {**task["data"], LABEL: label}
@@ -53,14 +59,25 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool, multi_label: bool) -
         raise DataError(f"{source}: none of its {tasks:,} Label Studio tasks is annotated; export the project after the annotators' work")
 
 
-def _answer(task: Mapping[str, Any], where: str, multi_label: bool) -> list[str] | None:
-    """The choices of most annotators, multi-label any number of them; None where nobody answered. DataError where they are split."""
-    votes: Counter[tuple[str, ...]] = Counter()
+def _answer(task: Mapping[str, Any], where: str, multi_label: bool, questions: set[str]) -> list[str] | None:
+    """The choices of most annotators, multi-label any number of them; None where nobody answered. `questions` gathers what was answered.
+
+    DataError where annotators are split, or there are several questions. To submit a task without a choice says, multi-label, that it has
+    no label.
+    """
     try:
-        answers = [choices for annotation in task.get("annotations") or () for choices in _choices(annotation, multi_label)]
+        answers = [_choices(one) for one in task.get("annotations") or () if not one.get("was_cancelled")]
     except (AttributeError, TypeError, KeyError):
         raise DataError(f"{where}: `annotations` is not what Label Studio writes; export the project as JSON again") from None
-    votes.update(tuple(sorted(choices)) for choices in answers)
+    questions.update(question for answer in answers for question, _ in answer)
+    if len(questions) > 1 and LABEL not in questions:
+        found = ", ".join(sorted(questions))
+        raise DataError(f"{where}: expected one question, found choices for {found}; call the one that is meant {LABEL!r} (its from_name)")
+    question = LABEL if LABEL in questions else next(iter(questions), None)
+    votes: Counter[tuple[str, ...]] = Counter()
+    for answer in answers:
+        chosen = [tuple(sorted(choices)) for asked, choices in answer if asked == question]
+        votes.update(chosen or ([()] if multi_label else []))
     best = votes.most_common(2)
     if len(best) == 2 and best[0][1] == best[1][1]:
         raise DataError(f"{where}: annotators disagree: {_told(best[0][0])} and {_told(best[1][0])}; settle it, or cancel one answer")
@@ -71,10 +88,8 @@ def _told(choices: Sequence[str]) -> str:
     return ", ".join(map(repr, choices)) or "no choice"
 
 
-def _choices(annotation: Mapping[str, Any], multi_label: bool) -> list[list[str]]:
-    """What one annotator chose, unless the task was skipped. To submit it without a choice says, multi-label, that it has no label."""
-    if annotation.get("was_cancelled"):
-        return []
-    found = [list(result["value"]["choices"]) for result in annotation.get("result") or () if result.get("type") == "choices"]
-    chosen = [choices for choices in found if choices]
-    return chosen or ([[]] if multi_label else [])
+def _choices(annotation: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """What one annotator chose: each question that he answered, and the choices."""
+    results = (result for result in annotation.get("result") or () if result.get("type") == "choices")
+    found = [(str(result.get("from_name")), list(result["value"]["choices"])) for result in results]
+    return [(question, choices) for question, choices in found if choices]

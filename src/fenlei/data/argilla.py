@@ -43,7 +43,12 @@ def _plain(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
             continue
         records += 1
         row = _columns(record)
-        label = _answer(record, f"{source}:{line}") if labelled else None
+        try:
+            label = _answer(record, f"{source}:{line}") if labelled else None
+        except DataError as error:
+            answered += 1
+            yield line, error
+            continue
         if label is not None:
             answered += 1
             yield line, {**row, LABEL: label}

@@ -31,6 +31,9 @@ LABEL_NAMES = (
 """Column names taken for the label. `output` stands before `category`: in the Fudan files `category` lists the candidates."""
 
 
+NO_CLASS = -1
+"""What data sets on hubs have in a column of class ids where a row has no label, as in test sets of competitions."""
+
 CANDIDATE_NAMES = ("category", "categories", "candidates", "候选", "候选类别")
 """Columns that may hold a row's candidate labels, as a list or joined by commas."""
 
@@ -43,6 +46,8 @@ class Columns:
     label: str | None
     pair: str | None = None
     """That of the second text, where rows are pairs."""
+    names: LabelSet | None = None
+    """Those that the file itself gives to the ids in the column of the label; None where it gives none."""
 
     def text_of(self, row: Mapping[str, Any], where: str) -> str:
         """The text of a row; DataError if it has none."""
@@ -63,21 +68,22 @@ class Columns:
             raise DataError(f"{where}: expected a second text in column {self.pair!r}, found none{absent}; fill it in or remove the row")
         return text
 
-    def label_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, *known: LabelSet | None) -> str:
-        """The label of a row as the name that each of `known` has for it (an id where no names are known); DataError if it has none."""
+    def label_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, known: LabelSet | None = None) -> str:
+        """The label of a row, by its name in the file and in `known` (an id where no names are known); DataError if it has none."""
         assert self.label is not None, "label_of needs columns chosen with labelled=True"
-        value = listed(row.get(self.label))
+        value = self._value(row)
         if _is_missing(value):
             absent = "" if self.label in row else f", found {_listed(row)}"
+            absent += f" ({NO_CLASS} is the id of no class)" if row.get(self.label) == NO_CLASS else ""
             cure = "fill it in or remove the row" + (", or train with --multi-label if rows may have none" if value == [] else "")
             raise DataError(f"{where}: expected a label in column {self.label!r}, found none{absent}; {cure}")
-        return _label_name(value, self.label, where, labelling, known)
+        return self._name(value, where, labelling, known)
 
-    def labels_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, *known: LabelSet | None) -> tuple[str, ...]:
-        """The labels of a multi-label row, maybe none, as the names that each of `known` has for them; DataError if it says nothing."""
+    def labels_of(self, row: Mapping[str, Any], where: str, labelling: Labelling, known: LabelSet | None = None) -> tuple[str, ...]:
+        """The labels of a multi-label row, maybe none, named as by `label_of`; DataError if it says nothing."""
         assert self.label is not None, "labels_of needs columns chosen with labelled=True"
         values = labelling.split(row.get(self.label), self.label, where)
-        return labelling.completed([_label_name(value, self.label, where, labelling, known) for value in values])
+        return labelling.completed([self._name(value, where, labelling, known) for value in values])
 
     def candidates_of(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         """The labels that a row offers; None where it has no such column. One word alone is some other column's category."""
@@ -95,8 +101,20 @@ class Columns:
 
     def has_label(self, row: Mapping[str, Any], *, multi_label: bool = False) -> bool:
         """Whether the row says what its label is, or, multi-label, that it has none."""
-        value = None if self.label is None else listed(row.get(self.label))
+        value = None if self.label is None else self._value(row)
         return value is not None if multi_label else not _is_missing(value)
+
+    def _value(self, row: Mapping[str, Any]) -> Any:
+        """What a row has for its label; None too where that is the id of no class."""
+        value = listed(row.get(self.label or ""))
+        return None if self.names is not None and value == NO_CLASS else value
+
+    def _name(self, value: Any, where: str, labelling: Labelling, known: LabelSet | None) -> str:
+        """What a label is called; a number in a column of ids is one by its place, even where names are numbers too."""
+        name = labelling.path(_label_text(value, str(self.label), where), where)
+        if self.names is not None:
+            name = known_label(name, self.names, where) if isinstance(value, str) else _name_of_id(name, self.names, where)
+        return name if known is None else known_label(name, known, where)
 
 
 def choose_columns(
@@ -127,14 +145,7 @@ def choose_columns(
 
 def known_label(name: str, known: LabelSet, where: str) -> str:
     """`name` itself if it is known, the name it is the id of if it is a number; else DataError."""
-    if name in known:
-        return name
-    if name.removeprefix("-").isdecimal() and name.isascii() and len(name) < 10:
-        label_id = int(name)
-        if 0 <= label_id < len(known) and name == str(label_id):
-            return known.name(label_id)
-        raise DataError(f"{where}: label {name!r} is neither a class name nor an id from 0 to {len(known) - 1}")
-    raise DataError(f"{where}: {known.unknown(name)}; correct it, or add the class")
+    return name if name in known else _name_of_id(name, known, where)
 
 
 def find_name(names: Mapping[str, Any] | Sequence[str], wanted: Sequence[str], excluded: Sequence[str] = ()) -> str | None:
@@ -146,6 +157,17 @@ def find_name(names: Mapping[str, Any] | Sequence[str], wanted: Sequence[str], e
 def is_known_name(name: str) -> bool:
     """Whether data sets call a column of texts or labels so."""
     return name.strip().lower() in TEXT_NAMES + LABEL_NAMES
+
+
+def _name_of_id(name: str, known: LabelSet, where: str) -> str:
+    """The name that `name` is the id of; DataError where it is none."""
+    if name.removeprefix("-").isdecimal() and name.isascii() and len(name) < 10:
+        label_id = int(name)
+        if 0 <= label_id < len(known) and name == str(label_id):
+            return known.name(label_id)
+        found = f"label {name!r} is neither a class name nor an id from 0 to {len(known) - 1}"
+        raise DataError(f"{where}: {found}; correct it, add the class, or remove the row")
+    raise DataError(f"{where}: {known.unknown(name)}; correct it, or add the class")
 
 
 def _named(text_column: str, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -187,14 +209,6 @@ def _text_part(row: Mapping[str, Any], name: str, where: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     raise DataError(f"{where}: expected a text in column {name!r}, found {_short(value)} ({type(value).__name__}); is it another column?")
-
-
-def _label_name(value: Any, column: str, where: str, labelling: Labelling, known: Sequence[LabelSet | None]) -> str:
-    """What a label is called, by itself and by each of `known`."""
-    name = labelling.path(_label_text(value, column, where), where)
-    for one in known:
-        name = name if one is None else known_label(name, one, where)
-    return name
 
 
 def _label_text(value: Any, column: str, where: str) -> str:

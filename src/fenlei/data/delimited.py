@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice, zip_longest
+from itertools import accumulate, chain, islice, zip_longest
 from typing import Any
 
 from fenlei.data.columns import is_known_name
@@ -191,14 +191,20 @@ def _unquoted(field: str) -> str:
 
 def _is_quoted_tsv(lines: Lines) -> bool:
     """Whether only reading with quotes gives records of one width, as with line breaks inside quoted texts."""
-    filled = list(_filled(lines.head))
-    if len({line.count("\t") for line in filled}) <= 1:
+    head = _closed(lines.head) if lines.cut else lines.head
+    if len({line.count("\t") for line in _filled(head)}) <= 1:
         return False
     try:
-        records = list(_quoted_records(enumerate(lines.head, start=1), lines.source, "\t"))
+        records = list(_quoted_records(enumerate(head, start=1), lines.source, "\t"))
     except DataError:
         return False
     return len({len(fields) for _, fields in records if not isinstance(fields, DataError)}) == 1
+
+
+def _closed(head: Sequence[str]) -> Sequence[str]:
+    """The lines up to the last one below which no quote is open: a head that is cut may end inside a quoted text."""
+    quotes = accumulate(line.count('"') for line in head)
+    return head[: max((number for number, so_far in enumerate(quotes, start=1) if so_far % 2 == 0), default=0)]
 
 
 def _filled(lines: Iterable[str]) -> Iterator[str]:

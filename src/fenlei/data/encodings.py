@@ -59,6 +59,8 @@ class Lines:
     rest: Iterator[str]
     broken: dict[int, DataError] = field(default_factory=dict)
     """What is wrong with lines that were read and could not be decoded, by number."""
+    cut: bool = False
+    """Whether the head ends at its bound, and not with the file."""
 
     def refusal(self, first: int, last: int | None = None) -> DataError | None:
         """Why lines from `first` to `last` (None: that one) make no row, told once; None where nothing is wrong with their bytes."""
@@ -106,7 +108,7 @@ def read_lines(stream: LineStream, source: str, head_bytes: int = HEAD_BYTES) ->
     # A head of plain ASCII leaves the question open: it is put again at the first line that is more.
     ascii_so_far = all(line.isascii() for line in decoded)
     rest = _decode_rest(raw_lines, source, None if ascii_so_far else encoding, len(head) + 1, broken)
-    return Lines(source, encoding, decoded, rest, broken)
+    return Lines(source, encoding, decoded, rest, broken, cut=size >= head_bytes)
 
 
 def _open(path: str | Path) -> io.BufferedReader:

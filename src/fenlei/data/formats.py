@@ -71,7 +71,8 @@ def open_table(
     with open_bytes(path) as stream:
         if suffix_of(path) in (".parquet", ".pq"):
             rows, class_names = read_parquet(stream, source)
-            yield Table(source, "Parquet", None, rows, class_names)
+            rows, are_records = without_records(rows, source, labelled)
+            yield Table(source, "Argilla records" if are_records else "Parquet", None, rows, class_names)
             return
         lines = read_lines(stream, source)
         name, reader = _text_format(path, lines, labelled, multi_label)

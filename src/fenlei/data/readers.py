@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
-from fenlei.data.columns import TITLE_NAMES, Columns, choose_columns, find_name
+from fenlei.data.columns import NO_CLASS, TITLE_NAMES, Columns, choose_columns, find_name
 from fenlei.data.delimited import Row
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, joined
 from fenlei.data.formats import open_table
 from fenlei.data.label_file import LABEL_FILES
-from fenlei.data.labelling import ONE_LABEL, Labelling
+from fenlei.data.labelling import ONE_LABEL, Labelling, listed
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 
@@ -84,9 +84,10 @@ def read_examples(
     """
     known = None if class_names is None else _called(class_names, labelling, "class_names")
     opened = _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row, follow, labelling.multi_label)
-    with opened as (layout, rows, file_names):
+    with opened as (layout, rows):
         columns = layout.columns
-        file_names = None if file_names is None else _called(file_names.names, labelling, layout.source)
+        if columns.names is not None:
+            columns = replace(columns, names=_called(columns.names.names, labelling, layout.source))
         for line, row in rows:
             where = f"{layout.source}:{line}"
             try:
@@ -99,10 +100,10 @@ def read_examples(
                 if not labelled or (blanks and not columns.has_label(row, multi_label=labelling.multi_label)):
                     pass
                 elif labelling.multi_label:
-                    names = columns.labels_of(row, where, labelling, file_names, known)
+                    names = columns.labels_of(row, where, labelling, known)
                     label = joined(names)
                 else:
-                    label = columns.label_of(row, where, labelling, file_names, known)
+                    label = columns.label_of(row, where, labelling, known)
             except DataError as error:
                 if on_bad_row is None:
                     raise
@@ -121,8 +122,28 @@ def file_layout(
     on_bad_row: OnBadRow | None = None,
 ) -> FileLayout:
     """How `read_examples` would read a file, judged by its head; DataError where it cannot."""
-    with _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row) as (layout, _, _):
+    with _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row) as (layout, _):
         return layout
+
+
+def check_labelled(path: str | Path, *, text_column: str | None, pair_column: str | None, label_column: str | None) -> None:
+    """DataError where a file has no labels: no column of them, or one in which every row has the id of no class."""
+    with _opened(path, (text_column, pair_column, label_column), True, None) as (layout, rows):
+        columns = layout.columns
+        if columns.names is None or any(isinstance(row, DataError) or columns.has_label(row, multi_label=True) for _, row in rows):
+            return
+    raise DataError(f"{layout.source}: expected labels in column {columns.label!r}, found {NO_CLASS}, the id of no class, in every row")
+
+
+def label_cells(
+    path: str | Path, *, text_column: str | None, pair_column: str | None, label_column: str | None
+) -> Iterator[tuple[str, Any]]:
+    """Where each row stands that can be read, and what its column of labels holds: for who asks how labels are written."""
+    named = (text_column, pair_column, label_column)
+    with _opened(path, named, True, lambda line, error: None, multi_label=True) as (layout, rows):
+        for line, row in rows:
+            if not isinstance(row, DataError):
+                yield f"{layout.source}:{line}", listed(row.get(layout.columns.label or ""))
 
 
 def find_class_file(data: str | Path) -> Path | None:
@@ -153,8 +174,8 @@ def _opened(
     on_bad_row: OnBadRow | None,
     follow: Callable[[], None] | None = None,
     multi_label: bool = False,
-) -> Iterator[tuple[FileLayout, Iterator[Row], LabelSet | None]]:
-    """The layout of a file, its rows, and the names that the file itself gives to label ids.
+) -> Iterator[tuple[FileLayout, Iterator[Row]]]:
+    """The layout of a file, and its rows.
 
     `named_columns`: those that the user named for the text, the second text and the label.
     """
@@ -171,11 +192,11 @@ def _opened(
             row, text_column=text_column, pair_column=pair_column, label_column=label_column, labelled=labelled, where=where
         )
         names = table.class_names.get(columns.label) if columns.label is not None else None
-        own_names = None if names is None else LabelSet(names)
+        columns = columns if names is None else replace(columns, names=LabelSet(names))
         title = (
             find_name(row, TITLE_NAMES, excluded=(*columns.text, columns.pair or "", columns.label or "")) if text_column is None else None
         )
-        yield FileLayout(table.source, table.format, table.encoding, columns, title), chain([(line, row)], rows), own_names
+        yield FileLayout(table.source, table.format, table.encoding, columns, title), chain([(line, row)], rows)
 
 
 def _first_that_fits(rows: Iterator[Row], source: str, on_bad_row: OnBadRow | None) -> tuple[int, dict[str, Any]]:

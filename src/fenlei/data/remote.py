@@ -56,11 +56,21 @@ def remote_files(data: str) -> SplitFiles:
     return SplitFiles(next(iter(splits.values())), (), ()) if alone else _by_role(asked, splits)
 
 
-def remote_part(data: str, role: Literal["dev", "test"]) -> tuple[Path, ...]:
-    """The split that was asked for, else that of the role; empty where it has none. DataError as for `remote_files`."""
+def remote_part(data: str, *roles: Literal["dev", "test"]) -> tuple[tuple[Path, ...], str]:
+    """The split that was asked for, else that of the first of the roles which has one, and its role.
+
+    DataError where none has, and as for `remote_files`.
+    """
     asked = _parse(data)
     splits, alone = _splits(asked)
-    return next(iter(splits.values())) if alone else getattr(_by_role(asked, splits), role)
+    if alone:
+        return next(iter(splits.values())), roles[0]
+    found = _by_role(asked, splits)
+    for role in roles:
+        if files := getattr(found, role):
+            return files, role
+    there = f"has no split called {' or '.join(roles)}, but {', '.join(splits)}"
+    raise DataError(f"{asked.given}: {there}; name the one that is meant, after a colon")
 
 
 def _parse(data: str) -> _Asked:

@@ -18,20 +18,19 @@ def split_files(data: str | Path) -> SplitFiles:
 
 
 def part_files(data: str | Path, role: Literal["dev", "test"]) -> tuple[Path, ...]:
-    """The files of one part that was named by itself: of a data set on a hub the split, else the file."""
-    return remote_part(str(data), role) if is_remote(data) else (Path(data),)
+    """The files of one part that was named by itself: of a data set on a hub the split, else the file. DataError where it has none."""
+    return remote_part(str(data), role)[0] if is_remote(data) else (Path(data),)
 
 
 def one_file(data: str | Path) -> tuple[str | Path, bool]:
     """The file to measure or predict: `data` itself, or the test (else dev) file of what has several; and whether it is the dev file."""
     if is_remote(data):
-        test, dev = remote_part(str(data), "test"), remote_part(str(data), "dev")
+        chosen, role = remote_part(str(data), "test", "dev")
     elif Path(data).is_dir():
         files = find_split_files(data)
-        test, dev = files.test, files.dev
+        chosen, role = (files.test, "test") if files.test else (files.dev, "dev")
     else:
         return data, False
-    chosen = test or dev
     if len(chosen) != 1:
         raise DataError(f"{data}: expected one test or dev file in it, found {len(chosen)}; name the file, or the split")
-    return chosen[0], not test
+    return chosen[0], role == "dev"

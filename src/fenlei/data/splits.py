@@ -18,7 +18,7 @@ from fenlei.data.examples import Example, joined
 from fenlei.data.folders import SplitFiles
 from fenlei.data.label_file import named_as_in_rows
 from fenlei.data.labelling import ONE_LABEL, Labelling
-from fenlei.data.readers import file_layout, find_class_file, read_examples
+from fenlei.data.readers import check_labelled, file_layout, find_class_file, read_examples
 from fenlei.data.several_labels import choose_labelling
 from fenlei.data.sources import part_files, split_files
 from fenlei.data.stratify import fewest_rows, halves, sample, set_aside
@@ -129,7 +129,7 @@ def _with_labels(test: tuple[Path, ...], config: DataConfig, notes: list[str]) -
     """A test file that only lies in the folder is left out where it has no labels, as in competitions."""
     if test:
         try:
-            file_layout(test[0], text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
+            check_labelled(test[0], text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
         except DataError as error:
             notes.append(f"{_listed(test)} is not used: {error}")
             return ()
