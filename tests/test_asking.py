@@ -140,6 +140,9 @@ def test_no_room_for_the_text_is_said(tokenizer: PreTrainedTokenizerBase) -> Non
     assert QuestionEncoder(tokenizer, instruction, LABELS, taken + 1).question().room == 1
     with pytest.raises(ConfigError, match=f"max_length {taken} leaves no room for the text: the instruction with its 3 labels"):
         QuestionEncoder(tokenizer, instruction, LABELS, taken).question()
+    shown = compose(tokenizer, None, LABELS.names, None, [("足球" * 50, "体育"), ("股票", "财经")])
+    with pytest.raises(ConfigError, match=r"with its 3 labels, 2 examples and the answer take .* give fewer shots or labels"):
+        QuestionEncoder(tokenizer, shown, LABELS, taken + 1).question()
 
 
 def test_the_end_is_scored_where_a_label_goes_on_and_nowhere_else() -> None:

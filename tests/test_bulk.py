@@ -123,6 +123,28 @@ def test_csv_says_when_it_has_no_place_for_a_column(tmp_path: Path, classifier: 
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.parametrize("prefix", ["", "new_"])
+def test_csv_has_a_place_for_what_is_not_promised_of_the_first_row(prefix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class AmongCandidates(LengthClassifier):
+        """Knows how novel a text is where it is asked among its own labels."""
+
+        takes_labels = True
+
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
+            offered = labels or [None] * len(texts)
+            return [Prediction("其他", 0.9, {"其他": 0.9}, one is None, 0, novelty=0.5 if one is None else None) for one in offered]
+
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 1)
+    rows = [{"text": "好", "category": ["甲", "乙"]}, {"text": "两字", "category": None}]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    predict_file(AmongCandidates(), source, tmp_path / "out.csv", prefix=prefix)  # type: ignore[arg-type]
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        header, *written = csv.reader(file)
+    added = ("prediction", "confidence", "prediction_set", "abstained", "novelty", "calibrated", "tokens_cut")
+    assert header == ["text", "category", *(prefix + name for name in added)]
+    assert [row[header.index(f"{prefix}novelty")] for row in written] == ["", "0.5"]
+
+
 def test_csv_leaves_a_missing_column_empty(tmp_path: Path, classifier: Any) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好", "note": "x"}, {"text": "好"}])
     predict_file(classifier, source, tmp_path / "out.csv")

@@ -112,6 +112,8 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"batch_size": True}, "batch_size must be a whole number or null, was True"),
         ({"batch_size": 1.5}, "batch_size must be a whole number or null, was 1.5"),
         ({"learning_rate": "fast"}, "learning_rate must be a number or null, was 'fast'"),
+        ({"set_by_class": True}, "set_by_class goes with set_coverage: give the coverage"),
+        ({"set_score": "aps"}, "set_score 'aps' goes with set_coverage: give the coverage"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(options: dict[str, Any], message: str) -> None:

@@ -16,10 +16,12 @@ from fenlei.data.examples import joined
 from fenlei.data.extension import load_extension
 from fenlei.data.splits import load_dataset
 from fenlei.errors import DataError
+from fenlei.hierarchy import Hierarchy
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.scoring import Scores
 from fenlei.labels import LabelSet
 from fenlei.report.evaluation import evaluate_run
+from fenlei.report.levels import by_level
 
 PHONES, SPACE, SPORT = "科技##手机", "科技##航天", "体育"
 WORDS = {PHONES: "手机屏幕芯片", SPACE: "火箭卫星飞船", SPORT: "球队冠军联赛"}
@@ -99,6 +101,13 @@ def test_the_report_of_a_run_with_levels_has_them(tiny_qwen: Path, tmp_path: Pat
     assert second.accuracy == np.mean([row["prediction"] == row["label"] for row in told]) == found.metrics.accuracy
     assert first.accuracy == np.mean([row["prediction"].split("##")[0] == row["label"].split("##")[0] for row in told])
     assert "By level" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_level_that_all_labels_share_is_right_everywhere() -> None:
+    answers = np.array([[0.8, 0.2], [0.7, 0.3]])
+    first, second = by_level(Hierarchy("##"), np.array([0, 1]), answers, LabelSet((PHONES, SPACE)))
+    assert (first.classes, first.accuracy, first.macro_f1) == (1, 1.0, 1.0)
+    assert (second.classes, second.accuracy) == (2, 0.5)
 
 
 # --- any number of labels, among candidates

@@ -85,6 +85,18 @@ def test_a_run_is_told_what_labels_mean(plain: Path, labels: Path, tmp_path: Pat
     assert told.describe() == RunToLoad(str(plain), "cpu", notes=read_label_file(labels)).describe() != run.describe()
 
 
+def test_promises_are_asked_for_among_the_labels_of_the_run_alone(plain: Path, labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["predict", str(plain), "--text", TEXTS[0], "--json", "--device", "cpu", "--min-confidence", "0.5", "--labels"]
+    for given in ("科技,体育", str(labels)):
+        assert main([*command, given]) == 1
+        assert "hold for the labels that the run was calibrated on" in " ".join(capsys.readouterr().err.split())
+    own = Classifier.load(plain, device="cpu").labels
+    assert main([*command, ",".join(reversed(own))]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert row["calibrated"]
+    assert row["abstained"] is (row["confidence"] < 0.5)
+
+
 def test_what_was_calibrated_is_said_as_before(plain: Path, labels: Path) -> None:
     run = Classifier.load(plain, device="cpu")
     assert run.predict(TEXTS)[0].calibrated

@@ -72,6 +72,12 @@ def test_one_row_is_enough():
     assert 0 < metrics.accuracy_interval[0] < 0.5
 
 
+def test_a_single_label_is_measured_too():
+    metrics = compute_metrics(np.array([0, 0]), np.ones((2, 1)), LabelSet(("all",)), uncertainty=True)
+    assert (metrics.accuracy, metrics.macro_f1, metrics.log_loss) == (1.0, 1.0, 0.0)
+    assert metrics.confusion.tolist() == [[2]]
+
+
 def test_to_json_holds_plain_values_only():
     gold, probabilities = random_rows()
     metrics = compute_metrics(gold, probabilities, LABELS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -173,9 +174,29 @@ def test_a_promise_that_too_few_rows_can_give_is_refused_before_training(tiny_qw
 
 def test_a_promise_that_the_model_cannot_give_is_an_error_and_the_run_is_whole(tiny_qwen: Path, news: Path, tmp_path: Path) -> None:
     poor = {**QUICK, "max_steps": 1, "learning_rate": 1e-9}
-    with pytest.raises(DataError, match=r"run: the run is whole, but gives every answer: an accuracy of 0\.95 cannot be promised"):
+    with pytest.raises(DataError, match=r"run: the run is whole, but without what cannot be promised: an accuracy of 0\.95"):
         train(news, model=str(tiny_qwen), out=tmp_path / "run", tuning="full", dev_ratio=0.6, target_accuracy=0.95, **poor)
     assert Classifier.load(tmp_path / "run", device="cpu").predict(TEXTS)[0].abstained is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept", "unmet"),
+    [
+        (TrustConfig(target_accuracy=0.95, set_coverage=0.8), ("sets",), "an accuracy of 0.95 cannot be promised"),
+        (TrustConfig(min_confidence=0.6, set_coverage=0.9, set_by_class=True), ("abstention",), "in a class, and no class has so many"),
+        (TrustConfig(target_accuracy=0.95, set_coverage=0.995), (), "an accuracy of 0.95 cannot .*; sets with a coverage of 0.995 take"),
+    ],
+)
+def test_one_promise_that_cannot_be_kept_takes_no_other_along(asked: TrustConfig, kept: tuple[str, ...], unmet: str) -> None:
+    """Logits that say nothing, of 50 classes with two rows each."""
+    logits = np.random.default_rng(0).normal(size=(100, 50)).astype(np.float32)
+    rows = KnownRows(*([Example(str(at), None, "f", at) for at in range(100)] for _ in range(2)), np.arange(100) % 50)
+    labels = tuple(f"label {at}" for at in range(50))
+    dev = DevScores(logits, np.arange(100) % 50)
+    promises = make_promises(asked, dev, rows, labels, lambda *_: pytest.fail("no states are needed"), seed=0)
+    assert [name for name in ("abstention", "sets") if getattr(promises.trust, name) is not None] == list(kept)
+    assert promises.unmet is not None
+    assert re.search(unmet, str(promises.unmet))
 
 
 def test_a_run_without_its_score_files_says_so(run: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
-from fenlei.config import TrustConfig
+from fenlei.config import RunConfig, TrustConfig
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.export.merged import export_merged
 from fenlei.inference.checksums import checksums
@@ -58,6 +58,17 @@ def test_renaming_changes_names_alone(run: Path, tmp_path: Path) -> None:
         {"体育": "财经", "财经": "体育"}.get(str(row.label), row.label) for row in load_exemplars(run)
     ]
     assert read_manifest(tmp_path / "out")["prediction_sets"]["coverage"] == 0.8
+
+
+def test_a_promise_that_can_still_be_made_is_kept(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    config = tmp_path / "copy" / "config.yaml"
+    config.write_text(RunConfig.from_yaml(config).replace(target_accuracy=0.9).to_yaml(), encoding="utf-8")
+    result = relabel(tmp_path / "copy", out=tmp_path / "out", rename={"体育": "运动"})
+    assert any("does not promise all that was asked: an accuracy of 0.9 takes at least" in note for note in result.notes)
+    manifest = read_manifest(tmp_path / "out")
+    assert manifest["abstention"] is None
+    assert manifest["prediction_sets"]["coverage"] == 0.8
 
 
 def test_probabilities_of_merged_labels_add(run: Path, tmp_path: Path) -> None:

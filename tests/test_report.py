@@ -28,10 +28,12 @@ from fenlei.inference.trust import Trust
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report import evaluation as module
+from fenlei.report.comparison import names_of
 from fenlei.report.evaluation import evaluate_run
 from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.mistakes import find_mistakes, most_confused
-from fenlei.report.tables import metrics_tables
+from fenlei.report.page import _matrix
+from fenlei.report.tables import comparison_table, metrics_tables
 from fenlei.report.wording import facts, verdict
 
 LABELS = ("体育", "财经", "科学")
@@ -128,6 +130,14 @@ def test_writes_every_file_and_nothing_else(run, data):
     figures = json.loads((evaluation.out / "metrics.json").read_text())
     assert figures["accuracy"] == evaluation.metrics.accuracy == 0.6
     assert figures["baseline"]["accuracy"] == evaluation.baseline.accuracy == 1.0
+
+
+def test_a_row_of_a_matrix_is_a_line_of_the_figures(run, data):
+    evaluation = evaluate_run(run, data, classifier=KeywordClassifier())
+    lines = [line.strip().rstrip(",") for line in (run / "report" / "metrics.json").read_text(encoding="utf-8").splitlines()]
+    for row in evaluation.metrics.confusion.tolist():
+        assert str(row) in lines
+    assert '"accuracy": 0.6' in lines
 
 
 def test_predictions_keep_every_row_and_column_in_order(run, data):
@@ -357,6 +367,13 @@ def test_many_classes_show_confusions_instead_of_the_matrix(tmp_path):
     assert len(page) < 500_000
 
 
+def test_of_many_classes_only_cells_with_rows_are_made():
+    few, many = random_metrics(40), random_metrics(60)
+    assert sum(len(row["cells"]) for row in _matrix(few)) == 40 * 40
+    made = {(at, cell["at"]): cell["count"] for at, row in enumerate(_matrix(many)) for cell in row["cells"]}
+    assert made == {(a, b): many.confusion[a, b] for a in range(60) for b in range(60) if many.confusion[a, b]}
+
+
 def test_the_verdict_is_plain_where_the_baseline_wins():
     good, bad = (
         compute_metrics(np.array([0, 1]), np.eye(2), LabelSet(("a", "b"))),
@@ -380,6 +397,8 @@ def test_tables_show_the_baseline_beside_the_model():
 def test_facts_leave_out_what_the_manifest_does_not_say():
     assert facts({}) == ()
     assert ("Confidence", "calibrated, temperature 1.250") in facts({"calibrated": True, "temperature": 1.25})
+    scaled = {"calibrated": True, "temperature": 1.25, "vector_scaling": {"scale": [1.0], "bias": [0.0]}}
+    assert ("Confidence", "calibrated, vector scaling") in facts(scaled)
 
 
 # Trust, lengths, comparison
@@ -413,6 +432,28 @@ def test_the_report_says_what_silence_and_sets_were_worth(run, tmp_path):
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
     assert "An empty set means" in page
     assert "Prediction sets (lac)" in (run / "report" / "report.md").read_text(encoding="utf-8")
+
+
+def test_rows_that_nothing_was_promised_for_do_not_count(run, tmp_path):
+    class Half(KeywordClassifier):
+        def _asked(self, labels, rows):
+            return _Asked(None, self._names, None, np.arange(rows) % 2 < self.held)
+
+    promised = Half(abstention=AbstentionRule(0.7), sets=ConformalRule("lac", 0.9, np.full(3, 0.4), False, 100))
+    promised.held = 1
+    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    found = evaluate_run(run, data, classifier=promised).confidence
+    written = read_rows(run / "report" / "predictions.jsonl")
+    assert (found.silence.rows, found.silence.unpromised, found.sets.unpromised) == (105, 105, 105)
+    assert found.silence.answered == sum(row["abstained"] is False for row in written if "abstained" in row)
+    sets = [row["prediction_set"] for row in written if "prediction_set" in row]
+    assert sum(rows for _, rows in found.sets.sizes) == len(sets) == 105
+    assert found.sets.empty == sum(not one for one in sets) / 105
+    assert "105 rows were asked among labels that nothing was fitted on" in (run / "report" / "report.html").read_text(encoding="utf-8")
+    assert (run / "report" / "report.md").read_text(encoding="utf-8").count("105 more rows") == 2
+    promised.held = 0
+    found = evaluate_run(run, data, classifier=promised).confidence
+    assert (found.silence, found.sets) == (None, None)
 
 
 def test_plots_are_drawn_by_the_browser_with_nothing_from_outside(run, tmp_path):
@@ -473,6 +514,61 @@ def test_runs_are_compared_on_the_same_rows_and_differences_written(run, tmp_pat
         for at, label in enumerate(LABELS):
             row = beside[beside.index(label) :].partition(row_ends)[0]
             assert all(f"{one.metrics.classes[at].f1:.3f}" in row for one in evaluation.comparison), row
+
+
+def test_runs_of_one_name_are_told_apart(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    earlier = [tmp_path / above / "run" / "report" / "predictions.jsonl" for above in ("a", "b")]
+    for path in earlier:
+        evaluate_run(run, data, out=path.parent, classifier=KeywordClassifier())
+    always_first = KeywordClassifier()
+    always_first._shares = lambda text: np.array([0.8, 0.1, 0.1])
+    evaluation = evaluate_run(run, data, classifier=always_first, compare_with=earlier)
+    names = [one.name for one in evaluation.comparison]
+    assert names == [f"{tmp_path.name}/run", "TF-IDF baseline", "a/run", "b/run"]
+    assert all(list(row["predictions"]) == names for row in read_rows(run / "report" / "differences.jsonl"))
+    assert names_of([run, earlier[0], earlier[0]]) == [f"{tmp_path.name}/run", "a/run", "a/run (3)"]
+
+
+def test_rounded_probabilities_have_no_log_loss(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
+    earlier = tmp_path / "other" / "report" / "predictions.jsonl"
+    evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
+    told = json.loads((run / "report" / "metrics.json").read_text(encoding="utf-8"))["comparison"]
+    assert [one["metrics"]["log_loss"] is None for one in told] == [False, False, True]
+    lines = printed(comparison_table(evaluation.comparison)).splitlines()
+    assert " - " in next(line for line in lines if "other" in line)
+    table = (run / "report" / "report.md").read_text(encoding="utf-8").partition("## Side by side")[2]
+    assert " | - | " in next(line for line in table.splitlines() if line.startswith("| other |"))
+
+
+def test_a_file_of_rows_with_candidates_need_not_name_every_label(run, tmp_path):
+    offered = [{**row, "category": ["体育", "财经"]} for row in ROWS if row["label"] != "科学"]
+    data = write_rows(tmp_path / "dev.jsonl", offered)
+    evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
+    earlier = tmp_path / "other" / "report" / "predictions.jsonl"
+    among = [{**row, "probabilities": {name: row["probabilities"][name] for name in row["category"]}} for row in read_rows(earlier)]
+    write_rows(earlier, among)
+    evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
+    assert evaluation.comparison[-1].metrics.accuracy == evaluation.metrics.accuracy
+    write_rows(earlier, [{**row, "probabilities": {**row["probabilities"], "教育": 0.0}} for row in among])
+    with pytest.raises(ArtifactError, match="not both runs know '教育'"):
+        evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
+
+
+def test_a_baseline_that_does_not_know_the_labels_offered_is_left_out(run, tmp_path):
+    class Offered(KeywordClassifier):
+        takes_labels = True
+
+        def describe(self):
+            return {}
+
+    data = write_rows(tmp_path / "dev.jsonl", [{**row, "category": [*LABELS, "教育"]} for row in ROWS])
+    evaluation = evaluate_run(run, data, classifier=Offered())
+    assert evaluation.baseline is None
+    assert any("baseline is left out" in note for note in evaluation.notes)
+    assert "was measured on these rows" in (run / "report" / "report.md").read_text(encoding="utf-8")
 
 
 def test_an_earlier_evaluation_is_read_whatever_line_ends_its_texts_hold(run, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
+from fenlei.errors import ArtifactError
 from fenlei.inference.checksums import checksums
 from fenlei.inference.prediction import Prediction
 from fenlei.report.evaluation import evaluate_run
@@ -100,13 +102,29 @@ def test_what_was_fitted_to_a_label_goes_with_it(runs: dict[bool, Path]) -> None
 
 
 def test_rows_may_offer_labels_that_a_run_with_several_does_not_know(runs: dict[bool, Path], tmp_path: Path) -> None:
-    rows = [
-        {"text": f"{TEXTS[at % 4]}，又{at}", "label": [NAMES[at % 3]], "category": [*NAMES, *(["天气"] if at % 2 else [])]}
-        for at in range(12)
-    ]
+    rows = [{"text": f"{TEXTS[at % 4]}，又{at}", "label": [NAMES[at % 3]], "category": [*NAMES, *["天气"][: at % 2]]} for at in range(12)]
     data = tmp_path / "asked.jsonl"
     data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     found = evaluate_run(runs[True], data, device="cpu", out=tmp_path / "report")
     assert set(found.metrics.names) == {*NAMES, "天气"}
     other = evaluate_run(runs[True], data, device="cpu", out=tmp_path / "again")
     assert other.metrics.to_json() == found.metrics.to_json()
+
+
+def test_runs_are_compared_among_what_rows_offer_and_promises_counted_where_they_are_made(runs: dict[bool, Path], tmp_path: Path) -> None:
+    run, other = runs[False], tmp_path / "other"
+    shutil.copytree(run, other)
+    rows = [{"text": f"{TEXTS[at % 4]}，又{at}", "label": NAMES[at % 3], "category": [*NAMES, *["天气"][: at % 2]]} for at in range(12)]
+    data = tmp_path / "asked.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    found = evaluate_run(run, data, device="cpu", out=tmp_path / "report", compare_with=[other])
+    assert [one.name for one in found.comparison] == ["run", "other"]
+    assert found.comparison[1].metrics.to_json() == found.comparison[0].metrics.to_json()
+    sets = found.confidence.sets
+    assert sets is not None
+    assert (sets.unpromised, sum(count for _, count in sets.sizes)) == (6, 6)
+    again = evaluate_run(run, data, device="cpu", out=tmp_path / "again", compare_with=[tmp_path / "report" / "predictions.jsonl"])
+    assert [one.name for one in again.comparison] == ["run", tmp_path.name]
+    write_manifest(other, {**read_manifest(other), "method": "head"})
+    with pytest.raises(ArtifactError, match="rows offer '天气', which it was not trained on, and a head answers with no other labels"):
+        evaluate_run(run, data, device="cpu", out=tmp_path / "never", compare_with=[other])

@@ -278,7 +278,7 @@ def test_a_promise_that_cannot_be_kept_fails_no_trial(tiny_qwen: Path, toy_file:
     options = {"target_accuracy": 0.75, "dev_ratio": 0.6, "learning_rate": 1e-9, "space": {"learning_rate": [1e-9, 2e-9]}}
     result = searched(toy_file, tiny_qwen, tmp_path / "search", announce=told.append, **options)
     assert {one.state for one in result.trials} <= {"complete", "pruned"}
-    assert any("the best run gives every answer: an accuracy of 0.75 cannot be promised" in note for note in told)
+    assert any("the best run is without what cannot be promised: an accuracy of 0.75 cannot be promised" in note for note in told)
     assert Classifier.load(result.best, device="cpu").predict(["央行"])[0].abstained is None
     with pytest.raises(ConfigError, match=r"target_accuracy 0\.99 takes at least"):  # whatever is trained
         searched(toy_file, tiny_qwen, tmp_path / "other", **{**options, "target_accuracy": 0.99})

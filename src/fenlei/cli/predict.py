@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from fenlei.cli.answers import show_texts
 from fenlei.cli.predict_ray import Address, Engine, OutFormat, Workers, check_ray, predict_on_ray
-from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.cli.trust import OTHER_LABELS, MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
 from fenlei.config import Device, TrustConfig
 from fenlei.errors import ConfigError, FenleiError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
     from fenlei.inference.classifier import Classifier
-    from fenlei.inference.prediction import Prediction, Predictor
+    from fenlei.inference.prediction import Predictor
     from fenlei.text.pairs import Text
 
 
@@ -118,7 +119,7 @@ def predict(
     if source is None:
         classifier, among = load()
         predictions = classifier.predict(texts) if among is None else classifier.predict(texts, labels=among)
-        _show_texts(texts, predictions, probabilities, json, own_labels=labels is None, passages_of=classifier if passages else None)
+        show_texts(texts, predictions, probabilities, json, own_labels=labels is None, passages_of=classifier if passages else None)
         return
 
     result = _file(
@@ -202,7 +203,8 @@ def _load(
 
     given = given_labels(labels)
     if (Path(run) / MANIFEST).exists():
-        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify).with_notes(given), list(given)
+        classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify).with_notes(given)
+        return classifier, _promised_among(classifier, list(given)) if trust.promises else list(given)
     if is_adapter(run):
         return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify, labels=list(given)), None
     if verify:
@@ -212,6 +214,14 @@ def _load(
     if trust.promises:
         raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
     return Classifier.zero_shot(run, given, device=device, multi_label=multi_label), None
+
+
+def _promised_among(classifier: Classifier, labels: list[str]) -> list[str]:
+    """The labels, the run's own in its order; ConfigError for those that it can promise nothing of."""
+    among = list(classifier.labels) if set(labels) == set(classifier.labels) else labels
+    if not classifier.fitted_among(among):
+        raise ConfigError(OTHER_LABELS)
+    return among
 
 
 def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
@@ -230,56 +240,6 @@ def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
     if any(note != LabelNote() for note in given.values()):
         notes().print("The service is asked among the names of the labels; their descriptions and aliases stay here.")
     return service, list(given)
-
-
-def _show_texts(
-    texts: Sequence[Text],
-    predictions: list[Prediction],
-    with_probabilities: bool,
-    as_json: bool,
-    *,
-    own_labels: bool,
-    passages_of: Predictor | None,
-) -> None:
-    from fenlei.cli.display import notes, probability_bars, tables
-    from fenlei.data.examples import joined
-    from fenlei.data.jsonvalues import to_json
-    from fenlei.inference.passages import check_has_passages, told_passages
-    from fenlei.inference.windows import predicted_row
-
-    if passages_of is not None:
-        check_has_passages(passages_of)
-
-    for text, prediction in zip(texts, predictions, strict=True):
-        whole = text if isinstance(text, str) else "\n".join(text)
-        if as_json:
-            shown = None if passages_of is None else whole
-            own = {"text": text} if isinstance(text, str) else {"text": text[0], "pair": text[1]}
-            typer.echo(to_json(predicted_row(own, prediction, probabilities=with_probabilities, text=shown)))
-            continue
-        if len(texts) > 1:
-            typer.echo(whole)
-        typer.echo(f"{joined(prediction.answer)}\t{prediction.confidence:.4f}")
-        tables().print(probability_bars(prediction.probabilities))
-        for line in _beside(prediction):
-            typer.echo(line)
-        for passage in told_passages(whole, prediction) if passages_of is not None else ():
-            typer.echo(f"passage\t{passage['weight']:.4f}\t{passage['begin']}-{passage['end']}\t{' '.join(passage['text'].split())}")
-        if prediction.tokens_cut:
-            notes().print(f"{prediction.tokens_cut:,} tokens of the text were too many for the model and were not read")
-        if not prediction.calibrated:
-            why = "the run had too few dev rows for it" if own_labels else "nothing was fitted on these labels"
-            notes().print(f"The confidence is not calibrated: {why}.")
-
-
-def _beside(prediction: Prediction) -> Iterator[str]:
-    """What is said beside the label, where the run says it."""
-    if prediction.abstained is not None:
-        yield f"abstained\t{'yes: the confidence is below the threshold' if prediction.abstained else 'no'}"
-    if prediction.prediction_set is not None:
-        yield f"set\t{', '.join(prediction.prediction_set) or 'empty: no label is likely enough'}"
-    if prediction.novelty is not None:
-        yield f"novelty\t{prediction.novelty:.4f}"
 
 
 def _trained_column(run: str) -> str | None:

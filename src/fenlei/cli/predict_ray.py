@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fenlei.config import Device, TrustConfig
+from fenlei.errors import ConfigError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
@@ -59,7 +60,9 @@ def predict_on_ray(
     **options: Any,
 ) -> BulkResult:
     """What was predicted; the rows done are shown meanwhile. `options` are those of predict_distributed."""
+    from fenlei.artifact import read_manifest
     from fenlei.cli.display import counting_rows, notes
+    from fenlei.cli.trust import OTHER_LABELS
     from fenlei.data.label_file import given_labels
     from fenlei.data.remote import is_remote
     from fenlei.data.sources import one_file
@@ -69,6 +72,11 @@ def predict_on_ray(
     if is_remote(source):
         source = str(one_file(source)[0])
     given = None if labels is None else given_labels(labels)
+    if given is not None and trust.promises:
+        own = read_manifest(run)["labels"]
+        if set(given) != set(own):
+            raise ConfigError(OTHER_LABELS)
+        given = {name: given[name] for name in own}
     cluster = Cluster(address, workers, use_gpus=device != "cpu")
     with redirect_stdout(sys.stderr), counting_rows("predicting", source) as progress:  # Ray tells of dead workers on standard output
         return predict_distributed(

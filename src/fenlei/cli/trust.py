@@ -12,6 +12,12 @@ from fenlei.errors import ConfigError
 
 PANEL = "Trust options (default: the run's own)"
 
+OTHER_LABELS = (
+    "--labels: a threshold or prediction sets hold for the labels that the run was calibrated on, with what was said of them then; leave "
+    "out --labels, or the promises"
+)
+"""Why labels given with a request and promises do not go together."""
+
 MinConfidence = Annotated[float | None, typer.Option("--min-confidence", help=HELP["min_confidence"], rich_help_panel=PANEL)]
 TargetAccuracy = Annotated[float | None, typer.Option("--target-accuracy", help=HELP["target_accuracy"], rich_help_panel=PANEL)]
 SetCoverage = Annotated[float | None, typer.Option("--set-coverage", help=HELP["set_coverage"], rich_help_panel=PANEL)]

@@ -6,7 +6,7 @@ Guo et al., On Calibration of Modern Neural Networks (2017): one temperature for
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -60,6 +60,15 @@ class Calibration:
         if vector is None:
             return cls(float(manifest["temperature"]), multi_label=multi_label)
         return cls(float(manifest["temperature"]), tuple(vector["scale"]), tuple(vector["bias"]), multi_label)
+
+
+def calibration_told(manifest: Mapping[str, Any]) -> str:
+    """What was fitted to a run's confidence, by its manifest, for people: the temperature where it is what is applied."""
+    if not manifest["calibrated"]:
+        return "not calibrated"
+    if manifest.get("decision"):
+        return "calibrated, a threshold for each label"
+    return "calibrated, vector scaling" if manifest.get("vector_scaling") else f"calibrated, temperature {manifest['temperature']:.3f}"
 
 
 Way: TypeAlias = Callable[[np.ndarray, np.ndarray, float], Calibration]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, log_loss, matthews_corrcoef, precision_recall_fscore_support
+from sklearn.metrics import matthews_corrcoef, precision_recall_fscore_support
 
 from fenlei.errors import DataError
 from fenlei.evaluation import bootstrap
@@ -101,7 +101,8 @@ def compute_metrics(label_ids: np.ndarray, probabilities: np.ndarray, labels: La
     every = np.arange(len(labels))
     precision, recall, f1, support = precision_recall_fscore_support(gold, predicted, labels=every, average=None, zero_division=0)
     weighted = [float(np.average(figure, weights=support)) for figure in (precision, recall, f1)]
-    confusion = np.asarray(confusion_matrix(gold, predicted, labels=every), dtype=np.int64)
+    # Not scikit-learn's, as the log-loss below: of a single label, which a level of a hierarchy may have, it warns or raises.
+    confusion = np.bincount(gold * len(labels) + predicted, minlength=len(labels) ** 2).reshape(len(labels), len(labels))
     right = int(confusion.trace())
     by_row = _by_row(gold, scores)
     metrics = Metrics(
@@ -119,7 +120,7 @@ def compute_metrics(label_ids: np.ndarray, probabilities: np.ndarray, labels: La
         micro_f1=right / len(gold),
         top_k={k: float(by_row[f"top_{k}"].mean()) for k in TOP_K if k < len(labels)},
         matthews=float(matthews_corrcoef(gold, predicted)) if np.count_nonzero(confusion) > 1 else 0.0,  # one answer is no correlation
-        log_loss=float(log_loss(gold, scores / scores.sum(axis=1, keepdims=True), labels=every)),
+        log_loss=float(by_row["log_loss"].mean()),
         brier=float(by_row["brier"].mean()),
         expected_calibration_error=expected_calibration_error(scores, gold),
         classes=tuple(

@@ -207,6 +207,12 @@ class Classifier:
             )
         return answers
 
+    def fitted_among(self, labels: Sequence[str]) -> bool:
+        """Whether what was fitted to the run - temperature, threshold, sets - holds for answers among these labels; else they have none of
+        it. RequestError where the run cannot be asked among labels.
+        """
+        return bool(self._asked(labels, 1).holds.all())
+
     def trust_over(self, names: Sequence[str]) -> Trust:
         """What the run's answers are given with, for columns of these names."""
         if tuple(names) == self.labels:

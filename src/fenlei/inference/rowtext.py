@@ -11,6 +11,10 @@ from typing import Any
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.errors import DataError
+from fenlei.inference.windows import ADDED
+
+PROMISED = ("prediction_set", "abstained", "novelty")
+"""Columns of an answer that a row lacks where it is asked among labels that nothing was fitted on."""
 
 Row = Mapping[str, Any]
 RowText = Callable[[Sequence[Example], Sequence[Row]], str]
@@ -43,13 +47,25 @@ class CommaSeparated:
         writer = csv.writer(text, lineterminator="\n")
         for example, row in zip(examples, rows, strict=True):
             if self._header is None:
-                self._header = tuple(row)
+                self._header = _header(example, row)
                 writer.writerow(self._header)
             unknown = [name for name in row if name not in self._header]
             if unknown:
                 raise DataError(f"{example.where}: the first row has no column {unknown[0]!r}, so CSV has no place for it; write .jsonl")
             writer.writerow([_cell(row.get(name)) for name in self._header])
         return text.getvalue()
+
+
+def _header(example: Example, row: Row) -> tuple[str, ...]:
+    """The columns of the first row. Where it chose among candidates of its own and nothing was fitted on them, later rows may have
+    promises that it lacks: these are given a place, empty where nothing is said.
+    """
+    added = [name for name in row if name not in example.columns]
+    prefix = added[0].removesuffix(ADDED[0]) if added else ""
+    if example.candidates is None or not added or row.get(f"{prefix}calibrated") is not False:
+        return tuple(row)
+    places = [prefix + name for name in ADDED if prefix + name in row or name in PROMISED]
+    return (*(name for name in row if name in example.columns), *places)
 
 
 def _cell(value: Any) -> Any:

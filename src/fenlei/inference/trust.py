@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from fenlei.artifact import saving
 from fenlei.config import TrustConfig
-from fenlei.errors import ArtifactError, ConfigError
+from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation import abstention, conformal
 from fenlei.evaluation.abstention import AbstentionRule, accuracy_threshold, fixed_threshold
 from fenlei.evaluation.answers import Answers, answers_of, confidence_and_gold
@@ -132,21 +132,36 @@ class Trust:
         }
 
 
-def fit_promises(asked: TrustConfig, trust: Trust, dev: DevScores) -> tuple[AbstentionRule | None, ConformalRule | None]:
-    """The threshold and the sets that were asked for, from calibrating rows. DataError where these rows cannot promise them.
+@dataclass(frozen=True)
+class FittedPromises:
+    """The threshold and the sets that were asked for, each by itself."""
 
-    Multi-label, an answer is right where all labels of a row are given and no others.
-    """
+    abstention: AbstentionRule | None
+    sets: ConformalRule | None
+    unmet: DataError | None
+    """Why those that are missing cannot be had from these rows."""
+
+
+def fit_promises(asked: TrustConfig, trust: Trust, dev: DevScores) -> FittedPromises:
+    """What was asked for, from calibrating rows. Multi-label, an answer is right where all labels of a row are given and no others."""
     probabilities = trust.probabilities(dev.logits) if len(dev.logits) else dev.logits
     scores, right = confidence_and_gold(trust.answers(probabilities), dev.label_ids)
     silence, sets = None, None
-    if asked.min_confidence is not None:
-        silence = fixed_threshold(asked.min_confidence, scores, right)
-    elif asked.target_accuracy is not None:
-        silence = accuracy_threshold(asked.target_accuracy, scores, right)
-    if asked.set_coverage is not None:
-        sets = fit_conformal(asked.set_coverage, probabilities, dev.label_ids, score=asked.set_score, class_conditional=asked.set_by_class)
-    return silence, sets
+    unmet: list[str] = []
+    try:
+        if asked.min_confidence is not None:
+            silence = fixed_threshold(asked.min_confidence, scores, right)
+        elif asked.target_accuracy is not None:
+            silence = accuracy_threshold(asked.target_accuracy, scores, right)
+    except DataError as error:
+        unmet.append(str(error))
+    try:
+        if asked.set_coverage is not None:
+            by_class = asked.set_by_class
+            sets = fit_conformal(asked.set_coverage, probabilities, dev.label_ids, score=asked.set_score, class_conditional=by_class)
+    except DataError as error:
+        unmet.append(str(error))
+    return FittedPromises(silence, sets, DataError("; ".join(unmet)) if unmet else None)
 
 
 def check_promises(asked: TrustConfig, calibrating_rows: int, *, multi_label: bool = False) -> None:
@@ -183,8 +198,10 @@ def load_trust(run: Path, manifest: dict[str, Any], asked: TrustConfig | None = 
         return trust
     if decision is not None:
         _refuse_sets(asked)
-    silence, sets = fit_promises(asked, trust, _dev_for(run, asked, len(manifest["labels"]), multi_label=decision is not None))
-    return dataclasses.replace(trust, abstention=silence or trust.abstention, sets=sets or trust.sets)
+    fitted = fit_promises(asked, trust, _dev_for(run, asked, len(manifest["labels"]), multi_label=decision is not None))
+    if fitted.unmet is not None:
+        raise fitted.unmet
+    return dataclasses.replace(trust, abstention=fitted.abstention or trust.abstention, sets=fitted.sets or trust.sets)
 
 
 def _refuse_sets(asked: TrustConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from fenlei.artifact import read_manifest
 from fenlei.config import Device
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, candidates_of
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
@@ -28,13 +28,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
+class Entry:
+    """What a classifier says of the rows evaluated."""
+
+    name: str
+    answers: Answers
+    """Columns in the order of the evaluated run."""
+    rounded: bool = False
+    """Whether its probabilities come from a file, which keeps six places of them: too few for a log-loss."""
+
+
+@dataclass(frozen=True, eq=False)
 class Contender:
     """A classifier on the rows evaluated."""
 
     name: str
     answers: Answers
-    """Columns in the order of the evaluated run."""
     metrics: AnyMetrics
+    rounded: bool = False
+    """As in its Entry."""
     test: PairedTest | None = None
     """Against the evaluated run; None for that itself."""
     p_value: float | None = None
@@ -55,35 +67,46 @@ class Contender:
     def to_json(self) -> dict[str, Any]:
         """Without the rows."""
         test = None if self.test is None else {**vars(self.test), "p_value_holm": self.p_value}
-        return {"name": self.name, "metrics": self.metrics.to_json(), "mcnemar": test}
+        metrics = self.metrics.to_json() | ({"log_loss": None} if self.rounded else {})
+        return {"name": self.name, "metrics": metrics, "mcnemar": test}
 
 
-def score_others(others: Sequence[str | Path], examples: Sequence[Example], labels: LabelSet, device: Device) -> list[tuple[str, Answers]]:
-    """Name and answers of each: a run's folder, or the predictions.jsonl of an earlier evaluation on the same rows.
-
-    ArtifactError where one knows other labels than the evaluated run, DataError where a file is of other rows.
+def names_of(sources: Sequence[str | Path]) -> list[str]:
+    """What runs are called side by side, each by its folder or a predictions.jsonl: by the folder's name, where several are alike with
+    that of the folder above, and with their place where even that does not tell them apart.
     """
-    folders = [Path(one) for one in others]
-    for folder in folders:
+    resolved = [Path(one).resolve() for one in sources]
+    folders = [one.parent.parent if one.is_file() and one.parent.parent.name else one for one in resolved]
+    short = [one.name for one in folders]
+    names = [name if short.count(name) == 1 else f"{one.parent.name}/{name}" for name, one in zip(short, folders, strict=True)]
+    return [name if name not in names[:at] else f"{name} ({at + 1})" for at, name in enumerate(names)]
+
+
+def score_others(
+    others: Mapping[str, str | Path], examples: Sequence[Example], labels: LabelSet, own: LabelSet, device: Device
+) -> list[Entry]:
+    """What others say, by their names: a run's folder, or the predictions.jsonl of an earlier evaluation on the same rows.
+
+    `labels` are the evaluated run's `own` and those that rows offer. ArtifactError where one knows other labels than that run, DataError
+    where a file is of other rows.
+    """
+    paths = {name: Path(one) for name, one in others.items()}
+    for folder in paths.values():
         if folder.is_dir():
-            manifest = read_manifest(folder)
-            _check_labels(folder, manifest["labels"], labels)  # before any is loaded
-            if Labelling.from_json(manifest).multi_label != (examples[0].labels is not None):
-                raise ArtifactError(f"{folder}: cannot be compared, since only one of the runs is multi-label; compare runs of one task")
-    names = _distinct([one.resolve().name if one.is_dir() else one.resolve().parent.parent.name or one.name for one in folders])
+            _check_run(folder, examples, labels, own)  # before any is loaded
     return [
-        (name, _of_run(one, examples, labels, device) if one.is_dir() else _of_file(one, examples, labels))
-        for name, one in zip(names, folders, strict=True)
+        Entry(name, _of_run(one, examples, labels, device)) if one.is_dir() else Entry(name, _of_file(one, examples, labels), rounded=True)
+        for name, one in paths.items()
     ]
 
 
-def compare(scored: Sequence[tuple[str, Answers]], gold: np.ndarray, labels: LabelSet) -> tuple[Contender, ...]:
+def compare(entries: Sequence[Entry], gold: np.ndarray, labels: LabelSet) -> tuple[Contender, ...]:
     """The first beside all others, each tested against the first; multi-label, a row is right where all its labels are."""
-    plain = [Contender(name, answers, figures_of(gold, answers, labels)) for name, answers in scored]
+    plain = [Contender(one.name, one.answers, figures_of(gold, one.answers, labels), one.rounded) for one in entries]
     first = plain[0]
     tests = [mcnemar(right_rows(gold, first.answers), right_rows(gold, one.answers)) for one in plain[1:]]
     raised = holm([test.p_value for test in tests])
-    tested = (Contender(one.name, one.answers, one.metrics, test, p) for one, test, p in zip(plain[1:], tests, raised, strict=True))
+    tested = (replace(one, test=test, p_value=p) for one, test, p in zip(plain[1:], tests, raised, strict=True))
     return (first, *tested)
 
 
@@ -116,6 +139,19 @@ def differing_rows(contenders: Sequence[Contender], examples: Sequence[Example],
         yield {"where": examples[row].where, "text": examples[row].whole, "gold": examples[row].gold, "predictions": said}
 
 
+def _check_run(folder: Path, examples: Sequence[Example], labels: LabelSet, own: LabelSet) -> None:
+    manifest = read_manifest(folder)
+    _check_labels(folder, manifest["labels"], own)
+    if len(labels) > len(own) and manifest["method"] != "generate":
+        offered = next(name for name in labels if name not in own)
+        raise ArtifactError(
+            f"{folder}: cannot be compared, since rows offer {offered!r}, which it was not trained on, and a head answers with no other "
+            "labels; compare runs of --method generate"
+        )
+    if Labelling.from_json(manifest).multi_label != (examples[0].labels is not None):
+        raise ArtifactError(f"{folder}: cannot be compared, since only one of the runs is multi-label; compare runs of one task")
+
+
 def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device: Device) -> Answers:
     from fenlei.inference.classifier import Classifier  # here: rows are checked before torch is imported
 
@@ -146,7 +182,9 @@ def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answe
             f"{path}:{at + 1}: is of other rows than those evaluated ({len(gold):,} and {len(examples):,}); evaluate it on these"
         )
     if named:
-        _check_labels(path, list({name: None for row in named for name in row}), labels)
+        known = dict.fromkeys(name for row in named for name in row)
+        # Of rows with candidates a file need not name every label that its run knows.
+        _check_labels(path, [*known, *labels] if candidates_of(examples) else list(known), labels)
     shares = np.array([[row.get(name, 0.0) for name in labels] for row in named], dtype=np.float32)  # 0: no candidate of the row
     if examples[0].labels is None:
         return shares
@@ -159,7 +197,3 @@ def _check_labels(where: Path, names: Sequence[str], labels: LabelSet) -> None:
         strange = sorted(set(names) ^ set(labels.names))
         shown = ", ".join(map(repr, strange[:5])) + (", ..." if len(strange) > 5 else "")
         raise ArtifactError(f"{where}: cannot be compared, since not both runs know {shown}; compare runs of one label set")
-
-
-def _distinct(names: Sequence[str]) -> list[str]:
-    return [name if names.count(name) == 1 else f"{name} ({at})" for at, name in enumerate(names, start=2)]

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Silence:
-    """What a threshold did to these rows."""
+    """What a threshold did to the rows that it was fitted for."""
 
     min_confidence: float
     target_accuracy: float | None
     answered: int
     rows: int
+    unpromised: int
+    """Rows besides, asked among labels that it was not fitted for."""
     accuracy: float | None
     """Of the answered rows; None where there are none."""
     interval: tuple[float, float] | None
@@ -42,7 +44,7 @@ class Silence:
 
 @dataclass(frozen=True)
 class Sets:
-    """What prediction sets did on these rows."""
+    """What prediction sets did on the rows that they were fitted for."""
 
     score: str
     asked: float
@@ -56,6 +58,8 @@ class Sets:
     """The share of the rows whose set is empty."""
     sizes: tuple[tuple[int, int], ...]
     """Size of a set, and the rows that have such a set."""
+    unpromised: int
+    """Rows besides, asked among labels that the sets were not fitted for."""
 
 
 @dataclass(frozen=True)
@@ -101,21 +105,22 @@ def measure_confidence(
 
 
 def _silence(right: np.ndarray, predictions: Sequence[Prediction], trust: Trust) -> Silence | None:
-    if trust.abstention is None:
+    rows = sum(one.abstained is not None for one in predictions)
+    if trust.abstention is None or not rows:
         return None
-    answered = np.array([not one.abstained for one in predictions])
+    answered = np.array([one.abstained is False for one in predictions])
     kept, correct = int(answered.sum()), int(right[answered].sum())
     rule = trust.abstention
     accuracy, interval = (correct / kept, wilson_interval(correct, kept)) if kept else (None, None)
-    return Silence(rule.min_confidence, rule.target_accuracy, kept, len(answered), accuracy, interval)
+    return Silence(rule.min_confidence, rule.target_accuracy, kept, rows, len(predictions) - rows, accuracy, interval)
 
 
 def _sets(names: Sequence[str], label_ids: np.ndarray, predictions: Sequence[Prediction], trust: Trust) -> Sets | None:
-    if trust.sets is None:
+    with_gold = [(names[at], one.prediction_set) for at, one in zip(label_ids, predictions, strict=True) if one.prediction_set is not None]
+    if trust.sets is None or not with_gold:
         return None
-    gold = [names[at] for at in label_ids]
-    chosen = [one.prediction_set or () for one in predictions]
-    held = sum(name in one for name, one in zip(gold, chosen, strict=True))
+    chosen = [one for _, one in with_gold]
+    held = sum(name in one for name, one in with_gold)
     sizes = Counter(map(len, chosen))
     return Sets(
         score=trust.sets.score,
@@ -125,4 +130,5 @@ def _sets(names: Sequence[str], label_ids: np.ndarray, predictions: Sequence[Pre
         mean_size=sum(map(len, chosen)) / len(chosen),
         empty=sizes[0] / len(chosen),
         sizes=tuple(sorted(sizes.items())),
+        unpromised=len(predictions) - len(chosen),
     )

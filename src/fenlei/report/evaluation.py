@@ -30,7 +30,7 @@ from fenlei.inference.windows import UNREAD_CANDIDATES, predicted_row, refuse_cl
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.answering import AnsweredRows, answer_rows
-from fenlei.report.comparison import Contender, compare, differing_rows, score_others
+from fenlei.report.comparison import Contender, Entry, compare, differing_rows, names_of, score_others
 from fenlei.report.confidence import Confidence
 from fenlei.report.files import write_figures, write_page, write_rows
 from fenlei.report.lengths import by_length, what_was_cut
@@ -103,7 +103,7 @@ def evaluate_run(
     labelling = replace(labelling, separator=label_separator or labelling.separator)
     columns = _columns(run, text_column, pair_column, label_column)
     examples = _read(source, run, labels, labelling, columns, class_names)
-    own = len(labels)
+    own = labels
     if candidates_of(examples):
         if _takes_labels(run, classifier):
             labels = _with_offered(labels, examples)
@@ -111,10 +111,11 @@ def evaluate_run(
             notes.append(UNREAD_CANDIDATES)
     _check_rows(examples, labels, prefix)
     gold = labelling.gold(examples, labels)
-    # First: it takes seconds, and may be damaged. It does not know labels that rows bring along.
-    baseline = _baseline_answers(run / "baseline", examples, labelling, labels) if len(labels) == own else None
-    others = [(BASELINE, baseline)] if baseline is not None and compare_with else []
-    others += score_others(compare_with, examples, labels, device)
+    # First: it takes seconds, and may be damaged.
+    baseline = _baseline_answers(run / "baseline", examples, labelling, labels, own, notes)
+    name, *others = names_of([run, *compare_with])
+    entries = [Entry(BASELINE, baseline)] if baseline is not None and compare_with else []
+    entries += score_others(dict(zip(others, compare_with, strict=True)), examples, labels, own, device)
 
     answered = answer_rows(classifier or _load(run, device, trust), examples, labels, gold, progress)
     evaluation = Evaluation(
@@ -124,7 +125,7 @@ def evaluate_run(
         mistakes=_with_passages(_mistakes(examples, gold, answered.answers, labels), answered.predictions),
         notes=(*notes, *_remarks(examples, answered.predictions, labels)),
         confidence=answered.confidence,
-        comparison=compare([(run.resolve().name, answered.answers), *others], gold, labels) if others else (),
+        comparison=compare([Entry(name, answered.answers), *entries], gold, labels) if entries else (),
         levels=by_level(labelling.hierarchy, gold, answered.answers, labels),
     )
     return _write_report(evaluation, run, source, examples, answered, labels, prefix)
@@ -227,8 +228,14 @@ def _remarks(examples: Sequence[Example], predictions: Sequence[Prediction], lab
         )
 
 
-def _baseline_answers(folder: Path, examples: Sequence[Example], labelling: Labelling, labels: LabelSet) -> Answers | None:
+def _baseline_answers(
+    folder: Path, examples: Sequence[Example], labelling: Labelling, labels: LabelSet, own: LabelSet, notes: list[str]
+) -> Answers | None:
+    """None where the run has no baseline, and where rows offer labels besides the run's `own`, which none knows."""
     if not folder.is_dir():
+        return None
+    if len(labels) > len(own):
+        notes.append(f"the {BASELINE} is left out: it knows the labels that the run was trained on, and rows offer others")
         return None
     baseline = Baseline.load(folder)
     if baseline.n_labels != len(labels):

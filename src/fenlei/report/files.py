@@ -27,5 +27,16 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def write_figures(path: Path, figures: Mapping[str, Any]) -> None:
-    """One JSON document."""
-    write_text(path, json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    """One JSON document, an entry a line."""
+    write_text(path, _indented(figures) + "\n")
+
+
+def _indented(value: Any, before: str = "\n") -> str:
+    """As JSON with an indent, but lists of plain values on one line: the row of a matrix may have thousands."""
+    within = before + "  "
+    if isinstance(value, Mapping) and value:
+        entries = (f"{json.dumps(str(name), ensure_ascii=False)}: {_indented(one, within)}" for name, one in value.items())
+        return "{" + within + ("," + within).join(entries) + before + "}"
+    if isinstance(value, (list, tuple)) and any(isinstance(one, (Mapping, list, tuple)) for one in value):
+        return "[" + within + ("," + within).join(_indented(one, within) for one in value) + before + "]"
+    return json.dumps(value, ensure_ascii=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from fenlei.evaluation.figures import AnyMetrics
@@ -20,13 +19,14 @@ from fenlei.report.wording import (
     three_places,
     verdict,
 )
+from fenlei.training.model_card import escaped
 
 
 def render_markdown(page: Page) -> str:
     """What the page for the browser shows; the confusion matrix is the picture confusion.png beside the file."""
     parts = [
-        f"# {_escaped(page.title)}",
-        _escaped(verdict(page.metrics, page.baseline)),
+        f"# {escaped(page.title)}",
+        escaped(verdict(page.metrics, page.baseline)),
         _headline(page),
         *_comparison(page),
         *_levels(page),
@@ -70,7 +70,7 @@ def _levels(page: Page) -> Iterable[str]:
 
 def _contender(one: Contender) -> tuple[str, ...]:
     against = ("", "") if one.test is None else (f"{one.test.only_second:,}", f"{one.test.only_first:,}")
-    return (one.name, *compared(one.metrics).values(), *against, p_value(one.p_value))
+    return (one.name, *compared(one.metrics, rounded=one.rounded).values(), *against, p_value(one.p_value))
 
 
 def _classes(metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
@@ -103,14 +103,9 @@ def _mistakes(page: Page) -> Iterable[str]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([_escaped(cell) for cell in row] for row in rows)]
+    lines = [header, ["---"] * len(header), *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_escaped(line)}" for line in lines)
-
-
-def _escaped(text: str) -> str:
-    """On one line, with nothing that Markdown or HTML would act on."""
-    return re.sub(r"([\\`*_{}\[\]<>|#!&~$])", r"\\\1", " ".join(text.split()))
+    return "\n".join(f"- {escaped(line)}" for line in lines)

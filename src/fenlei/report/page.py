@@ -84,7 +84,7 @@ def render_html(page: Page) -> str:
             classes=_class_rows(page.metrics, page.baseline),
             averages=_averages(page.metrics),
             matrix=_matrix(page.metrics) if isinstance(page.metrics, Metrics) else None,
-            compared=[compared(one.metrics) for one in page.comparison],
+            compared=[compared(one.metrics, rounded=one.rounded) for one in page.comparison],
             best=max((main_figure(one.metrics).value for one in page.comparison), default=None),
             main_of=main_figure,
             compared_classes=by_class(page.comparison),
@@ -174,23 +174,26 @@ def _averages(metrics: AnyMetrics) -> tuple[dict[str, Any], ...]:
 def _matrix(metrics: Metrics) -> tuple[dict[str, Any], ...]:
     """One entry a gold class: its name, its rows, and for every predicted class the count, its share and its shade from 0 to 1.
 
-    The shade of the diagonal is the share of the row; that of an error its square root, for a few per cent are worth seeing.
+    The shade of the diagonal is the share of the row; that of an error its square root, for a few per cent are worth seeing. Of too many
+    classes for a table only cells with rows, which are few among the millions that there may be.
     """
+    names = metrics.names
     shares = metrics.confusion / np.maximum(metrics.confusion.sum(axis=1, keepdims=True), 1)
+    shown = np.ones_like(metrics.confusion) if len(names) <= MATRIX_CLASSES else metrics.confusion
     return tuple(
         {
             "name": one.name,
             "support": one.support,
             "cells": [
                 {
-                    "predicted": name,
+                    "predicted": names[column],
                     "at": column,
                     "count": int(metrics.confusion[at, column]),
                     "share": float(shares[at, column]),
                     "shade": round(float(shares[at, column] if at == column else shares[at, column] ** 0.5), 3),
                     "right": at == column,
                 }
-                for column, name in enumerate(metrics.names)
+                for column in np.flatnonzero(shown[at]).tolist()
             ],
         }
         for at, one in enumerate(metrics.classes)

@@ -41,7 +41,7 @@ def comparison_table(contenders: Sequence[Contender]) -> Table:
     for one in contenders:
         test = one.test
         against = ("", "", "") if test is None else (f"{test.only_second:,}", f"{test.only_first:,}", p_value(one.p_value))
-        table.add_row(Text(one.name), *compared(one.metrics).values(), *against)
+        table.add_row(Text(one.name), *compared(one.metrics, rounded=one.rounded).values(), *against)
     return table
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fenlei.evaluation.calibration import calibration_told
 from fenlei.evaluation.figures import AnyMetrics, main_figure
 from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.multi_label import MultiLabelMetrics
@@ -79,9 +80,9 @@ COMPARED = ("Accuracy", "95 % interval", "Macro F1", "Log-loss")
 COMPARED_SETS = ("Micro F1", "All labels right", "Macro F1", "Log-loss")
 
 
-def compared(metrics: AnyMetrics) -> dict[str, str]:
-    """What stands in a row of a comparison, by its heading."""
-    figures = percent(metrics.accuracy), percent(metrics.macro_f1), three_places(metrics.log_loss)
+def compared(metrics: AnyMetrics, *, rounded: bool = False) -> dict[str, str]:
+    """What stands in a row of a comparison, by its heading; of `rounded` probabilities without their log-loss."""
+    figures = percent(metrics.accuracy), percent(metrics.macro_f1), "-" if rounded else three_places(metrics.log_loss)
     if isinstance(metrics, MultiLabelMetrics):
         return dict(zip(COMPARED_SETS, (percent(metrics.micro_f1), *figures), strict=True))
     return dict(zip(COMPARED, (figures[0], interval(metrics.accuracy_interval), *figures[1:]), strict=True))
@@ -99,7 +100,7 @@ LEVEL_HEADINGS = ("Level", "Classes", "Right", "95 % interval", "Micro F1", "Mac
 def verdict(metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
     """One sentence on the model beside the baseline; plain where the baseline wins."""
     if baseline is None:
-        return f"No {BASELINE} was kept with this run, so nothing shows what a simple classifier would reach."
+        return f"No {BASELINE} was measured on these rows, so nothing shows what a simple classifier would reach."
     own, other = main_figure(metrics), main_figure(baseline)
     gain = own.value - other.value
     figures = f"{percent(own.value)} against {percent(other.value)}"
@@ -126,10 +127,12 @@ def confidence_lines(metrics: AnyMetrics, confidence: Confidence) -> Iterator[st
     silence, sets = confidence.silence, confidence.sets
     if silence is not None:
         right = "" if silence.accuracy is None else f", {percent(silence.accuracy)} of them right"
-        yield f"Answered from confidence {three_places(silence.min_confidence)} on: {percent(silence.coverage)} of the rows{right}"
+        told = f"Answered from confidence {three_places(silence.min_confidence)} on: {percent(silence.coverage)} of the rows{right}"
+        yield told + _unpromised(silence.unpromised)
     if sets is not None:
         size = f"{sets.mean_size:.2f} labels a set, {percent(sets.empty)} empty"
-        yield f"Prediction sets ({sets.score}): {percent(sets.reached)} hold the label, {percent(sets.asked)} asked; {size}"
+        told = f"Prediction sets ({sets.score}): {percent(sets.reached)} hold the label, {percent(sets.asked)} asked; {size}"
+        yield told + _unpromised(sets.unpromised)
 
 
 def facts(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -145,7 +148,7 @@ def facts(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         "Rows trained on": data.get("rows", {}).get("train"),
         "Longest input": f"{manifest['max_length']:,} tokens" if "max_length" in manifest else None,
         "Longer texts": manifest.get("length_rule"),
-        "Confidence": _calibration(manifest),
+        "Confidence": calibration_told(manifest) if "calibrated" in manifest else None,
         "Trained": manifest.get("created"),
     }
     return tuple((name, f"{value:,}" if isinstance(value, int) else str(value)) for name, value in named.items() if value is not None)
@@ -193,10 +196,6 @@ def three_places(value: float) -> str:
     return f"{value:.3f}"
 
 
-def _calibration(manifest: Mapping[str, Any]) -> str | None:
-    if "calibrated" not in manifest:
-        return None
-    if manifest.get("decision") and manifest["calibrated"]:
-        return "calibrated, a threshold for each label"
-    vector = ", vector scaling" if manifest.get("vector_scaling") else ""
-    return f"calibrated, temperature {manifest['temperature']:.3f}{vector}" if manifest["calibrated"] else "not calibrated"
+def _unpromised(rows: int) -> str:
+    """How many rows a promise was not made for; nothing where it was for all."""
+    return f"; {rows:,} more rows, asked among labels that nothing was fitted on, do not count" if rows else ""

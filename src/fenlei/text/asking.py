@@ -156,9 +156,11 @@ class QuestionEncoder:
 
     def _check_room(self, room: int, labels: int) -> None:
         if room < (LEAST_ROOM if self.pairs else 1):
+            shown = len(self.instruction.examples)
+            examples, fewer = (f", {shown} examples", "fewer shots or labels") if shown else ("", "fewer labels")
             raise ConfigError(
-                f"max_length {self.max_length} leaves no room for the text: the instruction with its {labels} labels and the answer take "
-                f"{self.max_length - room} tokens; raise max_length, give fewer labels, or use --method head"
+                f"max_length {self.max_length} leaves no room for the text: the instruction with its {labels} labels{examples} and the "
+                f"answer take {self.max_length - room} tokens; raise max_length, give {fewer}, or use --method head"
             )
 
 

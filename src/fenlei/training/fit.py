@@ -164,7 +164,7 @@ def run_training(
         ranks.from_first(lambda: complete(folder, finished.manifest))
         trackers.outcome("dev", finished.metrics, [folder / "README.md"])
     if finished.unmet is not None:
-        raise UnmetPromiseError(f"{folder}: the run is whole, but gives every answer: {finished.unmet}") from finished.unmet
+        raise UnmetPromiseError(f"{folder}: the run is whole, but without what cannot be promised: {finished.unmet}") from finished.unmet
     return result
 
 

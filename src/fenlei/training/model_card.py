@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from fenlei.evaluation.calibration import calibration_told
 from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.multi_label import MultiLabelMetrics
 
 
 def model_card(manifest: dict[str, Any], metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
     """Markdown with the front matter that the hubs read."""
-    rows, base = manifest["data"]["rows"], manifest["base_model"]
+    base = manifest["base_model"]
     revision = f" at revision {base['revision']}" if base["revision"] else ""
-    per_class = "\n".join(f"| {c.name} | {c.precision:.3f} | {c.recall:.3f} | {c.f1:.3f} | {c.support} |" for c in metrics.classes)
+    per_class = "\n".join(f"| {escaped(c.name)} | {c.precision:.3f} | {c.recall:.3f} | {c.f1:.3f} | {c.support} |" for c in metrics.classes)
     asked = '"..."' if manifest.get("pair_column") is None else '("...", "...")'
     libraries = ", ".join(f"{name} {version}" for name, version in manifest["libraries"].items())
     return f"""---
@@ -20,17 +22,16 @@ library_name: fenlei
 pipeline_tag: text-classification
 ---
 
-# Text classifier: {", ".join(manifest["labels"][:12])}{" ..." if len(manifest["labels"]) > 12 else ""}
+# Text classifier: {escaped(", ".join(manifest["labels"][:12]))}{" ..." if len(manifest["labels"]) > 12 else ""}
 
-{base["name"]}{revision}, {_tuning(manifest)} ({manifest["parameters"]["trainable"]:,} of
-{manifest["parameters"]["all"]:,} parameters trained), on {rows["train"]:,} rows. Trained with fenlei on {manifest["created"]}.
+{base["name"]}{revision}, {_tuning(manifest)}, {_made(manifest)} with fenlei on {manifest["created"]}.
 
-{_headline(metrics, baseline)}
+{_headline(manifest, metrics, baseline)}
 | class | precision | recall | F1 | rows |
 |---|---|---|---|---|
 {per_class}
 
-Confidence: {"calibrated" if manifest["calibrated"] else "not calibrated"}, temperature {manifest["temperature"]:.3f}, expected calibration
+Confidence: {calibration_told(manifest)}, expected calibration
 error {metrics.expected_calibration_error:.3f}. Where an input would be longer than {manifest["max_length"]} tokens,
 {manifest["length_rule"]}.
 
@@ -45,12 +46,18 @@ Made with {libraries}.
 """
 
 
-def _headline(metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
+def escaped(text: str) -> str:
+    """On one line, with nothing that Markdown or HTML would act on."""
+    return re.sub(r"([\\`*_{}\[\]<>|#!&~$])", r"\\\1", " ".join(text.split()))
+
+
+def _headline(manifest: dict[str, Any], metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
     """A row for the model and one for its baseline."""
     shown = {"micro F1": "micro_f1", "macro F1": "macro_f1", "all labels right": "accuracy"}
     shown = shown if isinstance(metrics, MultiLabelMetrics) else {"accuracy": "accuracy", "macro F1": "macro_f1"}
+    selected = "" if manifest["tuning"] == "none" else " that selected the checkpoint"
     lines = [
-        f"| on {metrics.rows:,} dev rows that selected the checkpoint | {' | '.join(shown)} |",
+        f"| on {metrics.rows:,} dev rows{selected} | {' | '.join(shown)} |",
         "|---" * (len(shown) + 1) + "|",
     ]
     for name, one in (("this model", metrics), ("TF-IDF baseline", baseline)):
@@ -65,6 +72,14 @@ def _spread(metrics: AnyMetrics, key: str) -> str:
     first = "micro_f1" if isinstance(metrics, MultiLabelMetrics) else "accuracy"
     bounds = metrics.accuracy_interval if key == "accuracy" else metrics.intervals.get(key)
     return f" ({bounds[0]:.3f} to {bounds[1]:.3f})" if key == first and bounds else ""
+
+
+def _made(manifest: dict[str, Any]) -> str:
+    """What became of its parameters."""
+    parameters = manifest["parameters"]
+    if manifest["tuning"] == "none":
+        return f"{parameters['all']:,} parameters, made into a run"
+    return f"{parameters['trainable']:,} of {parameters['all']:,} parameters trained on {manifest['data']['rows']['train']:,} rows"
 
 
 def _tuning(manifest: dict[str, Any]) -> str:

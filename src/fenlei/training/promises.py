@@ -70,19 +70,14 @@ def make_promises(
     trust = Trust(calibration, len(dev.label_ids) >= LEAST_CALIBRATING_ROWS)
     if labelling.multi_label:
         trust = dataclasses.replace(trust, decision=_decision(dev, trust, labels, labelling))
-    unmet = None
-    try:
-        silence, sets = fit_promises(asked, trust, dev)
-    except DataError as error:
-        unmet = error
-    else:
-        trust = dataclasses.replace(trust, abstention=silence, sets=sets)
-        notes += _told(trust, labels)
+    fitted = fit_promises(asked, trust, dev)
+    trust = dataclasses.replace(trust, abstention=fitted.abstention, sets=fitted.sets)
+    notes += _told(trust, labels)
     if len(dev.label_ids):
         rule, told = _novelty(asked.out_of_scope, dev, rows, score, seed, labelling.multi_label)
         trust = dataclasses.replace(trust, novelty=rule)
         notes += told
-    return Promises(trust, tuple(notes), unmet)
+    return Promises(trust, tuple(notes), fitted.unmet)
 
 
 def read_out_of_scope(path: str | Path) -> list[Example]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Sequence
@@ -16,13 +17,13 @@ from safetensors.torch import save_file
 from fenlei.artifact import read_json, write_text
 from fenlei.config import RunConfig
 from fenlei.data.labelling import Labelling
-from fenlei.errors import ArtifactError, ConfigError, DataError
+from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.decision import Decision
 from fenlei.evaluation.figures import figures_of
 from fenlei.inference.loading import POOLING_FILE
 from fenlei.inference.scoring import Scores
-from fenlei.inference.trust import NOVELTY, DevScores, NoveltyRule, load_scores, load_trust, save_novelty, save_scores
+from fenlei.inference.trust import NOVELTY, DevScores, NoveltyRule, fit_promises, load_scores, load_trust, save_novelty, save_scores
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import output_weights
 from fenlei.models.merging import Merging, added
@@ -123,12 +124,11 @@ def _with_promises(
         save_novelty(new, NoveltyRule(manifest["novelty"], np.sort(known)))
     elif manifest["novelty"] is not None:
         shutil.copy2(run / NOVELTY, new / NOVELTY)
-    asked = RunConfig.from_yaml(new / "config.yaml").trust
-    try:
-        trust = load_trust(new, manifest, asked)
-    except DataError as error:
-        notes.append(f"the run gives every answer: {error}")
-        trust = load_trust(new, manifest)
+    trust = load_trust(new, manifest)
+    fitted = fit_promises(RunConfig.from_yaml(new / "config.yaml").trust, trust, dev["calibrating"])
+    trust = dataclasses.replace(trust, abstention=fitted.abstention, sets=fitted.sets)
+    if fitted.unmet is not None:
+        notes.append(f"the run does not promise all that was asked: {fitted.unmet}")
     changed = {**changed, **trust.to_json()}
     selecting = dev["selecting"]
     answers = trust.answers(trust.probabilities(selecting.logits))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from fenlei.config import DataConfig, RunConfig
 from fenlei.data.examples import Example
 from fenlei.data.held_out import dev_rows_of
 from fenlei.data.label_ids import may_hold_ids, with_names
-from fenlei.data.readers import read_examples
+from fenlei.data.readers import ColumnNames, read_examples
+from fenlei.data.sources import split_files
 from fenlei.data.splits import Dataset, Rows, load_dataset, split_dev
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
@@ -71,7 +73,8 @@ def unlabelled_rows(path: str | Path | None, config: DataConfig, dataset: Datase
     seen = {row.input for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for row in part}
     pool: list[Example] = []
     rows = 0
-    for row in read_examples(path, text_column=config.text_column, pair_column=config.pair_column, labelled=False):
+    columns: ColumnNames = {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": None}
+    for row in chain.from_iterable(read_examples(file, **columns, labelled=False) for file in split_files(path).train):
         rows += 1
         if row.input not in seen:
             seen.add(row.input)

@@ -114,7 +114,7 @@ def _result(study: Study, plan: Plan, notes: tuple[str, ...], began: float) -> T
         held_out=held_out(study, plan, best),
         stages=plan.stages,
         full_trainings=sum(one.rows_seen for one in trials) / _rows_of_a_training(plan),
-        notes=(*notes, *([f"the best run gives every answer: {unmet}"] if unmet else [])),
+        notes=(*notes, *([f"the best run is without what cannot be promised: {unmet}"] if unmet else [])),
         seconds=time.monotonic() - began,
     )
 
