@@ -202,6 +202,7 @@ def asked(**answers: str) -> Row:
 def test_choices_of_another_question_are_no_votes(tmp_path: Path) -> None:
     tasks = [task(asked(label="财经", tone="好评"), asked(label="体育"), asked(tone="差评", label="财经")), task(asked(tone="好评"))]
     assert labels_of(tmp_path, tasks) == ["财经"]
+    assert labels_of(tmp_path, tasks[::-1]) == ["财经"]
 
 
 @pytest.mark.parametrize(

@@ -451,4 +451,4 @@ def test_a_second_file_to_evaluate_and_contradicting_promises_are_refused(capsys
     assert "between 0 and 1" in capsys.readouterr().err
     for command in (["predict", "runs/a", "--text", "x"], ["evaluate", "runs/a", "test.jsonl"]):
         assert main([*command, "--set-score", "raps"]) == 1
-        assert "set_score 'raps' goes with set_coverage" in capsys.readouterr().err
+        assert "set_score 'raps' has no effect without set_coverage" in capsys.readouterr().err

@@ -112,8 +112,6 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"batch_size": True}, "batch_size must be a whole number or null, was True"),
         ({"batch_size": 1.5}, "batch_size must be a whole number or null, was 1.5"),
         ({"learning_rate": "fast"}, "learning_rate must be a number or null, was 'fast'"),
-        ({"set_by_class": True}, "set_by_class goes with set_coverage: give the coverage"),
-        ({"set_score": "aps"}, "set_score 'aps' goes with set_coverage: give the coverage"),
     ],
 )
 def test_a_value_that_cannot_work_is_named(options: dict[str, Any], message: str) -> None:
@@ -162,3 +160,12 @@ def test_yaml_cannot_run_code(tmp_path: Path) -> None:
 
 def test_the_yaml_is_flat() -> None:
     assert not any(isinstance(value, (dict, list)) for value in yaml.safe_load(RunConfig.from_options(SETTINGS).to_yaml()).values())
+
+
+def test_what_shapes_sets_is_told_to_have_no_effect_without_them() -> None:
+    assert TrustConfig(set_by_class=True).without_effect == (
+        "set_by_class has no effect without set_coverage: give the coverage that sets are to have, or leave it out"
+    )
+    assert "set_score 'aps'" in str(TrustConfig(set_score="aps").without_effect)
+    assert TrustConfig().without_effect is None
+    assert TrustConfig(set_coverage=0.9, set_score="aps", set_by_class=True).without_effect is None

@@ -284,12 +284,19 @@ def test_a_name_much_like_a_known_one_is_told(tmp_path: Path) -> None:
     assert any("'Sport' is spelt much like 'Sports'" in note for note in found.notes)
 
 
+def json_rows(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def test_how_few_rows_are_replayed_says_nothing_of_their_class(old: Path, tmp_path: Path) -> None:
     many = write(tmp_path / "new.jsonl", [{"text": f"{row['text']}{at}", "label": NEW} for at in range(30) for row in weather()[:10]])
     said: list[str] = []
     extend(old / "run", many, out=tmp_path / "out", max_steps=1, announce=said.append, **QUICK)
     assert any("replayed rows" in note for note in said)
     assert not any("uneven" in note for note in said)
+    few = write(tmp_path / "few.jsonl", [*json_rows(many), *({"text": f"{at}号列车晚点", "label": "交通"} for at in range(6))])
+    extend(old / "run", few, out=tmp_path / "uneven", max_steps=1, announce=said.append, **QUICK)
+    assert any("uneven classes: the largest has" in note for note in said)
 
 
 def test_changes_are_of_the_same_rows() -> None:

@@ -15,6 +15,7 @@ import time
 import tracemalloc
 import types
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -431,6 +432,16 @@ def test_a_complete_result_is_not_taken_for_that_of_a_pipe_that_broke_off(source
     with pytest.raises(ConfigError, match="choose another --out"):
         predict(source, out, follow=True)
     assert out.read_bytes() == before
+
+
+def test_a_followed_file_begun_by_an_earlier_version_is_begun_anew(tmp_path: Path) -> None:
+    """Its journal does not say that rows went to the target itself."""
+    out = tmp_path / "out.jsonl"
+    task = {"source": {"start": "x"}, "model": "m", "set of options": {"follow": True}}
+    (tmp_path / "out.jsonl.journal").write_text(json.dumps({"task": task, "state": asdict(journal.State())}), encoding="utf-8")
+    out.write_text('{"torn', encoding="utf-8")
+    journal.Journal(out, lambda: task, in_place=True).append("{}\n", "", journal.State(rows=1))
+    assert out.read_text(encoding="utf-8") == "{}\n"
 
 
 def test_killed_for_real_and_started_again(source: Path, tmp_path: Path) -> None:

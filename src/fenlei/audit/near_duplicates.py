@@ -11,6 +11,7 @@ characters with two of them changed has a Jaccard similarity near 0.3.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ MOST_GRAMS = 100
 NEIGHBOURS = 1_000
 """Where more texts share a q-gram, each is compared with so many of those that follow it in the alphabet."""
 HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
+THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+"""What groups digits: 10,000 is 10000."""
 SHORT, TITLE, SHARE = 4, 8, 10
 
 
@@ -72,9 +75,9 @@ def numbers_differ(one: str, other: str) -> bool:
 
 
 def _numerals(text: str) -> list[str]:
-    """The numerals of a text in order, each with the points and commas inside it."""
-    words = "".join(one if one.isnumeric() or one in ".," else " " for one in text).split()
-    return [numeral for word in words if (numeral := word.strip(".,"))]
+    """The numerals of a text in order, each with the points inside it; commas between thousands are none of it."""
+    words = "".join(one if one.isnumeric() or one == "." else " " for one in THOUSANDS.sub("", text)).split()
+    return [numeral for word in words if (numeral := word.strip("."))]
 
 
 def _candidates(texts: Sequence[str]) -> list[tuple[int, int]]:

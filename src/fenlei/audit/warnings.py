@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from dataclasses import replace
 
 from fenlei.audit.copies import find_conflicts, find_duplicates, find_exact_leaks
 from fenlei.audit.profile import IMBALANCE, profile_classes
@@ -17,10 +18,10 @@ def data_warnings(dataset: Dataset) -> tuple[str, ...]:
     """A line for each kind of fault in the rows of a run, with the first place and what to do; none where there is nothing to say."""
     dev = sorted((*dataset.selecting, *dataset.calibrating), key=lambda example: (example.source, example.line))
     rows = gather((dataset.train, dev, dataset.test), labelling=dataset.labelling)
-    return tuple(WARNING + line for line in _lines(rows, thinned=dataset.thinned))
+    return tuple(WARNING + line for line in _lines(rows, dataset.thinned))
 
 
-def _lines(rows: AuditedRows, *, thinned: bool) -> Iterator[str]:
+def _lines(rows: AuditedRows, thinned: Container[str]) -> Iterator[str]:
     leaks = find_exact_leaks(rows)
     for part in (1, 2):
         leaked = [copy for copy in leaks if rows.part_of[copy.row] == part]
@@ -40,7 +41,8 @@ def _lines(rows: AuditedRows, *, thinned: bool) -> Iterator[str]:
     for rarer, commoner in classes.look_alikes:
         counts = f"{_rows(classes.counts[rarer])} and {_rows(classes.counts[commoner])}"
         yield f"class {rarer!r} looks like {commoner!r} ({counts}): if they are one, write them alike"
-    if not thinned and classes.imbalance >= IMBALANCE:
+    classes = replace(classes, counts={name: count for name, count in classes.counts.items() if name not in thinned})
+    if classes.counts and classes.imbalance >= IMBALANCE:
         (most, least) = (next(iter(classes.counts)), next(reversed(classes.counts)))
         counts = f"{most!r} has {_rows(classes.counts[most])}, {least!r} {_rows(classes.counts[least])}"
         yield f"classes are uneven: {counts}; watch macro F1 and the recall of the small ones, accuracy hides them"

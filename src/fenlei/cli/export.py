@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from fenlei.config import DataConfig
+from fenlei.errors import DataError
 
 if TYPE_CHECKING:
     from fenlei.text.pairs import Text
@@ -96,35 +99,54 @@ def _export_onnx(run: Path, out: Path, int8: bool, force: bool, source: str | No
 
 
 def _texts_and_labels(run: Path, source: str, text_column: str | None, most: int) -> tuple[list[str], list[str] | None]:
-    """The texts of a file in the columns that the run was trained on, and their labels where each has one that the run knows."""
+    """The texts of a file, and their labels where each has one that the run knows."""
     from itertools import islice
 
     from fenlei.artifact import read_manifest
-    from fenlei.config import RunConfig
-    from fenlei.data.columns import LABEL_NAMES, find_name
     from fenlei.data.label_ids import may_hold_ids, with_names
+    from fenlei.data.labelling import Labelling
     from fenlei.data.readers import read_examples
     from fenlei.labels import LabelSet
 
-    manifest, trained = read_manifest(run), RunConfig.from_yaml(run / "config.yaml").data
-    known = LabelSet(tuple(manifest["labels"]))
-    rows = list(islice(read_examples(source, text_column=text_column or trained.text_column, labelled=False), most))
-    column = trained.label_column or find_name(rows[0].columns, LABEL_NAMES)
-    labelled = [replace(row, label=str(row.columns.get(column))) for row in rows] if column is not None else []
-    labels = [str(row.label) for row in with_names(labelled, known, lambda name: may_hold_ids(name, known, trained, manifest))]
-    return [row.text for row in rows], labels if labels and set(labels) <= set(known) else None
+    manifest, trained = read_manifest(run), _trained_on(run)
+    known, labelling = LabelSet(tuple(manifest["labels"])), Labelling.from_json(manifest)
+    column = _text_column(run, source, text_column)
+    for label_column in dict.fromkeys((trained.label_column, None)):
+        with suppress(DataError):  # that of the training may not be there, nor any other
+            rows = list(islice(read_examples(source, text_column=column, label_column=label_column, labelling=labelling), most))
+            named = with_names(rows, known, lambda name: may_hold_ids(name, known, trained, manifest))
+            labels = [str(row.label) for row in named]
+            return [row.text for row in rows], labels if set(labels) <= set(known) else None
+    return [row.text for row in islice(read_examples(source, text_column=column, labelled=False), most)], None
 
 
 def _some_texts(run: Path, source: str, text_column: str | None, most: int) -> list[Text]:
-    """The texts of a file, or pairs where the run reads such, in the columns that it was trained on."""
+    """The texts of a file; its pairs, in the columns that the run was trained on, where it reads such."""
     from itertools import islice
 
     from fenlei.artifact import read_manifest
-    from fenlei.config import RunConfig
     from fenlei.data.readers import read_examples
     from fenlei.text.pairs import columns_of
 
-    trained = RunConfig.from_yaml(run / "config.yaml").data
-    text_column, pair_column = columns_of(read_manifest(run), text_column or trained.text_column, None)
+    text_column, pair_column = columns_of(read_manifest(run), _text_column(run, source, text_column), None)
     rows = read_examples(source, text_column=text_column, pair_column=pair_column, labelled=False)
     return [example.input for example in islice(rows, most)]
+
+
+def _trained_on(run: Path) -> DataConfig:
+    from fenlei.config import RunConfig
+
+    return RunConfig.from_yaml(run / "config.yaml").data if (run / "config.yaml").is_file() else DataConfig()
+
+
+def _text_column(run: Path, source: str, given: str | None) -> str | None:
+    """That given, else that of the run's training where the file has it; None: the one that is found."""
+    from fenlei.data.readers import file_layout
+
+    column = given or _trained_on(run).text_column
+    if given is None and column is not None:
+        try:
+            file_layout(source, text_column=column, pair_column=None, labelled=False)
+        except DataError:
+            return None
+    return column

@@ -68,15 +68,17 @@ def predict_on_ray(
     from fenlei.data.sources import one_file
     from fenlei.inference.distributed import RunToLoad, predict_distributed
     from fenlei.inference.ray_engine import Cluster
+    from fenlei.labels import LabelNote
 
     if is_remote(source):
         source = str(one_file(source)[0])
     given = None if labels is None else given_labels(labels)
     if given is not None and trust.promises:
-        own = read_manifest(run)["labels"]
-        if set(given) != set(own):
+        manifest = read_manifest(run)
+        own, retold = manifest["labels"], any(note != LabelNote() for note in given.values())
+        if retold or not (set(given) == set(own) or (manifest.get("row_candidates") and set(given) < set(own))):
             raise ConfigError(OTHER_LABELS)
-        given = {name: given[name] for name in own}
+        given = {name: given[name] for name in own if name in given}
     cluster = Cluster(address, workers, use_gpus=device != "cpu")
     with redirect_stdout(sys.stderr), counting_rows("predicting", source) as progress:  # Ray tells of dead workers on standard output
         return predict_distributed(

@@ -46,7 +46,9 @@ def suggest(
     from fenlei.models.allocator import keep_freed_memory
 
     if out != "-":
-        checked_out(Path(out), format, [pool])
+        from fenlei.data.sources import split_files
+
+        checked_out(Path(out), format, map(str, split_files(pool).train))
     keep_freed_memory()
     classifier = Classifier.load(run, device=device)
     if text_column is None and (run / "config.yaml").is_file():

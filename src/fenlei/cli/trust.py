@@ -30,7 +30,7 @@ def asked(
 ) -> TrustConfig:
     """The options as one value; ConfigError where they contradict each other."""
     trust = TrustConfig(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
-    problems = trust.problems()
+    problems = [*trust.problems(), *filter(None, [trust.without_effect])]
     if problems:
         raise ConfigError("\n".join(problems))
     return trust

@@ -37,7 +37,12 @@ class TrustConfig:
                 found.append(f"{name} must lie between 0 and 1, was {value}")
         if self.min_confidence is not None and self.target_accuracy is not None:
             found.append("min_confidence and target_accuracy exclude each other: give the threshold, or the accuracy it is to keep")
-        if self.set_coverage is None and (self.set_by_class or self.set_score != "lac"):
-            given = "set_by_class" if self.set_by_class else f"set_score {self.set_score!r}"
-            found.append(f"{given} goes with set_coverage: give the coverage that sets are to have, or leave it out")
         return found
+
+    @property
+    def without_effect(self) -> str | None:
+        """What is said of sets that nobody asked for."""
+        if self.set_coverage is not None or not (self.set_by_class or self.set_score != "lac"):
+            return None
+        given = "set_by_class" if self.set_by_class else f"set_score {self.set_score!r}"
+        return f"{given} has no effect without set_coverage: give the coverage that sets are to have, or leave it out"

@@ -33,7 +33,11 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool, multi_label: bool) -
     """A row a task: its data, and as `label` what its annotators chose. Where labels are wanted, tasks without an answer are left out."""
     answered = 0
     tasks = 0
-    questions: set[str] = set()
+    if labelled:  # which question is meant shows in all tasks together: not each is asked, or answered, in every one
+        rows = iter(kept := list(rows))
+        questions = {question for _, task in kept if not isinstance(task, DataError) and is_task(task) for question in _answered(task)}
+    else:
+        questions = set()
     for line, task in rows:
         where = f"{source}:{line}"
         if isinstance(task, DataError):
@@ -60,7 +64,7 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool, multi_label: bool) -
 
 
 def _answer(task: Mapping[str, Any], where: str, multi_label: bool, questions: set[str]) -> list[str] | None:
-    """The choices of most annotators, multi-label any number of them; None where nobody answered. `questions` gathers what was answered.
+    """The choices of most annotators, multi-label any number of them; None where nobody answered. `questions` are all that were answered.
 
     DataError where annotators are split, or there are several questions. To submit a task without a choice says, multi-label, that it has
     no label.
@@ -69,7 +73,6 @@ def _answer(task: Mapping[str, Any], where: str, multi_label: bool, questions: s
         answers = [_choices(one) for one in task.get("annotations") or () if not one.get("was_cancelled")]
     except (AttributeError, TypeError, KeyError):
         raise DataError(f"{where}: `annotations` is not what Label Studio writes; export the project as JSON again") from None
-    questions.update(question for answer in answers for question, _ in answer)
     if len(questions) > 1 and LABEL not in questions:
         found = ", ".join(sorted(questions))
         raise DataError(f"{where}: expected one question, found choices for {found}; call the one that is meant {LABEL!r} (its from_name)")
@@ -82,6 +85,15 @@ def _answer(task: Mapping[str, Any], where: str, multi_label: bool, questions: s
     if len(best) == 2 and best[0][1] == best[1][1]:
         raise DataError(f"{where}: annotators disagree: {_told(best[0][0])} and {_told(best[1][0])}; settle it, or cancel one answer")
     return list(best[0][0]) if best else None
+
+
+def _answered(task: Mapping[str, Any]) -> set[str]:
+    """The questions that anybody answered; none where the task is not what Label Studio writes."""
+    try:
+        answers = [_choices(one) for one in task.get("annotations") or () if not one.get("was_cancelled")]
+    except (AttributeError, TypeError, KeyError):
+        return set()
+    return {question for answer in answers for question, _ in answer}
 
 
 def _told(choices: Sequence[str]) -> str:

@@ -63,7 +63,7 @@ def load_extension(
         f"train {len(taught):,} new and {len(replayed):,} replayed rows, dev {len(dev):,} ({len(selecting):,} select, "
         f"{len(calibrating):,} calibrate)"
     )
-    return Dataset((*taught, *replayed), selecting, calibrating, (), labels, tuple(notes), label_notes, thinned=True)
+    return Dataset((*taught, *replayed), selecting, calibrating, (), labels, tuple(notes), label_notes, thinned=frozenset(known))
 
 
 def _parts(

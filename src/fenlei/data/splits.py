@@ -49,8 +49,8 @@ class Dataset:
     """What the class file says of labels besides their names."""
     labelling: Labelling = ONE_LABEL
     """Whether a row has one label or any number."""
-    thinned: bool = False
-    """Whether train has a part of the rows of some classes: how many it has says nothing of how often they come."""
+    thinned: frozenset[str] = frozenset()
+    """Classes of which train has a part of the rows: how many it has says nothing of how often they come."""
 
     @property
     def multi_label(self) -> bool:

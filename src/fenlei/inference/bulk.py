@@ -24,7 +24,7 @@ from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.errors import ConfigError, DataError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
 from fenlei.inference.passages import check_has_passages
-from fenlei.inference.rowtext import RowText, row_text
+from fenlei.inference.rowtext import RowText, promised_columns, row_text
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Row, Window, answer_window
 from fenlei.models.allocator import SteadyMemory
 from fenlei.text.pairs import columns_of
@@ -95,7 +95,7 @@ def predict_file(
         if announce and before != State():
             announce(going_on(before))
         if not before.complete:
-            writer, steady = Writer(sink, target, progress), SteadyMemory()
+            writer, steady = Writer(sink, target, progress, classifier), SteadyMemory()
 
             def answer(window: Window) -> None:
                 answered = answer_window(classifier, window, options)
@@ -139,9 +139,11 @@ class Sink(Protocol):
 class Writer:
     """Answered windows, in the order of their rows, to a sink."""
 
-    def __init__(self, sink: Sink, target: str | Path, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, sink: Sink, target: str | Path, progress: Callable[[int], None] | None, classifier: Described) -> None:
         self._sink = sink
-        self._to_text: RowText = row_text(target, sink.partial if sink.state.written else None)
+        self._to_text: RowText = row_text(
+            target, sink.partial if sink.state.written else None, promised=promised_columns(classifier.describe())
+        )
         self._progress = progress
 
     def write(self, answered: Answered) -> None:

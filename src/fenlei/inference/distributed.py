@@ -174,7 +174,7 @@ def _to_file(
         if announce and before != State():
             announce(going_on(before))
         if not before.complete:
-            writer = Writer(sink, target, progress)
+            writer = Writer(sink, target, progress, run)
             reading = Reading(options, run.takes_labels, before.rows + before.rejected)
             load = partial(_window_answerer, run, options)
             for answered in results([source], reading.each_window, load, cluster, ordered=True):

@@ -160,7 +160,7 @@ class Journal:
         """What was begun, how far it came, and whether its rows went to the target itself."""
         try:
             journal = json.loads(self._path.read_text(encoding="utf-8"))
-            return {"source": None, **journal["task"]}, State(**journal["state"]), bool(journal.get("in_place", False))
+            return {"source": None, **journal["task"]}, State(**journal["state"]), bool(journal.get("in_place", _follows(journal["task"])))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{self._path}: cannot be read ({error}); restore it, or remove it to start over") from error
 
@@ -179,6 +179,12 @@ class Journal:
             if self.partial.exists():
                 give_name(self.partial, self._target, DataError)
             self._path.unlink(missing_ok=True)
+
+
+def _follows(task: Any) -> bool:
+    """Of a journal that does not say whether its rows went to the target itself: those of a file that was followed did."""
+    options = task.get("set of options")
+    return isinstance(options, dict) and options.get("follow") is True
 
 
 @contextmanager

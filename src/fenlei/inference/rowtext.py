@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,25 @@ from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.errors import DataError
 from fenlei.inference.windows import ADDED
 
-PROMISED = ("prediction_set", "abstained", "novelty")
-"""Columns of an answer that a row lacks where it is asked among labels that nothing was fitted on."""
+PROMISED = {"prediction_set": "prediction_sets", "abstained": "abstention", "novelty": "novelty"}
+"""Columns of an answer that a row lacks where it is asked among labels that nothing was fitted on, and what a run calls the promise."""
 
 Row = Mapping[str, Any]
 RowText = Callable[[Sequence[Example], Sequence[Row]], str]
 
 
-def row_text(target: str | Path, begun: Path | None = None) -> RowText:
+def promised_columns(described: Mapping[str, Any]) -> frozenset[str]:
+    """What a classifier may add to some rows and not to others, by what it says of itself; one that does not say may add all."""
+    return frozenset(column for column, promise in PROMISED.items() if described.get(promise, True) is not None)
+
+
+def row_text(target: str | Path, begun: Path | None = None, *, promised: Container[str] = ()) -> RowText:
     """What makes text of rows, by the ending of `target`: lines of CSV under a header, else of JSON.
 
-    `begun` is a file that holds some already. The examples, one a row, say where each is from, for errors.
+    `begun` is a file that holds some already; `promised` are columns that later rows may have. The examples, one a row, say where each is
+    from, for errors.
     """
-    return CommaSeparated(begun) if str(target).lower().endswith(".csv") else json_lines
+    return CommaSeparated(begun, promised) if str(target).lower().endswith(".csv") else json_lines
 
 
 def json_lines(_examples: Sequence[Example], rows: Sequence[Row]) -> str:
@@ -36,7 +42,8 @@ def json_lines(_examples: Sequence[Example], rows: Sequence[Row]) -> str:
 class CommaSeparated:
     """Rows to CSV under the columns of the first row; what is no plain value becomes JSON."""
 
-    def __init__(self, begun: Path | None = None) -> None:
+    def __init__(self, begun: Path | None = None, promised: Container[str] = ()) -> None:
+        self._promised = promised
         self._header: tuple[str, ...] | None = None
         if begun is not None and begun.is_file():
             with begun.open(encoding="utf-8", newline="") as file:
@@ -47,7 +54,7 @@ class CommaSeparated:
         writer = csv.writer(text, lineterminator="\n")
         for example, row in zip(examples, rows, strict=True):
             if self._header is None:
-                self._header = _header(example, row)
+                self._header = _header(example, row, self._promised)
                 writer.writerow(self._header)
             unknown = [name for name in row if name not in self._header]
             if unknown:
@@ -56,7 +63,7 @@ class CommaSeparated:
         return text.getvalue()
 
 
-def _header(example: Example, row: Row) -> tuple[str, ...]:
+def _header(example: Example, row: Row, promised: Container[str]) -> tuple[str, ...]:
     """The columns of the first row. Where it chose among candidates of its own and nothing was fitted on them, later rows may have
     promises that it lacks: these are given a place, empty where nothing is said.
     """
@@ -64,7 +71,7 @@ def _header(example: Example, row: Row) -> tuple[str, ...]:
     prefix = added[0].removesuffix(ADDED[0]) if added else ""
     if example.candidates is None or not added or row.get(f"{prefix}calibrated") is not False:
         return tuple(row)
-    places = [prefix + name for name in ADDED if prefix + name in row or name in PROMISED]
+    places = [prefix + name for name in ADDED if prefix + name in row or name in promised]
     return (*(name for name in row if name in example.columns), *places)
 
 

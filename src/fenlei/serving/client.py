@@ -60,8 +60,8 @@ class Client:
         return bool(self._info["takes_labels"])
 
     def describe(self) -> dict[str, Any]:
-        """What the service says of itself and its run."""
-        return dict(self._info)
+        """What the service says of itself and its run, without its limits: an answer does not depend on them."""
+        return {name: told for name, told in self._info.items() if not name.startswith("max_")}
 
     def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, in their order, whatever their number; see Classifier.predict.

@@ -22,7 +22,6 @@ from fenlei.artifact import MANIFEST, fingerprint, read_json, read_manifest, wri
 from fenlei.config import RunConfig
 from fenlei.data.examples import Example
 from fenlei.data.extension import class_file_names, load_extension, read_rows
-from fenlei.data.held_out import dev_rows_of
 from fenlei.data.label_ids import may_hold_ids
 from fenlei.data.labelling import Labelling
 from fenlei.data.splits import Rows
@@ -38,6 +37,7 @@ from fenlei.training.extension_report import ASKED, Cost, Extension, card_sectio
 from fenlei.training.fit import TrainResult, run_training
 from fenlei.training.former_answers import former_answers
 from fenlei.training.growth import settle_new_rows, take_over
+from fenlei.training.held_out import dev_rows_of
 from fenlei.training.lessons import Lessons, taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress

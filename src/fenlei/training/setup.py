@@ -202,6 +202,7 @@ def prepare(
         why_device,
         precision.reason,
         *([FIRST_TOKEN_NOTE.format(first)] if first else []),
+        *filter(None, [config.trust.without_effect]),
         *_head_note(base, dataset, kind),
         learning,
         *_length_note(train, encoder.max_length, beside_prompt=instruction is not None or config.model.prompt is not None),
@@ -287,8 +288,8 @@ def _encoder(
 
 def _data_notes(config: RunConfig, dataset: Dataset, label_ids: np.ndarray) -> list[str]:
     """What the reading found, what may be wrong with the rows, and what uneven classes ask for."""
-    counts = class_counts(label_ids, len(dataset.labels))
-    proposed = None if dataset.thinned else proposal(config, counts, multi_label=dataset.multi_label)
+    told = [name not in dataset.thinned for name in dataset.labels]
+    proposed = proposal(config, class_counts(label_ids, len(dataset.labels))[told], multi_label=dataset.multi_label)
     unread = config.model.method == "head" and candidates_of(dataset.train)
     return [*dataset.notes, *data_warnings(dataset), *([proposed] if proposed else []), *([UNREAD_CANDIDATES] if unread else [])]
 

@@ -11,13 +11,13 @@ from typing import Any
 from fenlei.artifact import fingerprint
 from fenlei.config import DataConfig, RunConfig
 from fenlei.data.examples import Example
-from fenlei.data.held_out import dev_rows_of
 from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.data.sources import split_files
 from fenlei.data.splits import Dataset, Rows, load_dataset, split_dev
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
+from fenlei.training.held_out import dev_rows_of
 
 READ_BY = ("text_column", "pair_column", "label_column", "label_separator", "level_separator", "class_file")
 """Options of the teacher's run by which other rows are read too."""
