@@ -9,6 +9,7 @@ from xml.sax.saxutils import quoteattr
 
 from fenlei.annotation.suggest import Suggestion
 from fenlei.artifact import write_text
+from fenlei.data.encodings import same_file
 from fenlei.data.jsonvalues import to_json
 from fenlei.errors import ConfigError, DataError
 
@@ -45,7 +46,7 @@ def checked_out(out: Path, format: Format, pool: Iterable[str]) -> None:
         raise ConfigError(f"format must be one of {', '.join(get_args(Format))}, was {format!r}")
     if out.suffix != SUFFIX[format] or out.is_dir():
         raise ConfigError(f"{out}: a file of the format {format} ends in {SUFFIX[format]}")
-    if any(Path(file).exists() and out.exists() and out.samefile(file) for file in pool):
+    if any(same_file(file, out) for file in pool):
         raise ConfigError(f"{out}: is the pool that texts are picked from; give another name, so that nothing is lost")
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from fenlei.audit.audit import Audit
 from fenlei.audit.copies import Conflict
+from fenlei.data.encodings import same_file
 from fenlei.errors import ConfigError
 from fenlei.inference.bulk import TARGET_SUFFIXES, write_rows
 
@@ -48,7 +49,7 @@ def write_fixed(audit: Audit, out: str | Path) -> FixResult:
     """
     target = checked_fix_target(out)
     sources = {Path(example.source) for example in audit.rows.examples}
-    if any(source.exists() and target.exists() and source.samefile(target) for source in sources):
+    if any(same_file(source, target) for source in sources):
         raise ConfigError(f"--fix {target}: is the file that was audited; give another name, so that nothing is lost")
     touched = plan_fixes(audit)
     gone = {one.row for one in touched if one.action == REMOVED}

@@ -74,6 +74,11 @@ class Lines:
         yield from enumerate(self.rest, start=len(self.head) + 1)
 
 
+def same_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two names are of one file, through links too; False where either is not there."""
+    return Path(one).exists() and Path(other).exists() and Path(one).samefile(other)
+
+
 @contextmanager
 def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
     """The unpacked bytes of a file, gzip recognised by its first bytes; `-` is stdin. DataError where there is no file."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from fenlei.config import DataConfig
 from fenlei.data.columns import known_label
-from fenlei.data.encodings import STDIN
+from fenlei.data.encodings import STDIN, same_file
 from fenlei.data.examples import Example, joined
 from fenlei.data.folders import SplitFiles
 from fenlei.data.label_file import named_as_in_rows
@@ -138,7 +138,7 @@ def _with_labels(test: tuple[Path, ...], config: DataConfig, notes: list[str]) -
 
 def _refuse_seen(role: str, part: tuple[Path, ...], others: tuple[Path, ...]) -> None:
     for file in part:
-        if any(file.exists() and other.exists() and file.samefile(other) for other in others):
+        if any(same_file(file, other) for other in others):
             raise ConfigError(f"{role}: {file} is used for training or dev as well, so a result on it would say nothing; give another file")
 
 

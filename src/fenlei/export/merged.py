@@ -28,7 +28,7 @@ from fenlei.export.pairs import columns, filled, sample_pairs, teach_pairs
 from fenlei.export.prompted import check_prompt, teach_prompt
 from fenlei.export.sample_texts import sample_texts
 from fenlei.inference.classifier import Classifier
-from fenlei.inference.loading import load_run
+from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.models.architectures import has_stock_classifier
 from fenlei.models.backbone import head_modules, quiet_transformers
 from fenlei.models.devices import pick_precision
@@ -85,22 +85,11 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] in ("lora", "qlora") else loaded.method.stock.float()
     calibration = Calibration.from_json(loaded.manifest)
     folded, notes = (calibration, []) if writes else _fold_calibration(stock, calibration)
-    if calibration.multi_label:
-        if writes:
-            raise ConfigError(
-                "a multi-label run of the generate method asks yes or no of each label, which no stock folder does; serve the run"
-            )
-        below = Labelling.from_json(loaded.manifest).hierarchy is not None
-        notes.append(
-            "a stock folder gives each label's probability: the thresholds from which labels are given stay with the run"
-            + (", and so does that a label brings those it lies below" if below else "")
+    if calibration.multi_label and writes:
+        raise ConfigError(
+            "a multi-label run of the generate method asks yes or no of each label, which no stock folder does; serve the run"
         )
-    if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")):
-        notes.append("a stock folder gives probabilities alone: threshold, prediction sets and novelty stay with the run")
-    if loaded.encoder.long not in CUT_AT_THE_END:
-        notes.append(
-            f"a stock folder cuts texts of more than {loaded.encoder.max_length} tokens at their end: for these it answers otherwise"
-        )
+    notes += _what_stays(loaded)
     dtype = pick_precision(torch.device("cpu"), loaded.manifest["parameters"]["all"]).weights
     (stock if writes else stock.base_model).to(dtype)
     stock.config.dtype = dtype
@@ -126,6 +115,20 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
                 f"(needed: {LEAST_AGREEMENT:.1%}; largest logit difference {difference:.3g}); nothing was written"
             )
     return ExportResult(target, len(asked), agreement, difference, tuple(notes))
+
+
+def _what_stays(loaded: LoadedRun) -> list[str]:
+    """Lines on what the run does and a stock folder does not."""
+    notes, labelling = [], Labelling.from_json(loaded.manifest)
+    if labelling.multi_label:
+        below = ", and so does that a label brings those it lies below" if labelling.hierarchy is not None else ""
+        notes.append(f"a stock folder gives each label's probability: the thresholds from which labels are given stay with the run{below}")
+    if any(loaded.manifest.get(name) for name in ("abstention", "prediction_sets", "novelty")):
+        notes.append("a stock folder gives probabilities alone: threshold, prediction sets and novelty stay with the run")
+    if loaded.encoder.long not in CUT_AT_THE_END:
+        longest = loaded.encoder.max_length
+        notes.append(f"a stock folder cuts texts of more than {longest} tokens at their end: for these it answers otherwise")
+    return notes
 
 
 def _refuse_what_stock_cannot_say(manifest: dict[str, Any], encoder: TextEncoder, config: Any, force: bool) -> None:

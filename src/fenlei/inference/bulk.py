@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fenlei.artifact import saving, whole_file
-from fenlei.data.encodings import STDIN
+from fenlei.data.encodings import STDIN, same_file
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import ColumnNames, read_examples
@@ -214,7 +214,7 @@ def checked_target(target: str | Path, source: str | Path) -> str | Path:
         raise ConfigError(f"{path}: predictions are written as {', '.join(TARGET_SUFFIXES)} or to '-'; found the ending {path.suffix!r}")
     if path.is_dir():
         raise ConfigError(f"{path}: is a folder; give the file to write")
-    if str(source) != STDIN and path.exists() and Path(source).exists() and path.samefile(source):
+    if str(source) != STDIN and same_file(path, source):
         raise ConfigError(f"{path}: is the file that is read, and rows that cannot be read would be lost with it; give another name")
     return path
 
