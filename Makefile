@@ -13,12 +13,12 @@ INSTALLED := $(VENV)/.installed
 .PHONY: help install demo test lint fmt bench docs
 
 help:
-	@echo "make install   the environment in $(VENV)              (PYTHON=python3.12 chooses the Python of a new one)"
-	@echo "make demo      train, evaluate and classify with what is built in; no network"
-	@echo "make test      the test suite; no network            (ARGS='-k labels' reaches pytest)"
+	@echo "make install   the environment in $(VENV); downloads packages, once   (PYTHON=python3.12 chooses the Python of a new one)"
+	@echo "make demo      train, evaluate and classify with what is built in; offline once $(VENV) is there"
+	@echo "make test      the test suite; offline once $(VENV) is there   (ARGS='-k labels' reaches pytest)"
 	@echo "make lint      ruff and mypy, nothing is changed"
 	@echo "make fmt       ruff's fixes and format"
-	@echo "make bench     what is measured in bench/"
+	@echo "make bench     what BENCHES names of bench/                    (BENCHES='startup memory')"
 	@echo "make docs      the site, in English and Chinese, into site/; a warning is an error"
 
 install: $(INSTALLED)

@@ -1,4 +1,4 @@
-"""No network, no user's caches, one thread, fixed seeds; and tiny models that are built on the spot."""
+"""No network, no user's caches, no waiting for the disk, one thread, fixed seeds; and tiny models that are built on the spot."""
 
 from __future__ import annotations
 
@@ -79,6 +79,14 @@ def _no_network() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_is_lost() -> Iterator[None]:
+    """What is written need not have reached the disk, which takes milliseconds a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _what_is_there_stays() -> None:
     """Every training collects garbage (accelerate), which walks over all that torch and transformers have made: what a file of tests begins
@@ -86,6 +94,32 @@ def _what_is_there_stays() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module")
+def asked_once() -> Iterator[None]:
+    """Teacher and student are clocked over one pass of the rows, not for a second each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fenlei.training.teacher.LEAST_SECONDS", 0.0)
+        yield
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the network of a training says in memory, when it is about to be saved: `logits` of the `texts` of its selecting rows."""
+    from fenlei.inference.scoring import score
+    from fenlei.training import finish
+
+    said: dict[str, Any] = {}
+    save = finish._save_model
+
+    def asked_before(setup: Any, folder: Path) -> None:
+        said["texts"] = [row.input for row in setup.dataset.selecting]
+        said["logits"] = score(setup.method.eval(), setup.selecting, len(setup.dataset.labels)).logits
+        save(setup, folder)
+
+    monkeypatch.setattr(finish, "_save_model", asked_before)
+    return said
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fenlei.artifact import checkpoints
 from fenlei.training.fit import TrainingInterrupted, train
 from fenlei.training.progress import Progress
 
+TOY_NEWS = Path(__file__).parent / "data" / "toy_news.jsonl"
 InProcesses = Callable[[Callable[[int], object]], None]
 """Runs work in one process or several, each with its rank."""
 
@@ -72,6 +74,17 @@ def in_two(work: Callable[[int], object], **environment: str) -> None:
             for other in children:
                 os.kill(other, signal.SIGKILL)
     assert codes == [0, 0]
+
+
+def trained_alone(folder: Path, **usual: Any) -> Callable[..., Path]:
+    """What trains a model in this process, on the toy news, once for all who ask for the same options; it returns the run."""
+
+    @cache
+    def trained(model: Path, **options: str) -> Path:
+        out = folder / "-".join([model.name, *options.values()])
+        return train(TOY_NEWS, model=str(model), out=out, **usual, **options).out
+
+    return trained
 
 
 def stopped_and_resumed(data: Path, out: Path, options: dict[str, Any], beginning: InProcesses, going_on: InProcesses) -> None:

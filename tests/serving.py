@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from fenlei.serving import life
 from fenlei.serving.life import Server, Settings
 from fenlei.serving.processes import listen
 
@@ -72,6 +75,8 @@ def running(run: Path, **settings: Any) -> Iterator[Running]:
             time.sleep(0.02)
         yield service
     finally:
-        server.should_exit = True
-        thread.join(30)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(life, "LINGER_SECONDS", 0.05)  # nobody is about to send anything
+            server.should_exit = True
+            thread.join(30)
         assert not thread.is_alive(), "the service did not end"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,43 @@ def test_the_command_takes_labels_and_a_folder_of_an_adapter(adapter: Path, caps
     assert "names no classes; give them, in the order of their ids" in capsys.readouterr().err
 
 
+def test_the_command_says_how_an_adapter_and_a_model_read_texts(adapter: Path, tiny_qwen: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = TEXTS[1] * 20
+    words = ["--labels", ",".join(LABELS), "--text", text, "--probabilities", "--json", "--device", "cpu"]
+
+    def told(*more: str) -> list[float]:
+        assert main(["predict", *more, *words]) == 0
+        return [*json.loads(capsys.readouterr().out)["probabilities"].values()]
+
+    prompted = Classifier.load(adapter, labels=LABELS, prompt="新闻：{text}。", max_length=24, base=str(tiny_qwen), device="cpu")
+    given = ("--prompt", "新闻：{text}。", "--max-length", "24", "--base", str(tiny_qwen))
+    assert told(str(adapter), *given) == pytest.approx(prompted.predict_proba([text])[0], abs=2e-6)
+    asked = Classifier.zero_shot(str(tiny_qwen), LABELS, prompt="{labels}？{text}", max_length=120, long="windows", device="cpu")
+    given = ("--prompt", "{labels}？{text}", "--max-length", "120", "--long", "windows")
+    assert told(str(tiny_qwen), *given) == pytest.approx(asked.predict_proba([text])[0], abs=2e-6)
+
+
+def test_an_adapter_without_a_prompt_is_said_and_other_ways_to_read_are_refused(
+    adapter: Path, tiny_qwen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--labels", ",".join(LABELS), "--text", TEXTS[0], "--device", "cpu"]
+    assert main(["predict", str(adapter), *words]) == 0
+    assert "reads the bare text; an adapter does not say" in capsys.readouterr().err
+    (tmp_path / "fenlei.json").write_text("{}", encoding="utf-8")
+    for refused, message in (
+        ([str(tmp_path), "--prompt", "{text}"], "--prompt: for a model or an adapter of others"),
+        ([str(adapter), "--long", "head-tail"], "--long: .* is an adapter of others"),
+        ([str(tiny_qwen), "--base", str(tiny_qwen)], "--base: .* is a model, and no adapter"),
+        ([str(adapter), "--prompt", "text"], "prompt must be 'zh', 'en' or a template that contains {text} once"),
+    ):
+        assert main(["predict", *refused, *words]) == 1
+        assert re.search(message, capsys.readouterr().err), refused
+
+
 def test_what_does_not_fit_is_said(adapter: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="tells 3 classes apart, but 2 labels are given"):
         Classifier.load(adapter, labels=LABELS[:2])
-    with pytest.raises(ConfigError, match="names no classes"):
+    with pytest.raises(ConfigError, match=r"names no classes; give them.*other commands, as serve, take runs"):
         Classifier.load(adapter)
     with pytest.raises(ModelError, match="no such folder"):
         Classifier.load(adapter, labels=LABELS, base="/no/such/model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from test_docs import ROOT, blocks
 
 from fenlei import Classifier, train
 from fenlei.annotation.exchange import labelling_interface, render, write_suggestions
 from fenlei.annotation.suggest import _pick, _strangeness, _uncertainty, suggest
 from fenlei.cli.main import main
+from fenlei.config import RunConfig
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import file_layout, read_examples
 from fenlei.errors import ConfigError, DataError, FenleiError
@@ -258,6 +261,15 @@ def test_the_command_writes_reads_and_shows(run: Path, pool: Path, tmp_path: Pat
     assert "ends in .json" in capsys.readouterr().err
 
 
+def test_old_and_new_rows_are_put_together_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.csv").write_text("text,label\n国足热身赛两球取胜,体育\n", encoding="utf-8")
+    (tmp_path / "project.json").write_text(json.dumps([task(chosen("财经"))], ensure_ascii=False), encoding="utf-8")
+    (code,) = [block for block in blocks(ROOT / "docs" / "annotation.md", "python") if "next.jsonl" in block]
+    exec(compile(code, "annotation.md", "exec"), {})
+    assert [(row.text, row.label) for row in read_examples("next.jsonl")] == [("国足热身赛两球取胜", "体育"), ("央行降准", "财经")]
+
+
 def test_the_pool_is_never_written_over(
     run: Path, classifier: Classifier, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +297,7 @@ def test_a_run_judges_labels_in_an_audit(run: Path, tmp_path: Path, toy_rows: li
     doubted = {place for place, (row, answer) in enumerate(zip(toy_rows, answers, strict=True)) if row["label"] != answer.label}
     assert {suspect.row for suspect in errors.rows} == doubted
     assert errors.judge == str(run)
+    assert "was trained on rows of this file" in errors.note, "a copy of it, under another name"
     seen = audit_data(run.parent / "train.jsonl", run=run, device="cpu").label_errors
     assert "was trained on rows of this file" in seen.note
     strange = audit_data(write(tmp_path / "b.jsonl", [*toy_rows, {"text": "甲", "label": "别的"}]), run=run, device="cpu").label_errors
@@ -379,3 +392,86 @@ def test_argilla_records_of_a_data_set_on_a_hub_are_read(tmp_path: Path) -> None
 def test_argilla_what_is_no_answer_is_said(tmp_path: Path, row: Row, said: str) -> None:
     with pytest.raises(DataError, match=said):
         list(read_examples(write(tmp_path / "a.jsonl", [row])))
+
+
+def test_a_column_called_text_that_the_run_does_not_read_is_not_lost(classifier: Classifier, tmp_path: Path) -> None:
+    pool = write(tmp_path / "a.jsonl", [{"title": "央行降准", "text": "正文一段"}])
+    picked = suggest(classifier, pool, 1, text_column="title")
+    for format in ("doccano", "label-studio", "argilla"):
+        with pytest.raises(DataError, match=r"a\.jsonl:1: the pool has a column 'text' that is not what the run reads"):
+            render(picked, format, "run")  # type: ignore[arg-type]
+    assert json.loads(render(picked, "jsonl", "run"))["text"] == "正文一段"
+    answered = record("财经", metadata={"text": "正文一段", "source": "rss"})
+    (row,) = read_examples(write(tmp_path / "b.jsonl", [answered]))
+    assert (row.text, row.columns["source"]) == ("央行降准", "rss")
+
+
+@pytest.mark.parametrize("name", ["Label", " LABEL"])
+def test_a_column_of_labels_is_one_whatever_its_case(classifier: Classifier, tmp_path: Path, name: str) -> None:
+    picked = suggest(classifier, write(tmp_path / "a.jsonl", [{name: "", "text": "央行降准"}]), 1)
+    out = tmp_path / "out.jsonl"
+    for format in ("jsonl", "doccano"):
+        out.write_text(render(picked, format, "run"), encoding="utf-8")  # type: ignore[arg-type]
+        assert [row.label for row in read_examples(out)] == [picked[0].label]
+    with pytest.raises(DataError, match="the pool has a label already, '财经'"):
+        suggest(classifier, write(tmp_path / "b.jsonl", [{name: "财经", "text": "央行降准"}]), 1)
+
+
+def test_the_id_of_no_class_is_no_label_where_a_file_names_classes(classifier: Classifier, tmp_path: Path) -> None:
+    pool, info = tmp_path / "pool.parquet", {"features": {"label": {"names": list(classifier.labels), "_type": "ClassLabel"}}}
+
+    def written(*ids: int) -> Path:
+        table = pa.table({"text": [f"央行降准{place}" for place in range(len(ids))], "label": list(ids)})
+        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps({"info": info})}), pool)
+        return pool
+
+    (one,) = json.loads(f"[{render(suggest(classifier, written(-1, -1), 1), 'jsonl', 'run')}]")
+    assert one["label"] in classifier.labels
+    with pytest.raises(DataError, match="the pool has a label already"):
+        suggest(classifier, written(-1, 1), 1)
+    with pytest.raises(DataError, match="the pool has a label already, -1"):
+        suggest(classifier, write(tmp_path / "a.jsonl", [{"text": "央行降准", "label": -1}]), 1)
+
+
+def test_what_is_answered_already_is_not_picked_again(classifier: Classifier, tmp_path: Path) -> None:
+    texts = ("央行降准", "球队夺冠", "手机发布")
+    tasks = [{**task(), "data": {"text": text}} for text in texts]
+    tasks[1]["annotations"] = [chosen("体育")]
+    records = [record(fields={"text": text}, id=text) for text in texts]
+    records[1]["responses"] = {"label": [{"value": "体育"}, {"value": "财经"}]}  # nobody need ask again, though it settles nothing
+    for rows in (tasks, records):
+        pool = tmp_path / "pool.json"
+        pool.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        told: list[str] = []
+        picked = suggest(classifier, pool, 3, announce=told.append)
+        assert {one.example.text for one in picked} == {texts[0], texts[2]}
+        assert told == ["1 texts are left out: they are annotated already"]
+    pool.write_text(json.dumps(tasks[1:2], ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(DataError, match="expected texts to label, found 1 that are annotated already"):
+        suggest(classifier, pool, 3)
+
+
+def test_argilla_is_given_an_id_of_its_own_for_each_row(classifier: Classifier, tmp_path: Path) -> None:
+    write(tmp_path / "train-00000-of-00002.jsonl", [{"text": "央行降准", "id": 1}, {"text": "球队夺冠"}, {"text": "手机发布", "id": None}])
+    write(tmp_path / "train-00001-of-00002.jsonl", [{"text": "利率下调", "id": 1}, {"text": "国足取胜"}, {"text": "芯片发布", "id": "7"}])
+    picked = suggest(classifier, tmp_path, 6)
+    first, second = "train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"
+    ids = {one["id"] for one in json.loads(render(picked, "argilla", "run"))}
+    assert ids == {f"{first}:1", f"{first}:2", f"{first}:3", f"{second}:1", f"{second}:2", "7"}
+
+
+def test_argilla_answers_with_the_same_labels_in_another_order_are_one(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [record(["财经", "体育"], ["体育", "财经"])])
+    assert [set(row.all_labels) for row in read_examples(path, labelling=Labelling(multi_label=True))] == [{"财经", "体育"}]
+
+
+def test_an_audit_by_a_run_reads_the_columns_of_the_run(run: Path, tmp_path: Path, toy_rows: list[Row]) -> None:
+    from fenlei.audit.audit import audit_data
+
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    config = RunConfig.from_yaml(run / "config.yaml").replace(text_column="title,body")
+    (other / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    rows = [{"title": row["text"], "body": "正文", "label": row["label"]} for row in toy_rows]
+    audit = audit_data(write(tmp_path / "a.jsonl", rows), run=other, device="cpu")
+    assert audit.rows.examples[0].whole == f"{toy_rows[0]['text']}\n正文"

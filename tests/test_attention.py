@@ -55,8 +55,12 @@ MIXED = {"vocab_size": 100, "num_key_value_heads": 2, "kv_channels": 16, "num_lo
 @pytest.mark.parametrize("packs", [True, False], ids=["packed if it can be", "padded"])
 @pytest.mark.parametrize(
     ("kind", "more"),
-    [("doge", {"vocab_size": 100, "num_key_value_heads": 1}), ("jetmoe", {**MIXED, "head_dim": 16})],
-    ids=["adds numbers to its mask", "views what it is given"],
+    [
+        ("doge", {"vocab_size": 100, "num_key_value_heads": 1}),
+        ("jetmoe", {**MIXED, "head_dim": 16}),
+        ("qwen3", {"vocab_size": 100, "num_key_value_heads": 1, "head_dim": 16, "is_causal": False}),
+    ],
+    ids=["adds numbers to its mask", "views what it is given", "looks both ways"],
 )
 def test_architectures_that_ask_more_of_attention_are_read_as_their_own(
     kind: str, more: dict[str, Any], packs: bool, monkeypatch: pytest.MonkeyPatch
@@ -76,6 +80,13 @@ def test_architectures_that_ask_more_of_attention_are_read_as_their_own(
         together = HeadMethod(network, pad_id=5).pool(Batch(ids, mask))
     assert network.config._attn_implementation == attention.NAME
     torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_a_window_of_0_is_none_as_qwen2_moe_says_it() -> None:
+    config = AutoConfig.for_model("qwen2_moe")
+    assert not config.use_sliding_window
+    config._attn_implementation = attention.NAME
+    assert attention.is_plainly_causal(config, 9)
 
 
 def test_what_comes_back_needs_no_copy() -> None:

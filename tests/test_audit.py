@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -398,3 +399,50 @@ def test_the_warnings_are_among_what_a_run_announces(tmp_path: Path, toy_rows: l
 
 def test_train_does_not_warn_of_clean_rows(toy_file: Path) -> None:
     assert data_warnings(load_dataset(DataConfig(data=str(toy_file)), seed=0)) == ()
+
+
+def test_pairs_with_one_long_text_and_other_questions_are_no_copies(tmp_path: Path) -> None:
+    dice = random.Random(5)
+    passage = "".join(chr(dice.randrange(0x4E00, 0x9FA5)) for _ in range(400))
+    questions = ("国足热身赛比分是多少呢", "央行何时宣布下调利率", "手机芯片由谁家代工生产", "影片首日票房有多少亿")
+    rows = [{"text": passage, "question": question, "label": "yes"} for question in questions]
+    train, test = write(tmp_path / "train.jsonl", rows[:3]), write(tmp_path / "test.jsonl", rows[3:])
+    audit = audit_data(train, test=test, pair_column="question")
+    assert (audit.near_duplicates, audit.leaks, plan_fixes(audit)) == ((), (), [])
+    write(train, [*rows[:3], {**rows[0], "question": questions[0].replace("呢", "？")}])
+    write(test, [{**rows[1], "text": passage[:-1]}])
+    audit = audit_data(train, test=test, pair_column="question")
+    assert [(copy.row, copy.of) for copy in audit.near_duplicates] == [(3, 0)]
+    assert [(copy.row, copy.of) for copy in audit.leaks] == [(4, 1)]
+
+
+def test_a_blank_label_among_lists_is_a_row_without_a_label(tmp_path: Path, toy_rows: list[Row]) -> None:
+    rows = [{**row, "label": [row["label"], "新闻"]} for row in toy_rows[:40]]
+    blank = {"text": toy_rows[40]["text"], "label": ""}
+    audit = audit_data(write(tmp_path / "a.jsonl", [*rows, blank, {**blank, "text": toy_rows[41]["text"], "label": []}]))
+    assert [(odd.row, odd.problem) for odd in audit.classes.rows] == [(40, "no label")]
+    joined = [{**row, "label": ";".join(row["label"])} for row in rows]
+    told = audit_data(write(tmp_path / "b.jsonl", [*joined, blank]), label_separator=";")
+    assert not told.classes.rows, "where labels are joined, nothing is none of them"
+
+
+def test_fix_writes_a_lone_carriage_return_so_that_it_is_read_back(tmp_path: Path) -> None:
+    rows = [{"text": "first\rhalf of a title", "label": "x"}, {"text": "something else again", "label": "y"}]
+    result = write_fixed(audit_data(write(tmp_path / "a.jsonl", rows)), tmp_path / "fixed.csv")
+    assert [(row.text, row.label) for row in read_examples(result.out)] == [(row["text"], row["label"]) for row in rows]
+    assert result.out.read_bytes().endswith(b"again,y\n")
+
+
+def test_fix_logs_rows_of_a_file_whose_name_is_no_utf8(tmp_path: Path, toy_rows: list[Row]) -> None:
+    path = write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.jsonl")), [*toy_rows, toy_rows[0]])
+    result = write_fixed(audit_data(path), tmp_path / "fixed.jsonl")
+    assert read(result.out) == toy_rows
+    assert (str(path), 61) in {(row["file"], row["row"]) for row in read(result.log)}
+
+
+def test_fix_never_writes_its_log_over_what_was_audited(tmp_path: Path, toy_rows: list[Row]) -> None:
+    path = write(tmp_path / "a.log.jsonl", toy_rows)
+    with pytest.raises(ConfigError, match=r"--fix .*a\.jsonl: .*a\.log\.jsonl is the file that was audited"):
+        write_fixed(audit_data(path), tmp_path / "a.jsonl")
+    assert read(path) == toy_rows
+    assert not (tmp_path / "a.jsonl").exists()

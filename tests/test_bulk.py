@@ -85,6 +85,16 @@ def test_confidence_is_written_without_the_digits_float32_does_not_hold(tmp_path
     assert '"confidence": 0.333333,' in (tmp_path / "out.jsonl").read_text(encoding="utf-8")
 
 
+def test_the_column_that_the_labels_were_learned_from_is_not_the_text(tmp_path: Path) -> None:
+    class Rater(LengthClassifier):
+        def describe(self) -> dict[str, Any]:
+            return {"label_column": "review"}
+
+    source = write_jsonl(tmp_path / "in.jsonl", [{"review": "差", "comment": "四个汉字"}])
+    predict_file(Rater(), source, tmp_path / "out.jsonl")  # type: ignore[arg-type]
+    assert read_jsonl(tmp_path / "out.jsonl")[0]["prediction"] == "4"
+
+
 @pytest.mark.parametrize("name", ["prediction", "confidence", "calibrated", "tokens_cut"])
 def test_a_column_that_would_be_overwritten_is_an_error_that_names_prefix(tmp_path: Path, classifier: Any, name: str) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}, {"text": "两字", name: "mine"}])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from fenlei.artifact import LARGEST_JSON, read_manifest, write_manifest
+from fenlei.cli.main import main
 from fenlei.errors import ArtifactError, ModelError
 from fenlei.inference.checksums import COVERED, verify
 from fenlei.inference.classifier import Classifier
@@ -151,3 +152,18 @@ def test_a_run_without_checksums_says_so_when_asked(run: Path, tmp_path: Path) -
     Classifier.load(old)
     with pytest.raises(ArtifactError, match="saved without checksums"):
         Classifier.load(old, verify=True)
+
+
+def test_evaluate_and_export_compare_on_request(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights = shutil.copytree(run, tmp_path / "run") / "model" / "model.safetensors"
+    weights.write_bytes(flipped(weights.read_bytes()))
+    data, damaged = str(Path(__file__).parent / "data" / "toy_news.jsonl"), str(tmp_path / "run")
+    for command in (
+        ["evaluate", damaged, data, "--device", "cpu"],
+        ["evaluate", str(run), data, "--out", str(tmp_path / "report"), "--compare", damaged, "--device", "cpu"],
+        ["export", damaged, "--out", str(tmp_path / "exported")],
+    ):
+        assert main([*command, "--verify"]) == 1
+        assert "model/model.safetensors was changed" in capsys.readouterr().err
+    assert not (tmp_path / "report").exists()
+    assert not (tmp_path / "exported").exists()

@@ -204,6 +204,12 @@ def test_the_command_line_wins_over_the_yaml_file(tmp_path: Path, trained: list[
     assert trained[0]["resume"] is True
 
 
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_a_file_of_options_in_the_place_of_the_data_is_told_where_it_goes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "run.yaml", "--out", "run"]) == 2
+    assert "run.yaml is no labelled file; a file of options goes with --config" in " ".join(capsys.readouterr().err.split())
+
+
 def test_an_unknown_key_in_the_yaml_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "run.yaml").write_text("batchsize: 8\n")
     assert main(["train", "--config", str(tmp_path / "run.yaml"), "--out", "run"]) == 1

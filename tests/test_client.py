@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from serving import Running, running
 
 from fenlei import Classifier, Client, train
 from fenlei.cli.main import main
-from fenlei.errors import ModelError, RequestError
+from fenlei.config import RunConfig, TrustConfig
+from fenlei.errors import ConfigError, ModelError, RequestError
 from fenlei.inference import bulk
 from fenlei.inference.bulk import predict_file
 from fenlei.serving.limits import Limits
@@ -140,21 +142,27 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 class Scripted(BaseHTTPRequestHandler):
-    """Answers a request with the status that `status_of` gives for it, each text with itself as its label."""
+    """Answers a request with the status that `status_of` gives for it, each text with itself as its label.
+
+    `version_of` gives the version of the run by the number of requests so far.
+    """
 
     status_of: ClassVar[Callable[[dict[str, Any]], int]]
+    version_of: ClassVar[Callable[[int], str]]
     limits: ClassVar[dict[str, Any]]
     asked: ClassVar[list[dict[str, Any]]]
 
     def do_GET(self) -> None:
-        self.reply(200, {"max_client_batch_size": 8, "max_body_bytes": 1_000_000, "takes_labels": True, **self.limits})
+        told = {"max_client_batch_size": 8, "max_body_bytes": 1_000_000, "takes_labels": True}
+        self.reply(200, {**told, "model_sha": type(self).version_of(len(self.asked)), **self.limits})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(body)
         answer = {"confidence": 1.0, "probabilities": {}, "calibrated": True, "tokens_cut": 0}
         results = [{**answer, "label": text} for text in body["texts"]]
-        self.reply(type(self).status_of(body), {"results": results, "error": {"message": "not this"}})
+        version = type(self).version_of(len(self.asked))
+        self.reply(type(self).status_of(body), {"version": version, "results": results, "error": {"message": "not this"}})
 
     def reply(self, status: int, body: dict[str, Any]) -> None:
         told = json.dumps(body).encode()
@@ -167,10 +175,13 @@ class Scripted(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def scripted(status_of: Callable[[dict[str, Any]], int], **limits: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def scripted(
+    status_of: Callable[[dict[str, Any]], int], version_of: Callable[[int], str] = lambda asked: "one", **limits: Any
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A service's address, and what it is asked."""
     asked: list[dict[str, Any]] = []
-    with listening(type("One", (Scripted,), {"status_of": staticmethod(status_of), "limits": limits, "asked": asked})) as url:
+    script = {"status_of": staticmethod(status_of), "version_of": staticmethod(version_of), "limits": limits, "asked": asked}
+    with listening(type("One", (Scripted,), script)) as url:
         yield url, asked
 
 
@@ -232,6 +243,49 @@ def test_no_request_has_more_labels_than_the_service_takes(limits: dict[str, Any
     assert [len(body["texts"]) for body in asked] == sizes
 
 
+def test_a_file_is_not_predicted_by_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second takes over when the first has answered a window."""
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 8)
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"text": f"row {at}"}) + "\n" for at in range(24)))
+    with scripted(lambda body: 200, lambda asked: "one" if asked <= 1 else "two") as (url, asked):
+        client = Client(url)
+        with pytest.raises(ModelError, match="another run took over"):
+            predict_file(client, source, out)
+        assert len(asked) == 2
+        with pytest.raises(ConfigError, match="begun there with another model"):
+            predict_file(client, source, out)
+        assert predict_file(client, source, tmp_path / "other.jsonl").rows == 24
+
+
+def test_texts_without_a_file_are_answered_by_whichever_run_is_there() -> None:
+    texts = [str(at) for at in range(24)]
+    with scripted(lambda body: 200, str) as (url, _):
+        assert [one.label for one in Client(url).predict(texts)] == texts
+
+
+def test_a_run_with_other_promises_is_another_classifier(service: Running, run: Path) -> None:
+    with running(run, trust=TrustConfig(min_confidence=0.5)) as other:
+        one, two = (Client(url).describe() for url in (service.url, other.url))
+    assert {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)} == {"answers_sha"}
+
+
+@pytest.mark.parametrize("told", [b"<html>", b"[]", b'{"model_id": "x", "max_client_batch_size": 32}'], ids=["a page", "a list", "TEI"])
+def test_an_address_of_something_else_is_said(told: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(told)))
+            self.end_headers()
+            self.wfile.write(told)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with listening(Other) as url:
+        assert main(["predict", "--url", url, "--text", "国足取胜"]) == 1
+    assert "/info is not that of `fenlei serve`" in capsys.readouterr().err
+
+
 def test_a_file_is_predicted_by_a_service(service: Running, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--url", service.url, str(NEWS), "--out", str(tmp_path / "far.csv"), "--probabilities"]) == 0
     assert main(["predict", str(run), str(NEWS), "--out", str(tmp_path / "near.csv"), "--probabilities", "--device", "cpu"]) == 0
@@ -243,6 +297,33 @@ def test_a_file_is_predicted_by_a_service(service: Running, run: Path, tmp_path:
     assert json.loads(capsys.readouterr().out)["prediction"] in {row["prediction"] for row in near} | {row["label"] for row in near}
     assert main(["predict", "--url", service.url, "--text", "国足取胜", "--labels", "甲,乙"]) == 1
     assert "knows its 3 labels" in capsys.readouterr().err
+
+
+def test_the_column_that_the_run_was_trained_on_is_read_through_a_service_too(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, source = tmp_path / "run", tmp_path / "in.jsonl"
+    shutil.copytree(run, folder)
+    config = RunConfig.from_yaml(folder / "config.yaml").replace(text_column="body")
+    (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    source.write_text(json.dumps({"text": "短", "body": "国" * 300}) + "\n", encoding="utf-8")
+    with running(folder) as one:
+        assert main(["predict", "--url", one.url, str(source), "--out", str(tmp_path / "far.jsonl")]) == 0
+    assert "text from 'body'" in capsys.readouterr().err
+    assert main(["predict", str(folder), str(source), "--out", str(tmp_path / "near.jsonl"), "--device", "cpu"]) == 0
+    far, near = (json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("far.jsonl", "near.jsonl"))
+    assert far["tokens_cut"] == near["tokens_cut"] > 100
+    assert far["prediction"] == near["prediction"]
+
+
+def test_labels_that_a_head_does_not_know_are_refused_before_a_row_is_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"classifier": {"id2label": {"0": "甲", "1": "乙"}}}
+    with scripted(lambda body: 200, takes_labels=False, model_type=names) as (url, asked):
+        command = ["predict", "--url", url, str(NEWS), "--out", str(tmp_path / "out.jsonl"), "--labels"]
+        assert main([*command, "甲,丙"]) == 1
+        assert asked == []
+        assert "knows its 2 labels and no other" in capsys.readouterr().err
+        assert main([*command, "乙,甲"]) == 0, "its own are no others"
 
 
 def test_a_client_needs_no_torch() -> None:

@@ -1,8 +1,11 @@
-"""Manifests in examples/: what they call and probe is there."""
+"""Manifests in examples/ and docker/: what they call and probe is there."""
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ import typer.main
 import yaml
 
 from fenlei.cli.main import app
+from fenlei.serving.life import NEVER_LOADED
 from fenlei.serving.service import PING_SECONDS
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES, DOCKER = (Path(__file__).parents[1] / name for name in ("examples", "docker"))
 
 
 def documents(name: str) -> list[dict[str, Any]]:
@@ -31,11 +35,20 @@ def taken(words: list[str]) -> dict[str, Any]:
     return dict(command.make_context(words[0], words[1:]).params)
 
 
-def test_the_service_is_started_and_probed_as_it_can_be(tmp_path: Path) -> None:
+def entry_point(name: str) -> list[str]:
+    """The words of an image's ENTRYPOINT, behind `fenlei`."""
+    (line,) = [line for line in (DOCKER / name).read_text(encoding="utf-8").splitlines() if line.startswith("ENTRYPOINT ")]
+    program, *words = json.loads(line.removeprefix("ENTRYPOINT "))
+    assert program == "fenlei"
+    return words
+
+
+def test_the_service_is_started_and_probed_as_it_can_be() -> None:
     deployment, service, budget = documents("kubernetes_service.yaml")
     one = container(deployment)
-    entry = ["serve", str(tmp_path), "--host", "0.0.0.0", "--port", "8000"]  # docker/Dockerfile's
-    options = taken([*entry, *one["args"]])
+    assert one["args"] == ["--drain", "60"]  # promises are the run's own: not every run could keep one that is asked for here
+    options = taken([*entry_point("Dockerfile"), *one["args"]])
+    assert str(options["run"]) in [mount["mountPath"] for mount in one["volumeMounts"]]
     (port,) = one["ports"]
     assert options["port"] == port["containerPort"]
     grace, pause = (
@@ -53,17 +66,67 @@ def test_the_service_is_started_and_probed_as_it_can_be(tmp_path: Path) -> None:
     assert service["spec"]["ports"][0]["targetPort"] == port["name"]
 
 
-def unit_command() -> list[str]:
-    text = (EXAMPLES / "fenlei-search@.service").read_text(encoding="utf-8").replace("\\\n", " ")
+@pytest.mark.parametrize(("name", "device"), [("Dockerfile", "auto"), ("Dockerfile.cuda", "cuda")])
+def test_an_image_answers_where_it_is_asked(name: str, device: str) -> None:
+    options, text = taken(entry_point(name)), (DOCKER / name).read_text(encoding="utf-8")
+    assert (options["host"], options["device"]) == ("0.0.0.0", device)
+    asked = re.findall(r"^EXPOSE (\d+)$|http://127\.0\.0\.1:(\d+)/health'", text, re.MULTILINE)
+    port = str(options["port"])
+    assert asked == [(port, ""), ("", port)]
+    (seconds,) = re.findall(r"/health', timeout=(\d+)\)", text)
+    assert int(seconds) > PING_SECONDS
+
+
+def test_compose_runs_the_images_and_gives_them_time() -> None:
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    files = [DOCKER / one["build"]["context"] / one["build"]["dockerfile"] for one in services.values()]
+    assert [file.resolve() for file in files] == [(DOCKER / name).resolve() for name in ("Dockerfile", "Dockerfile.cuda")]
+    one, options = services["fenlei"], taken(entry_point("Dockerfile"))
+    assert int(one["stop_grace_period"].removesuffix("s")) > options["drain"]
+    assert one["ports"][0].endswith(f":{options['port']}")
+    assert one["volumes"][0].endswith(f":{options['run']}:ro")
+
+
+@pytest.mark.parametrize("name", ["kubernetes_service.yaml", "kubernetes_search.yaml"])
+def test_what_a_manifest_needs_is_told_at_its_head(name: str) -> None:
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    head = "\n".join(takewhile(lambda line: line.startswith("#"), text.splitlines()))
+    needed = re.findall(r"(?:claimName|secretKeyRef: \{name): ([\w-]+)", re.sub("#.*", "", text))
+    assert len(needed) == 2
+    assert [one for one in needed if one not in head] == []
+    assert "docker push REGISTRY/" in head
+
+
+def unit_command(name: str) -> list[str]:
+    text = (EXAMPLES / name).read_text(encoding="utf-8").replace("\\\n", " ")
     (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
     return shlex.split(line.removeprefix("ExecStart="))
 
 
 @pytest.mark.parametrize(
-    "words", [container(documents("kubernetes_search.yaml")[0])["args"], unit_command()[1:]], ids=["kubernetes", "systemd"]
+    "words",
+    [container(documents("kubernetes_search.yaml")[0])["args"], unit_command("fenlei-search@.service")[1:]],
+    ids=["kubernetes", "systemd"],
 )
 def test_workers_of_a_search_share_study_and_folder(words: list[str]) -> None:
     options = taken(words)
     assert options["storage"].startswith("postgresql+psycopg://")
     assert options["out"].is_absolute()
     assert options["trials"] == 40
+
+
+def test_the_unit_of_the_service_gives_it_time_and_starts_no_run_that_cannot_be_loaded() -> None:
+    text = (EXAMPLES / "fenlei.service").read_text(encoding="utf-8")
+    seconds = re.search(r"^TimeoutStopSec=(\d+)$", text, re.MULTILINE)
+    assert seconds
+    assert int(seconds[1]) > taken(unit_command("fenlei.service")[1:])["drain"]
+    assert f"RestartPreventExitStatus=2 {NEVER_LOADED}\n" in text
+
+
+@pytest.mark.parametrize("name", ["fenlei.service", "fenlei-search@.service"])
+def test_what_a_unit_needs_is_told_at_its_head(name: str) -> None:
+    text = (EXAMPLES / name).read_text(encoding="utf-8")
+    head, _, unit = text.partition("[Unit]")
+    user, environment = re.findall(r"^(?:User|EnvironmentFile)=(.*)$", unit, re.MULTILINE)
+    told = [f"useradd --system --create-home {user}\n", environment, f"cp examples/{name} /etc/systemd/system/", "-m venv /opt/fenlei"]
+    assert [words for words in told if words not in head] == []

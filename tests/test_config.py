@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 import yaml
 
 from fenlei import ConfigError, RunConfig
-from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, TrustConfig
+from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, SearchConfig, TrustConfig, synonyms
 
 SETTINGS: dict[str, Any] = {
     "data": "train.jsonl",
@@ -42,6 +45,21 @@ def test_no_two_parts_own_the_same_option() -> None:
     assert set(RunConfig().to_options()) == set(fields)
 
 
+@pytest.mark.parametrize("part", [DataConfig, ModelConfig, OptimizationConfig, TrustConfig, SearchConfig])
+def test_every_option_says_what_it_is_for(part: type) -> None:
+    """docs/python.md shows these words, and nothing where there are none."""
+    (definition,) = ast.parse(inspect.getsource(part)).body
+    assert isinstance(definition, ast.ClassDef)
+    bare = [
+        one.target.id
+        for one, after in pairwise(definition.body)
+        if isinstance(one, ast.AnnAssign)
+        and isinstance(one.target, ast.Name)
+        and not (isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant))
+    ]
+    assert bare == []
+
+
 @pytest.mark.parametrize("config", [RunConfig(), RunConfig.from_options(SETTINGS)])
 def test_yaml_and_options_give_the_same_run_back(tmp_path: Path, config: RunConfig) -> None:
     assert RunConfig.from_options(config.to_options()) == config
@@ -64,6 +82,30 @@ def test_yaml_takes_the_command_s_hyphens_and_overrides_win(tmp_path: Path) -> N
     assert (config.optimization.batch_size, config.optimization.epochs) == (8, 5.0)
 
 
+@pytest.mark.parametrize(
+    ("stored", "given"),
+    [
+        ({"dev": "dev.jsonl"}, {"dev_ratio": 0.2}),
+        ({"dev_ratio": 0.2}, {"dev": "dev.jsonl"}),
+        ({"test_ratio": 0.2}, {"test": "test.jsonl"}),
+        ({"target_accuracy": 0.95}, {"min_confidence": 0.6}),
+    ],
+)
+def test_an_option_takes_the_place_of_its_rival(stored: dict[str, Any], given: dict[str, Any], tmp_path: Path) -> None:
+    """Of one that stands in the file; two that are given at once still exclude each other."""
+    path = write(tmp_path, RunConfig.from_options(stored).to_yaml())
+    assert RunConfig.from_yaml(path, given) == RunConfig.from_options(given)
+    assert RunConfig.from_yaml(path, dict.fromkeys(given)) == RunConfig.from_options(stored)
+    with pytest.raises(ConfigError, match="exclude each other"):
+        RunConfig.from_yaml(path, {**stored, **given})
+
+
+def test_epochs_take_the_place_of_steps_in_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "max_steps: 100\n")
+    assert RunConfig.from_yaml(path, {"epochs": 5.0}).optimization.max_steps is None
+    assert RunConfig.from_yaml(path, {"epochs": 5.0, "max_steps": 7}).optimization.max_steps == 7
+
+
 def test_an_empty_yaml_file_is_all_defaults(tmp_path: Path) -> None:
     assert RunConfig.from_yaml(write(tmp_path, "")) == RunConfig()
 
@@ -79,6 +121,45 @@ def test_replace_gives_a_changed_copy() -> None:
 def test_an_unknown_option_names_the_file_and_what_was_meant(tmp_path: Path) -> None:
     path = write(tmp_path, "learning-rat: 0.1\n")
     with pytest.raises(ConfigError, match=r"run\.yaml: unknown option 'learning_rat' \(did you mean 'learning_rate'\?\)"):
+        RunConfig.from_yaml(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("lr", "learning_rate"),
+        ("model_name_or_path", "model"),
+        ("dataset", "data"),
+        ("val_dataset", "dev"),
+        ("val_size", "dev_ratio"),
+        ("split_dataset_ratio", "dev_ratio"),
+        ("num_train_epochs", "epochs"),
+        ("per_device_train_batch_size", "batch_size"),
+        ("max_seq_length", "max_length"),
+        ("cutoff_len", "max_length"),
+        ("finetuning_type", "tuning"),
+        ("lora_r", "lora_rank"),
+        ("eval_steps", "evals_per_epoch"),
+        ("save_steps", "evals_per_epoch"),
+    ],
+)
+def test_what_other_programs_call_an_option_is_told_by_its_name_here(name: str, option: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^options: unknown option '{name}' \(did you mean '{option}'\?\)$"):
+        RunConfig.from_options({name: 1})
+
+
+def test_every_other_name_stands_once_and_for_an_option() -> None:
+    options = RunConfig().to_options().keys()
+    assert {*synonyms.RENAMED.values(), *synonyms.OTHERWISE.values()} <= options
+    others = [*synonyms.RENAMED, *synonyms.OTHERWISE, *synonyms.OF_THE_CALL]
+    assert len(set(others)) == len(others)
+    assert not set(others) & options
+
+
+@pytest.mark.parametrize(("name", "own"), [("out", "out"), ("output_dir", "out"), ("output-dir", "out"), ("resume", "resume")])
+def test_what_starts_a_run_belongs_on_the_command_line(tmp_path: Path, name: str, own: str) -> None:
+    path = write(tmp_path, f"{name}: runs/news\n")
+    with pytest.raises(ConfigError, match=rf"run\.yaml: '{name.replace('-', '_')}' belongs on the command line, as --{own} "):
         RunConfig.from_yaml(path)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,15 +18,20 @@ from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
 from fenlei.errors import ConfigError, DataError
+from fenlei.evaluation.comparison import mcnemar
+from fenlei.evaluation.metrics import compute_metrics
+from fenlei.labels import LabelSet
 from fenlei.models.quantized import computes_int8
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training import teacher as asked
-from fenlei.training.distill import REPORT, Distillation, distill
+from fenlei.training.distill import REPORT, Distillation, Measured, _card_section, distill
 from fenlei.training.lessons import SOFTNESS, TEACHER_SHARE, Taught, label_divergence, taught_loss, teacher_divergence
 from fenlei.training.objectives import label_loss
 from fenlei.training.relabel import relabel
-from fenlei.training.teacher import load_teacher, soft_labels
+from fenlei.training.student_rows import student_config, student_rows, unlabelled_rows
+from fenlei.training.teacher import load_teacher, rows_per_second, soft_labels
 
+pytestmark = pytest.mark.usefixtures("asked_once")
 STUDENT: dict[str, Any] = {"batch_size": 16, "device": "cpu", "baseline": False, "learning_rate": 3e-3, "tuning": "full"}
 
 
@@ -143,6 +150,28 @@ def test_the_report_has_speed_and_accuracy_of_both(teacher: Path, student: Disti
     assert f"{student.teacher.metrics.accuracy:.3f}" in card
 
 
+def test_a_speed_is_that_of_a_second_or_more_without_the_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+
+    def answer(texts: list[str]) -> None:
+        clock.now += 0.25 * len(texts)
+
+    monkeypatch.setattr(asked, "time", clock)
+    monkeypatch.setattr(asked, "LEAST_SECONDS", 1.0)
+    assert rows_per_second(SimpleNamespace(predict_proba=answer), ["一", "二", "三"]) == 4.0  # type: ignore[arg-type]
+    assert clock.now == 3 * 0.75, "once before, and twice until a second is over"
+
+
+def test_names_of_runs_cannot_break_the_table_of_the_card() -> None:
+    metrics = compute_metrics(np.array([0, 1]), np.eye(2), LabelSet(("a", "b")))
+    sides = [Measured(name, metrics, 1.0, 10) for name in ("a|b", "*c*")]
+    test = mcnemar(np.array([True, False]), np.array([True, True]))
+    card = _card_section(Distillation(None, *sides, agreement=1.0, test=test, labelled=2, unlabelled=0))  # type: ignore[arg-type, misc]
+    table = [line for line in card.splitlines() if line.startswith("|")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [6] * 4
+    assert not re.search(r"(?<!\\)\*", card)
+
+
 def test_no_text_is_asked_twice(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = Classifier.load(teacher, device="cpu")
     texts = [f"新闻{number}" for number in range(5)]
@@ -246,11 +275,31 @@ def test_the_teacher_is_measured_on_rows_that_it_has_not_learned(teacher: Path, 
         shown = [part for name in ("selecting", "calibrating") for ranges in rows[name].values() for part in ranges.split(",")]
         return {line for part in shown for line in range(int(part.split("-")[0]), int(part.split("-")[-1]) + 1)}
 
-    assert dev_lines(tmp_path / "same") == dev_lines(teacher)
+    for part in ("selecting", "calibrating"):  # what selected the teacher selects again, and measures neither
+        assert read_manifest(tmp_path / "same")["data"][part] == read_manifest(teacher)["data"][part]
     assert any("were dev rows of the teacher, and are dev rows again" in note for note in told)
     distill(teacher, str(tiny_qwen), out=tmp_path / "other", dev_ratio=0.5, announce=told.append, **given)
     assert dev_lines(tmp_path / "other") != dev_lines(teacher)
     assert any("dev rows may have trained the teacher" in note for note in told)
+
+
+def test_what_is_to_test_the_teacher_teaches_nobody(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """Though the very file is given, as rows with labels and as texts without, and split by another seed."""
+    run = tmp_path / "run"
+    train(toy_file, model=str(tiny_qwen), out=run, test_ratio=0.2, **{**STUDENT, "tuning": "frozen", "max_steps": 1})
+    tested = {json.loads(line)["text"] for line in (run / "test.jsonl").read_text(encoding="utf-8").splitlines()}
+    manifest = read_manifest(run)
+    config = student_config(run, manifest, {}, toy_file).data
+
+    def learned() -> set[str]:
+        dataset = student_rows(run, manifest, config, seed=3)
+        pool, _ = unlabelled_rows(toy_file, manifest, config, dataset)
+        return {row.text for row in (*dataset.train, *dataset.selecting, *dataset.calibrating, *pool)}
+
+    assert len(tested) == 12
+    assert not learned() & tested
+    del manifest["data"]["test"]  # as an older fenlei wrote it
+    assert tested < learned()
 
 
 def test_rows_with_the_labels_that_a_run_was_given_since_teach_a_student(
@@ -287,8 +336,8 @@ def test_a_run_with_several_labels_a_text_teaches_each(tmp_path: Path) -> None:
     data, pool = tmp_path / "rows.jsonl", tmp_path / "pool.jsonl"
     data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:200]), encoding="utf-8")
     pool.write_text("".join(json.dumps({"text": f"{row['text']}。"}, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    train(data, model="nano", out=tmp_path / "run", epochs=6, dev_ratio=0.4, level_separator="##", batch_size=16, device="cpu")
     options = {"batch_size": 16, "device": "cpu", "baseline": False}
+    train(data, model="nano", out=tmp_path / "run", epochs=6, dev_ratio=0.4, level_separator="##", **options)
     result = distill(tmp_path / "run", "nano", out=tmp_path / "student", unlabeled=pool, epochs=6, **options)
     then, now = read_manifest(tmp_path / "run"), read_manifest(tmp_path / "student")
     assert now["labels"] == then["labels"]

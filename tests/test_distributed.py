@@ -20,6 +20,7 @@ from fenlei.errors import ConfigError, DataError
 from fenlei.inference import distributed, ray_engine
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.distributed import Reading, RunToLoad, predict_distributed
+from fenlei.inference.journal import State
 from fenlei.inference.parts import PartDone, PartsFolder, parquet_bytes
 from fenlei.inference.ray_engine import Cluster, resources
 from fenlei.inference.storage import inside, is_folder, known_as, local_file, read_if_there, remove, row_files, write_whole
@@ -49,6 +50,12 @@ def in_this_process(
     work = load()
     pieces = [piece for number, file in enumerate(files) for piece in read(number, file)]
     return (work(piece) for piece in (pieces if ordered else reversed(pieces)))
+
+
+def breaks(*asked: Any, **more: Any) -> Iterator[Any]:
+    """The same, until the first piece is done."""
+    yield next(in_this_process(*asked, **more))
+    raise DataError("the machine is gone")
 
 
 @pytest.fixture
@@ -114,10 +121,6 @@ def test_either_engine_goes_on_with_what_the_other_has_begun(
     wanted = tmp_path / "plain"
     predict_file(run, source, wanted / "out.jsonl")  # type: ignore[arg-type]
 
-    def breaks(*asked: Any, **more: Any) -> Iterator[Any]:
-        yield next(in_this_process(*asked, **more))
-        raise DataError("the machine is gone")
-
     with monkeypatch.context() as patch:
         patch.setattr(distributed, "results", breaks)
         for folder in ("first", "second"):
@@ -126,6 +129,18 @@ def test_either_engine_goes_on_with_what_the_other_has_begun(
     assert predict_file(run, source, tmp_path / "first" / "out.jsonl").rows_before == 4  # type: ignore[arg-type]
     assert predict_distributed(run, source, tmp_path / "second" / "out.jsonl").rows_before == 4  # type: ignore[arg-type]
     assert everything(tmp_path / "first") == everything(tmp_path / "second") == everything(wanted)
+
+
+def test_rows_of_a_url_are_gone_on_with(tmp_path: Path, small: None, no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out, run = rows_file(tmp_path / "in.jsonl", 11), tmp_path / "out.jsonl", Lengths()
+    predict_file(run, source, tmp_path / "plain.jsonl")  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "results", breaks)
+        with pytest.raises(DataError, match="gone"):
+            predict_distributed(run, source.as_uri(), out)  # type: ignore[arg-type]
+    assert (tmp_path / "out.jsonl.partial").exists()
+    assert predict_distributed(run, source.as_uri(), out).rows_before == 4  # type: ignore[arg-type]
+    assert out.read_bytes() == (tmp_path / "plain.jsonl").read_bytes()
 
 
 def test_a_folder_of_files_becomes_parts_that_joined_are_the_rows_in_order(tmp_path: Path, small: None, no_ray: None) -> None:
@@ -148,10 +163,6 @@ def test_a_folder_of_files_becomes_parts_that_joined_are_the_rows_in_order(tmp_p
 def test_parts_that_are_there_are_not_answered_again(tmp_path: Path, small: None, no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
     source, run = rows_file(tmp_path / "in.jsonl", 18), Lengths()
     predict_distributed(run, source, tmp_path / "whole", part_format="jsonl")  # type: ignore[arg-type]
-
-    def breaks(*asked: Any, **more: Any) -> Iterator[Any]:
-        yield next(in_this_process(*asked, **more))
-        raise DataError("the machine is gone")
 
     with monkeypatch.context() as patch:
         patch.setattr(distributed, "results", breaks)
@@ -229,6 +240,11 @@ def test_a_damaged_note_is_named(tmp_path: Path) -> None:
     (tmp_path / "_done" / "part-000000-000000.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read"):
         folder.done("part-000000-000000")
+
+
+def test_rows_that_were_set_aside_may_be_of_a_file_whose_name_is_no_unicode(tmp_path: Path) -> None:
+    PartsFolder(str(tmp_path / "out"), "jsonl").finish({"part-0": ['{"reason": "in\udcff.jsonl:2"}\n']}, State(rejected=1))
+    assert json.loads((tmp_path / "out.rejected.jsonl").read_text(encoding="utf-8"))["reason"] == "in\udcff.jsonl:2"
 
 
 def test_several_files_do_not_fit_one(tmp_path: Path, no_ray: None) -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
@@ -18,10 +19,22 @@ from fenlei.config import RunConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
+CHINESE = [page for page in PAGES if ".zh" in page.name]
+TRAINED_INTO = re.compile(r"(?:fenlei (?:train|extend|distill|tune) .*?--out |\b(?:train|extend|distill|tune)\(.*?\bout=\")([^\s\"]+)")
 
 
 def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def uncommented(page: Path) -> list[str]:
+    """The commands, the Python and the YAML of a page without comments, which are translated."""
+    return [re.sub(r"(?:^|\s+)# .*", "", block).strip() for block in blocks(page, "(?:sh|python|yaml)")]
+
+
+def links(page: Path) -> list[str]:
+    """The files that a page points to."""
+    return re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
 
 
 def commands(page: Path) -> Iterator[list[str]]:
@@ -55,11 +68,39 @@ def test_commands_are_found_at_all() -> None:
     assert sum(len(list(commands(page))) for page in PAGES) > 20
 
 
+def folders_trained_into(page: Path) -> list[str]:
+    """One for each command and call of a page, but for what stands below `# or:`, and for trainings that are gone on with."""
+    lines = "".join(blocks(page, "sh") + blocks(page, "python")).splitlines()
+    shown = [line for before, line in pairwise(["", *lines]) if not before.startswith(("# or", "# 或")) and "--resume" not in line]
+    return [folder for line in shown for folder in TRAINED_INTO.findall(line)]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "cli.md"], ids=lambda page: page.name)
+def test_code_typed_from_top_to_bottom_never_trains_into_a_folder_twice(page: Path) -> None:
+    """Whoever did would be refused. (In cli.md the examples of a command are alternatives.)"""
+    folders = folders_trained_into(page)
+    assert sorted(folders) == sorted(set(folders))
+
+
+def test_folders_trained_into_are_found_at_all() -> None:
+    assert sum(len(folders_trained_into(page)) for page in PAGES) > 50
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
-    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
-    missing = [target for target in targets if not (page.parent / target).exists()]
+    missing = [target for target in links(page) if not (page.parent / target).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
+def test_a_chinese_page_points_to_chinese_ones(page: Path) -> None:
+    english = [target for target in links(page) if (page.parent / target).with_suffix(".zh.md").exists()]
+    assert english == [], "the site would find the Chinese page, but who reads the files would not"
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
+def test_a_chinese_page_shows_the_code_of_the_english_one(page: Path) -> None:
+    assert uncommented(page) == uncommented(page.with_name(re.sub(r"\.zh(-CN)?\.md$", ".md", page.name)))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fenlei.models import devices
 from fenlei.models.backbone import load_tokenizer
 from fenlei.text.prompts import TextEncoder
 
+DOCS = Path(__file__).parents[1] / "docs"
 QUICK: dict[str, Any] = {"max_steps": 12, "batch_size": 16, "device": "cpu", "baseline": False, "max_length": 48, "learning_rate": 0.01}
 
 
@@ -132,6 +134,13 @@ def test_a_generate_run_becomes_a_stock_language_model(
             logits = stock(torch.tensor([prompt + answer])).logits[0].float().log_softmax(-1)
         scores.append(sum(float(logits[len(prompt) - 1 + at, token]) for at, token in enumerate(answer)))
     np.testing.assert_allclose(scores, classifier.logits([text]).logits[0], atol=0.05)
+    if tuning == "lora":
+        (served,) = re.findall(r"--lora-modules \w+=runs/generate/(\S+)", (DOCS / "export.md").read_text(encoding="utf-8"))
+        adapter = json.loads((tmp_path / "run" / served / "adapter_config.json").read_text(encoding="utf-8"))
+        # What vLLM's loader asks of an adapter beside a language model; 16 is the rank that it takes unasked.
+        assert (adapter["peft_type"], adapter["task_type"], adapter["modules_to_save"]) == ("LORA", "CAUSAL_LM", None)
+        assert adapter["r"] <= 16
+        assert (tmp_path / "run" / served / "adapter_model.safetensors").is_file()
 
 
 def test_a_large_language_model_is_proven_in_float32(

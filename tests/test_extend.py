@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +21,19 @@ from fenlei.cli.main import main
 from fenlei.config import DataConfig, RunConfig
 from fenlei.data.examples import Example
 from fenlei.data.extension import LEAST_REPLAYED, load_extension
+from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError, DataError
-from fenlei.evaluation.change import recall_changes
+from fenlei.evaluation.change import RecallChange, recall_changes
+from fenlei.evaluation.metrics import ClassMetrics
 from fenlei.inference.loading import load_run
 from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
+from fenlei.models.backbone import load_tokenizer
+from fenlei.text.prompts import special_ids
 from fenlei.training.exemplars import herd, load_exemplars
-from fenlei.training.extend import REPORT, _with_passes, extend
+from fenlei.training.extend import REPORT, _extended_config, _with_passes, extend
+from fenlei.training.extension_report import Cost, Extension, card_section
+from fenlei.training.former_answers import former_answers
 from fenlei.training.growth import settle_new_rows, take_over
 from fenlei.training.replay_prior import counts_of_all, prior_of_replay, under_prior
 from fenlei.training.setup import prepare
@@ -61,8 +69,9 @@ def test_the_new_class_is_learned_and_the_old_ones_are_kept(old: Path, extended:
     assert after > before - 0.3
 
 
-def test_a_run_trained_in_int8_is_extended(old: Path, tiny_qwen: Path, tmp_path: Path) -> None:
-    options = {"tuning": "lora", "lora_rank": 4, "int8": True, "max_steps": 4}
+@pytest.mark.parametrize(("tuning", "learns"), [("lora", "lora_"), ("frozen", "score")])
+def test_a_run_trained_in_int8_is_extended(tuning: str, learns: str, old: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    options = {"tuning": tuning, "lora_rank": 4, "int8": True, "max_steps": 4}
     train(old / "toy_news.jsonl", model=str(tiny_qwen), out=tmp_path / "run", **options, **QUICK)
     extend(tmp_path / "run", old / "new.jsonl", replay=old / "toy_news.jsonl", out=tmp_path / "extended", max_steps=2, **QUICK)
     before, after = (load_run(tmp_path / name, device="cpu", fold=True).method.state_dict() for name in ("run", "extended"))
@@ -70,7 +79,7 @@ def test_a_run_trained_in_int8_is_extended(old: Path, tiny_qwen: Path, tmp_path:
     assert frozen
     for name in frozen:
         assert torch.equal(before[name], after[name])
-    assert any("lora_" in name and not torch.equal(weight, after[name]) for name, weight in before.items())
+    assert any(learns in name and not torch.equal(weight, after[name][: len(weight)]) for name, weight in before.items())
 
 
 def test_the_run_it_comes_from_is_left_alone(old: Path, extended: Any) -> None:
@@ -92,6 +101,35 @@ def test_rows_that_were_dev_stay_dev(old: Path, extended: Any) -> None:
     assert extended.changes[0].rows == len(lines(before))
 
 
+def test_rows_set_aside_for_test_are_never_learned(
+    toy_file: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The data file is the replay: what is to test the run is in no part of the extended run, nor of the one after it."""
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run0", tuning="frozen", test_ratio=0.2, max_steps=1, **QUICK)
+    tested = {row["text"] for row in json_rows(tmp_path / "run0" / "test.jsonl")}
+    assert len(tested) == 12
+    learned: list[Dataset] = []
+
+    def seen(*given: Any, **named: Any) -> Any:
+        learned.append(named["dataset"])
+        return prepare(*given, **named)
+
+    monkeypatch.setattr("fenlei.training.extend.prepare", seen)
+    for number, name in enumerate((NEW, "交通")):
+        new = write(tmp_path / f"new{number}.jsonl", [{"text": f"{name}{row['text']}", "label": name} for row in weather()])
+        said: list[str] = []
+        given = {"replay": toy_file, "out": tmp_path / f"run{number + 1}", "max_steps": 1, "announce": said.append}
+        extend(tmp_path / f"run{number}", new, **given, **QUICK)
+        dataset = learned[-1]
+        assert not tested & {row.text for row in (*dataset.train, *dataset.selecting, *dataset.calibrating)}
+        assert "12 rows of the replay are test rows of the run, and are left out" in said
+    shutil.copytree(tmp_path / "run0", tmp_path / "all")
+    manifest = read_manifest(tmp_path / "run0")
+    write_manifest(tmp_path / "all", {**manifest, "data": {**manifest["data"], "test": {str(toy_file): "1-60"}}})
+    with pytest.raises(DataError, match="every row of the replay is one of its test rows"):
+        extend(tmp_path / "all", new, replay=toy_file, out=tmp_path / "out", **QUICK)
+
+
 def test_the_report_counts_what_it_says(old: Path, extended: Any) -> None:
     """Before and after, taken anew from both folders."""
     told = json.loads((old / "extended" / REPORT).read_text(encoding="utf-8"))
@@ -109,6 +147,25 @@ def test_the_report_counts_what_it_says(old: Path, extended: Any) -> None:
     assert told["cost"]["new_rows"] + told["cost"]["replayed_rows"] == read_manifest(old / "extended")["data"]["rows"]["train"]
     assert 0 < told["cost"]["share_of_retraining"]
     assert "## Extended" in (old / "extended" / "README.md").read_text(encoding="utf-8")
+
+
+def test_texts_are_read_as_the_run_has_read_them(old: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is older than the first token goes on without one, and what it said before is what it says."""
+    with monkeypatch.context() as patch:
+        patch.setattr("fenlei.training.choices.set_first_token", lambda tokenizer, prompt: None)
+        train(old / "toy_news.jsonl", model=str(tiny_qwen), out=tmp_path / "run", tuning="lora", lora_rank=4, max_steps=2, **QUICK)
+    said: list[tuple[list[str], np.ndarray]] = []
+
+    def heard(setup: Any, answered: Any, known: LabelSet, rows: Any, *encoded: Any) -> Any:
+        found = former_answers(setup, answered, known, rows, *encoded)
+        said.append(([row.text for row in rows], found.logits))
+        return found
+
+    monkeypatch.setattr("fenlei.training.extend.former_answers", heard)
+    extend(tmp_path / "run", old / "new.jsonl", replay=old / "toy_news.jsonl", out=tmp_path / "extended", max_steps=1, **QUICK)
+    assert [special_ids(load_tokenizer(tmp_path / name / "model")) for name in ("run", "extended")] == [([], [])] * 2
+    texts, logits = said[0]
+    np.testing.assert_allclose(logits, Classifier.load(tmp_path / "run", device="cpu").logits(texts).logits, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -232,8 +289,7 @@ def extension(tmp_path: Path) -> Callable[..., Any]:
     def load(new: int, replay: tuple[Example, ...], **options: Any) -> Any:
         rows = [{"text": f"新{at}", "label": "新"} for at in range(new)]
         config = DataConfig(data=str(write(tmp_path / "new.jsonl", rows)), **options)
-        held = options.pop("held", lambda row: False)
-        return load_extension(config, LabelSet(("a", "b")), replay, held, seed=0)
+        return load_extension(config, LabelSet(("a", "b")), replay, lambda row: False, seed=0)
 
     return load
 
@@ -310,6 +366,17 @@ def test_changes_are_of_the_same_rows() -> None:
     assert recall_changes(np.array([5]), np.array([0]), np.array([5]), LabelSet(("a", "b"))) == ()
 
 
+def test_names_of_classes_cannot_break_the_tables_of_the_card() -> None:
+    changes = tuple(RecallChange(name, 4, 0.5, 0.75, (0.0, 0.5)) for name in (None, "<b>|c"))
+    new = (ClassMetrics("a|b", 1.0, 0.5, 0.67, 2), ClassMetrics("*d*", 1.0, 1.0, 1.0, 2))
+    card = card_section(Extension(None, changes, new, 8, Cost(2, 4, 1.0, 0.1, 20, 3.0)))  # type: ignore[arg-type]
+    tables = [block.splitlines() for block in card.split("\n\n") if block.startswith("|")]
+    assert [len(table) for table in tables] == [4, 4]
+    for table in tables:
+        assert {len(re.findall(r"(?<!\\)\|", line)) for line in table} == {6}
+    assert not re.search(r"(?<!\\)[<*]", card)
+
+
 def test_a_head_of_ones_own_cannot_grow(old: Path, tmp_path: Path) -> None:
 
     manifest = read_manifest(old / "run")
@@ -352,6 +419,17 @@ def test_the_command_prints_what_changed(old: Path, tmp_path: Path, capsys: pyte
     assert "of the cost of training again" in told.err
     assert main(words) == 1
     assert "already holds a complete run" in capsys.readouterr().err
+
+
+def test_options_of_the_run_give_way_to_their_rivals_and_to_the_machine(old: Path, tmp_path: Path) -> None:
+    trained = RunConfig.from_yaml(old / "run" / "config.yaml")
+    assert trained.optimization.batch_tokens is not None
+    (tmp_path / "config.yaml").write_text(trained.replace(target_accuracy=0.9).to_yaml(), encoding="utf-8")
+    config = _extended_config(tmp_path, "new.jsonl", {"min_confidence": 0.6})
+    assert (config.trust.min_confidence, config.trust.target_accuracy) == (0.6, None)
+    assert config.optimization.batch_tokens is None
+    assert _extended_config(tmp_path, "new.jsonl", {}).trust.target_accuracy == 0.9
+    assert _extended_config(tmp_path, "new.jsonl", {"batch_tokens": 512}).optimization.batch_tokens == 512
 
 
 @pytest.mark.parametrize(

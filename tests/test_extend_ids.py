@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from extending import NEW, QUICK, weather
 
 from fenlei import train
@@ -18,6 +19,7 @@ from fenlei.labels import LabelSet
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.extend import extend
 from fenlei.training.relabel import relabel
+from fenlei.training.replay_prior import under_prior
 
 NAMES = ("财经", "科技", "体育")
 SHORT: dict[str, Any] = {"max_steps": 1, **QUICK}
@@ -77,6 +79,26 @@ def test_ids_go_on_to_stand_for_names_where_new_rows_have_them(run: Path, toy_ro
     elsewhere = write_ids(tmp_path / "test.txt", [*toy_rows, *weather()], (*NAMES, NEW))
     measured = evaluate_run(result.training.out, elsewhere, device="cpu").metrics
     assert {one.name: one.support for one in measured.classes} == Counter(row["label"] for row in [*toy_rows, *weather()])
+
+
+def test_ids_of_the_replay_tell_how_often_classes_come(
+    run: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As their names do; read as they are, they would be of no known class, and nothing of what is replayed would be corrected."""
+    folder = tmp_path / "data"
+
+    def with_names(name: str, rows: list[dict[str, str]]) -> Path:
+        (folder / name).write_text("".join(f"{row['text']}\t{row['label']}\n" for row in rows), encoding="utf-8")
+        return folder / name
+
+    priors: list[torch.Tensor] = []
+    monkeypatch.setattr("fenlei.data.extension.LEAST_REPLAYED", 1)
+    monkeypatch.setattr("fenlei.training.extend.under_prior", lambda loss, prior: priors.append(prior) or under_prior(loss, prior))
+    new, dev = with_names("new.txt", weather()), with_names("dev.txt", [*toy_rows, *weather()])
+    for replay in (write_ids(folder / "ids.txt", toy_rows[::-1]), with_names("named.txt", toy_rows[::-1])):
+        extend(run, new, replay=replay, dev=str(dev), out=tmp_path / replay.stem, **SHORT)
+    assert torch.equal(*priors)
+    assert (priors[0][:3] < 0).all()
 
 
 def test_an_id_without_a_name_is_refused(run: Path, tmp_path: Path) -> None:

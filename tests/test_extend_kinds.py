@@ -27,7 +27,7 @@ from fenlei.training.extend import extend
 from fenlei.training.growth import take_over
 from fenlei.training.lessons import TEACHER_SHARE, Taught, taught, taught_loss, teacher_divergence
 from fenlei.training.objectives import Loss
-from fenlei.training.promises import make_promises
+from fenlei.training.promises import OF_A_SAMPLE, make_promises
 
 LORA: dict[str, Any] = {"tuning": "lora", "lora_rank": 4}
 
@@ -151,18 +151,29 @@ def test_the_teacher_says_what_the_run_answers_with(calibrated: Path, tmp_path: 
     torch.testing.assert_close(told[1], told[0] + taken_back, atol=1e-4, rtol=1e-4)
 
 
-def test_rows_of_the_replay_say_nothing_of_how_often_classes_come(calibrated: Path, tmp_path: Path) -> None:
+def test_rows_of_the_replay_say_nothing_of_how_often_classes_come(
+    calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No summand is fitted to dev rows that were set aside from new rows and a thinned replay; a file has classes as often as they come."""
-    found = {}
-    monkey = pytest.MonkeyPatch()
-    with monkey.context() as patch:
-        patch.setattr("fenlei.training.finish.make_promises", lambda *given: found.update(known=given[-1]) or make_promises(*given))
-        replay = write(tmp_path / "replay.jsonl", [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()])
-        given = {"batch_size": 16, "max_steps": 1, **QUICK}
-        extend(calibrated / "run", calibrated / "new.jsonl", out=tmp_path / "aside", replay=replay, **given)
-        assert found["known"] is None
-        extended(calibrated, tmp_path / "file", max_steps=1)
-        assert found["known"] == 3
+    found: dict[str, Any] = {}
+
+    def seen(*given: Any, **named: Any) -> Any:
+        found.update(known=given[-1], **named)
+        return make_promises(*given, **named)
+
+    monkeypatch.setattr("fenlei.training.finish.make_promises", seen)
+    monkeypatch.setattr("fenlei.evaluation.calibration.VECTOR_ROWS", 5)
+    monkeypatch.setattr("fenlei.evaluation.calibration._explains_better", lambda *given: True)
+    replay = write(tmp_path / "replay.jsonl", [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()])
+    given = {"batch_size": 16, "max_steps": 1, "dev_ratio": 0.8, "min_confidence": 0.5, **QUICK}
+    aside = extend(calibrated / "run", calibrated / "new.jsonl", out=tmp_path / "aside", replay=replay, **given).training
+    assert not found["dev_is_natural"]
+    assert read_manifest(aside.out)["calibrated"]
+    assert read_manifest(aside.out)["vector_scaling"] is None
+    assert OF_A_SAMPLE in aside.notes
+    file = extended(calibrated, tmp_path / "file", max_steps=1)
+    assert found == {"known": 3, "dev_is_natural": True}
+    assert read_manifest(file)["vector_scaling"] is not None
 
 
 def test_an_extended_run_is_calibrated_anew(calibrated: Path, tmp_path: Path) -> None:

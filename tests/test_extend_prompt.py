@@ -5,19 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from extending import NEW, weather, write
 from extending import QUICK as FAST
 
 from fenlei import train
 from fenlei.artifact import read_manifest
+from fenlei.config import RunConfig
+from fenlei.data.examples import Example
 from fenlei.errors import ConfigError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.inference.loading import load_run
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder
 from fenlei.training.extend import extend
-from fenlei.training.setup import Setup
+from fenlei.training.former_answers import former_answers
+from fenlei.training.setup import Setup, prepare
 
 QUICK: dict[str, Any] = {**FAST, "max_steps": 1}
 OPTIONS: dict[str, Any] = {"method": "generate", "tuning": "lora", "lora_rank": 2, "batch_size": 8, "max_length": 300, **QUICK}
@@ -98,3 +102,26 @@ def test_another_prompt_is_refused(tiny_qwen: Path, toy_file: Path, new: Path, t
     with pytest.raises(ConfigError, match="prompt: a run goes on with the prompt that it was trained with"):
         extend(run, new, replay=toy_file, out=tmp_path / "out", prompt="en", **QUICK)
     extend(run, new, replay=toy_file, out=tmp_path / "out", prompt="zh", **QUICK)
+
+
+def test_before_it_learns_a_run_is_asked_among_those_candidates_that_it_knows(tiny_qwen: Path, toy_file: Path) -> None:
+    setup = prepare(RunConfig().replace(data=str(toy_file), model=str(tiny_qwen), **OPTIONS))
+    known = setup.dataset.labels
+    first, second, third = known.names
+    offered = ((first, second), (third, NEW), None, (NEW,))
+    rows = [Example("国足两球取胜", third, "x", at + 1, candidates=names) for at, names in enumerate(offered)]
+    said = former_answers(setup, Calibration(), known, rows).logits
+    assert np.isneginf(said[:3]).tolist() == [[False, False, True], [True, True, False], [False, False, False]]
+    assert np.isfinite(said[3]).any()
+
+
+def test_rows_are_asked_among_their_candidates_before_and_after(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """All labels that the run knows would not even leave room for a text."""
+    data = write(tmp_path / "data.jsonl", [{**row, "category": [row["label"], f"类别{at}"]} for at, row in enumerate(toy_rows)])
+    rows = [{**row, "category": [NEW, "体育"][: 1 + at % 2]} for at, row in enumerate(weather())]
+    run = train(data, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "max_length": 130}).out
+    result = extend(run, write(tmp_path / "offered.jsonl", rows), replay=data, out=tmp_path / "out", **QUICK)
+    assert result.training.labels[-1] == NEW
+    assert result.changes[0].rows > 0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "are asked among these, and were asked among those of them that the run knew:" in card

@@ -62,6 +62,8 @@ def test_it_is_trained_saved_loaded_asked_and_exported(
     if tuning == "lora":
         adapters = load_file(tmp_path / "run" / "model" / "adapter_model.safetensors")
         assert all(weight.abs().max() > 0 for name, weight in adapters.items() if "lora_B" in name), "an adapter has learnt nothing"
+    if tuning == "full":
+        return  # it is exported in the same way as a network that LoRA has been folded into
     if method == "head" and not family.exports:
         with pytest.raises(ConfigError, match="transformers has no classifier"):
             export_merged(tmp_path / "run", tmp_path / "stock", texts=texts)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from fenlei.errors import ModelError
-from fenlei.models import fingerprint
+from fenlei.models import digest
 from fenlei.models.fingerprint import weights_digest, weights_fingerprint
 
 
@@ -74,11 +74,11 @@ def test_single_rows_that_moved_are_noticed_where_every_byte_counts(tmp_path: Pa
 
 def test_a_file_is_read_whole_once_until_it_changes(tmp_path: Path) -> None:
     first = weights_digest(saved(tmp_path / "a", tensors()))
-    read = fingerprint._digest_of.cache_info().misses
+    read = digest._digest_of.cache_info().misses
     assert weights_digest(tmp_path / "a") == first
-    assert fingerprint._digest_of.cache_info().misses == read
+    assert digest._digest_of.cache_info().misses == read
     assert weights_digest(saved(tmp_path / "a", {**tensors(), "more": torch.ones(1)})) != first
-    assert fingerprint._digest_of.cache_info().misses == read + 1
+    assert digest._digest_of.cache_info().misses == read + 1
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

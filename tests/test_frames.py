@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,15 @@ import pyarrow as pa
 import pytest
 
 from fenlei import Classifier, train
+from fenlei.artifact import read_manifest
 from fenlei.data.frames import is_frame, parts_of, write_frame
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
 from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.inference.prediction import Prediction
 from fenlei.report.evaluation import evaluate_run
+from fenlei.training.fit import TrainingInterrupted
+from fenlei.training.progress import Progress
 
 pandas = pytest.importorskip("pandas")
 polars = pytest.importorskip("polars")
@@ -126,6 +132,29 @@ def test_a_run_of_a_frame_is_that_of_the_file(run: Path, tiny_qwen: Path, toy_fi
     assert (run / "rows" / "train.parquet").is_file()
     with pytest.raises(ArtifactError, match="already holds a complete run"):
         train(polars.DataFrame({"text": [], "label": []}), model=str(tiny_qwen), out=run)
+
+
+def test_a_frame_that_is_resumed_with_is_the_one_it_was_begun_with(tiny_qwen: Path, toy_rows: Rows, tmp_path: Path) -> None:
+    """Another is refused, and what is kept stays as it is, so that the training can be gone on with, also where the folder has moved."""
+
+    def interrupt(now: Progress) -> None:
+        if now.step == 1 and now.metrics is None:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    out, frame = tmp_path / "run", pandas_frame(toy_rows)
+    with pytest.raises(TrainingInterrupted):
+        train(frame, model=str(tiny_qwen), out=out, progress=interrupt, **OPTIONS)
+    kept = (out / "rows" / "train.parquet").read_bytes()
+    with pytest.raises(ArtifactError, match=r"train\.parquet: the training was begun with other rows; resume without the frame"):
+        train(pandas_frame(toy_rows[::-1]), out=out, resume=True)
+    assert [path.name for path in (out / "rows").iterdir()] == ["train.parquet"]
+    assert (out / "rows" / "train.parquet").read_bytes() == kept
+    shutil.copytree(out, tmp_path / "copy")
+    train(out=tmp_path / "copy", resume=True)
+    out.rename(tmp_path / "moved")
+    train(frame, out=tmp_path / "moved", resume=True)
+    for moved in ("copy", "moved"):
+        assert read_manifest(tmp_path / moved)["data"]["files"].keys() == {str(tmp_path / moved / "rows" / "train.parquet")}
 
 
 def test_a_dataset_dict_and_frames_as_options(tiny_qwen: Path, toy_rows: Rows, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def one_by_one(folder: Path, encoder: QuestionEncoder, texts: Sequence[str], lab
         for column, (name, answer) in enumerate(answers.items()):
             goes_on = any(other != name and its[: len(answer)] == answer for other, its in answers.items())
             scored = answer + (control_ids(tokenizer, encoder.instruction.terminator) if goes_on else [])
-            prompt = before + plain_ids(tokenizer, [text])[0] + after
+            prompt = before + (plain_ids(tokenizer, [text])[0] + after or [tokenizer.eos_token_id])
             log_p = network(torch.tensor([prompt + scored])).logits[0].float().log_softmax(-1)
             found[row, column] = sum(float(log_p[len(prompt) - 1 + at, token]) for at, token in enumerate(scored))
     return found
@@ -198,6 +198,20 @@ def test_it_learns_four_rows_by_heart(objective: str, tiny_qwen: Path) -> None:
     assert loss.item() < 0.1
     logits = score(method.eval(), encoder.encode(texts), len(LABELS)).logits
     np.testing.assert_array_equal(logits.argmax(axis=1), gold)
+
+
+@pytest.mark.parametrize("names", [LABELS.names, ("a", "b")], ids=["a tree", "single tokens"])
+def test_an_empty_text_at_the_end_of_the_prompt_is_read_as_eos(tiny_qwen: Path, names: tuple[str, ...]) -> None:
+    """Own words without a chat template put nothing behind the text: without a token of its own a row had none to answer after."""
+    labels, tokenizer = LabelSet(names), load_tokenizer(tiny_qwen)
+    tokenizer.chat_template = None
+    method, _ = build(tiny_qwen, labels)
+    encoder = QuestionEncoder(tokenizer, compose(tokenizer, "标签：{labels}\n{text}", names), labels, 256)
+    together = score(method, encoder.encode(["", TEXTS[0]]), len(labels)).logits
+    np.testing.assert_allclose(together, one_by_one(tiny_qwen, encoder, ["", TEXTS[0]], names), atol=2e-5)
+    with torch.no_grad():
+        prior = method._prior(encoder.question()).numpy()
+    np.testing.assert_allclose(prior, together[0], atol=1e-5)
 
 
 def test_what_cannot_be_scored_is_refused(tiny_bert: Path) -> None:

@@ -13,7 +13,10 @@ from hub_lookalike import Repository, serving
 from huggingface_hub import constants as hf_constants
 
 from fenlei import Classifier, train
-from fenlei.errors import ModelError
+from fenlei.artifact import MANIFEST, read_json
+from fenlei.errors import ArtifactError, ModelError
+from fenlei.export.card import stock_card
+from fenlei.models import gguf as our_gguf
 from fenlei.models.backbone import load_language_model, load_tokenizer
 from fenlei.models.gguf import cache_folder
 from fenlei.models.hub import resolve_model
@@ -72,11 +75,35 @@ def test_a_run_trains_on_it_and_loads_though_the_cache_was_emptied(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     quick: dict[str, Any] = {"max_steps": 2, "batch_size": 8, "device": "cpu", "baseline": False, "tuning": "lora"}
-    train(toy_file, model=str(file), out=tmp_path / "run", **quick)
+    monkeypatch.chdir(tmp_path.parent)
+    train(toy_file, model=str(file.relative_to(tmp_path.parent)), out=tmp_path / "run", **quick)
     texts = [row["text"] for row in toy_rows[:8]]
     before = Classifier.load(tmp_path / "run", device="cpu").predict_proba(texts)
+    manifest = read_json(tmp_path / "run" / MANIFEST)
+    assert (manifest["base_model"]["local"], manifest["base_model"]["file"]) == (True, str(file))
+    assert "base_model:" not in stock_card("library_name: fenlei", manifest), "a file is on no hub"
     (tmp_path / "cache").rename(tmp_path / "emptied")
+    monkeypatch.chdir("/")
     np.testing.assert_array_equal(Classifier.load(tmp_path / "run", device="cpu").predict_proba(texts), before)
+    moved = file.rename(tmp_path / "moved.gguf")
+    (tmp_path / "cache").rename(tmp_path / "emptied again")
+    with pytest.raises(ArtifactError, match=r"was in .*tiny-q8_0\.gguf and is there no more.* its new place into base_model\.folder"):
+        Classifier.load(tmp_path / "run", device="cpu")
+    manifest["base_model"]["folder"] = str(moved)
+    (tmp_path / "run" / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    np.testing.assert_array_equal(Classifier.load(tmp_path / "run", device="cpu").predict_proba(texts), before)
+
+
+def test_files_that_differ_in_the_middle_alone_are_two_models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(our_gguf, "_convert", lambda file, folder: folder.mkdir())
+    folders = set()
+    for middle in (b"one", b"two"):
+        file = tmp_path / middle.decode() / "model.gguf"
+        file.parent.mkdir()
+        file.write_bytes(bytes(2 << 20) + middle + bytes(2 << 20))
+        folders.add(resolve_model(str(file)))
+    assert len(folders) == 2
 
 
 def test_a_file_that_is_none_says_so_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from fenlei.training.extend import extend
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
 
+pytestmark = pytest.mark.usefixtures("asked_once")
 OPTIONS: dict[str, Any] = {"device": "cpu", "baseline": False, "batch_size": 16, "learning_rate": 3e-3}
 LONG_ENOUGH = {"max_steps": 9, "evals_per_epoch": 1}
 Begin = Callable[..., Any]

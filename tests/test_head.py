@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 from fenlei.config import ModelConfig
 from fenlei.errors import ConfigError
 from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import load_network, load_tokenizer
+from fenlei.models.backbone import _keep_layers, load_network, load_tokenizer
 from fenlei.models.head import HeadMethod, MlpHead, freeze_backbone, install_head, parameter_counts
 from fenlei.models.lora import add_lora
 from fenlei.text.batches import collate
@@ -110,6 +112,15 @@ def test_layers_keeps_the_lower_blocks(tiny_qwen: Path) -> None:
     assert torch.equal(lower.stock.base_model.layers[0].mlp.up_proj.weight, whole.stock.base_model.layers[0].mlp.up_proj.weight)
     with pytest.raises(ConfigError, match="has only 2"):
         build(tiny_qwen, layers=3)
+
+
+@pytest.mark.parametrize("kind", ["falcon_h1", "exaone_moe"])
+def test_what_a_configuration_says_of_each_layer_is_cut_with_them(kind: str, tmp_path: Path) -> None:
+    """Falcon-H1 derives it from their number, and lets nobody set it; EXAONE MoE says it of attention and of MLPs, and counts both."""
+    config = AutoConfig.for_model(kind)
+    _keep_layers(config, 1)
+    config.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] == 1
 
 
 def test_mlp_head_fits_decoders_only(tiny_qwen: Path, tiny_bert: Path) -> None:

@@ -164,10 +164,11 @@ def test_without_a_network_the_cache_answers_and_else_the_error_names_the_mirror
 
 
 @pytest.mark.parametrize("source", BOTH)
-def test_offline_no_hub_is_asked(hub: Hub, get: Get, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+def test_offline_no_hub_is_asked(hub: Hub, get: Get, source: Source, variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "1")
     monkeypatch.setattr(hf_constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ModelError, match="not asked, HF_HUB_OFFLINE is set"):
+    with pytest.raises(ModelError, match=f"not asked, {variable} is set"):
         get(source)
     assert hub.requests == []
 

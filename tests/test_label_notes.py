@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fenlei import Classifier, train
+from fenlei import Classifier, Client, train
 from fenlei.artifact import read_manifest
 from fenlei.cli.main import main
 from fenlei.cli.predict import _reach
@@ -115,7 +115,10 @@ def test_labels_are_named_or_in_a_file(labels: Path) -> None:
     assert given_labels(str(labels)) == read_label_file(labels)
 
 
-def test_a_service_is_told_names_alone_and_that_is_said(labels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_service_is_told_names_alone_and_that_is_said(
+    labels: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "takes_labels", True)
     for given, said in ((str(labels), True), ("体育,财经", False)):
         _, among = _reach("http://127.0.0.1:1", given)
         assert among is not None

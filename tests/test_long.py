@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig
 
 from fenlei import Classifier, train
 from fenlei.cli.main import main
@@ -18,6 +19,7 @@ from fenlei.errors import ArtifactError, ConfigError
 from fenlei.export.merged import export_merged
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.scoring import score
+from fenlei.models.backbone import longest_input
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import AttentionPooling, MaxPooling, MeanPooling, Pooling
 from fenlei.report.evaluation import evaluate_run
@@ -27,7 +29,7 @@ from fenlei.text.encoded import in_groups
 from fenlei.text.prompts import TextEncoder
 from fenlei.text.tokens import plain_ids
 from fenlei.training import vectors
-from fenlei.training.defaults import choose_long
+from fenlei.training.defaults import choose_long, choose_max_length
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.vectors import score_frozen
 
@@ -175,7 +177,7 @@ def test_attention_finds_the_passage_that_tells(long_file: Path, tiny_qwen: Path
     [("frozen", "windows", "tiny_qwen"), ("lora", "windows", "tiny_bert"), ("frozen", "max", "tiny_llama"), ("lora", "mean", "tiny_qwen")],
 )
 def test_saved_is_what_was_trained(
-    long_file: Path, tmp_path: Path, tuning: str, long: str, model: str, request: pytest.FixtureRequest
+    long_file: Path, tmp_path: Path, tuning: str, long: str, model: str, learned: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
     """The network in memory and the run loaded back give the same; with frozen, from cached vectors of windows."""
     run, base = tmp_path / "run", request.getfixturevalue(model)
@@ -184,11 +186,10 @@ def test_saved_is_what_was_trained(
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     last = [entry for entry in metrics["history"] if "eval_accuracy" in entry]
     assert any(entry["eval_accuracy"] == pytest.approx(result.metrics.accuracy) for entry in last)
-    texts = [row["text"] for row in long_rows(6)]
-    first, again = (Classifier.load(run, device="cpu").logits(texts) for _ in range(2))
-    np.testing.assert_array_equal(first.logits, again.logits)
-    assert first.windows is not None
-    assert (first.weights is None) == (long == "mean")
+    loaded = Classifier.load(run, device="cpu").logits(learned["texts"])
+    np.testing.assert_allclose(loaded.logits, learned["logits"], atol=1e-5)
+    assert loaded.windows is not None
+    assert (loaded.weights is None) == (long == "mean")
 
 
 def test_no_more_windows_are_joined_at_once_than_memory_is_meant_for(
@@ -312,6 +313,16 @@ def test_full_reads_all_that_the_model_takes_and_head_tail_both_ends(long_file: 
     np.testing.assert_array_equal(full.train[0], whole[0][:256])
     np.testing.assert_array_equal(tail.train[0], [*whole[0][:25], *whole[0][-23:]])  # the first token, then 24 and 23 of the text
     assert tail.train.tokens_cut[0] == len(whole[0]) - 48
+
+
+def test_longrope_is_read_no_further_than_its_factors_stay() -> None:
+    """Beyond, it takes others for all rows of a batch, and a short text's answer depends on the long one beside it."""
+    told = {"rope_type": "longrope", "rope_theta": 10_000.0, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8}
+    shape = {"hidden_size": 32, "num_attention_heads": 2, "max_position_embeddings": 64, "original_max_position_embeddings": 16}
+    takes = longest_input(AutoConfig.for_model("phi3", rope_parameters=told, **shape))
+    assert takes == 16
+    length, choice = choose_max_length(ModelConfig(max_length=40), takes)
+    assert (length, "40 were asked for" in str(choice)) == (16, True)
 
 
 def test_a_document_of_200_000_characters_and_odd_ones(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:

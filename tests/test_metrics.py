@@ -135,6 +135,13 @@ def test_bootstrap_intervals_are_those_of_resampled_rows():
         assert ours[name] == pytest.approx(expected, abs=0.25 * (expected[1] - expected[0])), name
 
 
+def test_the_interval_of_macro_f1_holds_it_where_classes_have_few_rows():
+    gold = np.arange(100)
+    metrics = compute_metrics(gold, np.eye(100), LabelSet(tuple(map(str, gold.tolist()))), uncertainty=True)
+    low, high = metrics.intervals["macro_f1"]
+    assert low <= metrics.macro_f1 <= high
+
+
 def test_intervals_of_very_many_rows_are_near_those_of_resampling(monkeypatch):
     gold, probabilities = random_rows(3000)
     slow = compute_metrics(gold, probabilities, LABELS, uncertainty=True).intervals["brier"]

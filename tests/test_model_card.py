@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fenlei import train
+from fenlei.artifact import read_manifest
 from fenlei.evaluation.metrics import compute_metrics
 from fenlei.labels import LabelSet
 from fenlei.training.model_card import model_card
@@ -20,7 +23,12 @@ MANIFEST: dict[str, Any] = {
     "tuning": "lora",
     "base_model": {"name": "tiny", "revision": None},
     "parameters": {"all": 5000, "trainable": 300},
-    "data": {"rows": {"train": 80}},
+    "data": {
+        "files": {"/home/me/my_news.jsonl": "0f"},
+        "rows": {"train": 80, "selecting": 2, "calibrating": 40, "test": 9},
+        "classes": {"a|b": 50, "<c>": 30},
+        "characters": {"median": 18, "longest": 1043},
+    },
     "calibrated": True,
     "temperature": 1.25,
     "vector_scaling": None,
@@ -60,3 +68,29 @@ def test_labels_do_not_break_its_table() -> None:
     lines = [line for line in model_card(MANIFEST, METRICS, None).splitlines() if line.endswith("| 1 |")]
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [6, 6]
     assert lines[1].startswith("| \\<c\\> |")
+
+
+def test_it_says_what_it_is_for_and_what_its_rows_were() -> None:
+    use, _, data = model_card(MANIFEST, METRICS, None).partition("## Intended use\n")[2].partition("## Data\n")
+    assert "in 2 classes: each gets one of them, also where none fits." in use
+    assert "fitted on 40 rows" in use
+    assert "abstained" not in use
+    assert "my\\_news.jsonl: 80 rows of train, 42 of dev (2 select, 40 calibrate), 9 of test." in data
+    assert "/home" not in data, "where files lie says something of who trained"
+    assert "18 characters in the median, 1,043 at most" in data
+    assert "| a\\|b | 50 |\n| \\<c\\> | 30 |" in data
+    several = {**MANIFEST, "problem_type": "multi_label_classification", "calibrated": False, "abstention": {"min_confidence": 0.75}}
+    told = model_card({**several, "data": {name: MANIFEST["data"][name] for name in ("files", "rows")}}, METRICS, None)
+    assert "each gets any number of them, maybe none" in told
+    assert "not how often they are right" in told
+    assert "below a confidence of 0.7500 are marked as abstained" in told
+    assert "| class in the data |" not in told, "a run of an older fenlei did not write it down"
+
+
+def test_a_run_writes_down_what_its_card_says(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"tuning": "frozen", "max_steps": 1, "device": "cpu", "baseline": False, "dev_ratio": 0.2}
+    run = train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **options).out
+    data = read_manifest(run)["data"]
+    assert data["classes"] == {"体育": 16, "财经": 16, "科技": 16}
+    assert data["characters"]["median"] <= data["characters"]["longest"]
+    assert "| 体育 | 16 |" in (run / "README.md").read_text(encoding="utf-8")

@@ -17,14 +17,16 @@ from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
 from fenlei.data.splits import load_dataset
 from fenlei.errors import ConfigError, DataError
-from fenlei.evaluation.answers import answers_of
-from fenlei.evaluation.calibration import label_probabilities
+from fenlei.evaluation.answers import answers_of, right_rows
+from fenlei.evaluation.calibration import Calibration, label_probabilities
 from fenlei.evaluation.decision import Decision, best_threshold, fit_decision, plain_decision
 from fenlei.evaluation.multi_label import compute_multi_label_metrics
 from fenlei.evaluation.novelty import joint_energy
 from fenlei.evaluation.platt import fit_label_calibration
+from fenlei.evaluation.reliability import reliability
 from fenlei.hierarchy import Hierarchy
 from fenlei.inference.bulk import write_rows
+from fenlei.inference.prediction import Prediction
 from fenlei.labels import LabelSet
 
 WORDS = {"财经": "股市利率基金", "体育": "球队冠军联赛", "科技##手机": "手机屏幕芯片", "科技##航天": "火箭卫星飞船"}
@@ -263,6 +265,25 @@ def test_figures_agree_with_scikit_learn() -> None:
     assert found.intervals["micro_f1"][0] < found.micro_f1 < found.intervals["micro_f1"][1]
 
 
+def test_the_interval_of_macro_f1_holds_it_where_labels_have_few_rows() -> None:
+    gold, labels = np.eye(100, dtype=bool), LabelSet(tuple(map(str, range(100))))
+    found = compute_multi_label_metrics(gold, answers_of(plain_decision(100), np.eye(100)), labels, uncertainty=True)
+    low, high = found.intervals["macro_f1"]
+    assert low <= found.macro_f1 <= high
+
+
+def test_intervals_of_very_many_rows_lie_around_the_figures_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where every n-th row, and no other, is wrong."""
+    gold = np.eye(3, dtype=bool)[np.arange(3000) % 3]
+    answers = answers_of(plain_decision(3), np.where(np.arange(3000)[:, None] % 30, gold, 0.0))
+    slow = compute_multi_label_metrics(gold, answers, LabelSet(tuple("abc")), uncertainty=True).intervals
+    monkeypatch.setattr("fenlei.evaluation.bootstrap.MANY_ROWS", 100)
+    found = compute_multi_label_metrics(gold, answers, LabelSet(tuple("abc")), uncertainty=True)
+    for name, figure in (("micro_f1", found.micro_f1), ("macro_f1", found.macro_f1)):
+        assert found.intervals[name][0] <= figure <= found.intervals[name][1]
+        assert found.intervals[name] == pytest.approx(slow[name], abs=0.01)
+
+
 def test_a_label_without_rows_has_no_average_precision() -> None:
     from sklearn.metrics import average_precision_score
 
@@ -279,6 +300,22 @@ def test_an_empty_answer_to_an_empty_row_is_right() -> None:
     answers = answers_of(Decision((0.5, 0.5)), np.array([[0.1, 0.2], [0.3, 0.1]]))
     found = compute_multi_label_metrics(gold, answers, LabelSet(("a", "b")))
     assert (found.accuracy, found.samples_f1, found.micro_f1, found.hamming_loss) == (0.5, 0.5, 0.0, 0.25)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8])
+def test_the_raw_network_answers_by_nothing_that_was_fitted(threshold: float) -> None:
+    """Each label from one half on; that none is less probable than one below it was not fitted, and holds for it too."""
+    from fenlei.inference.trust import Trust
+    from fenlei.report.confidence import measure_confidence
+
+    logits, above = np.random.default_rng(0).normal(size=(200, 3)).astype(np.float32), ((), (0,), ())
+    gold = np.random.default_rng(1).random((200, 3)) < 0.5
+    trust = Trust(Calibration(multi_label=True), False, decision=Decision((threshold,) * 3, above))
+    plain = answers_of(plain_decision(3, above), trust.probabilities(logits))
+    predictions = [Prediction("a", 0.5, {}, False, 0)] * 200
+    found = measure_confidence(logits, trust.answers(trust.probabilities(logits)), gold, predictions, trust, ("a", "a##b", "c"))
+    assert found.before == reliability(plain.confidence, right_rows(gold, plain))
+    assert (found.before == found.after) == (threshold == 0.5)
 
 
 def test_calibration_finds_what_was_done_to_the_logits() -> None:
@@ -304,7 +341,7 @@ def test_a_label_with_few_rows_shares_its_threshold() -> None:
     shares = np.clip(gold * np.array([0.4, 0.8, 0.8, 0.8]) + generator.random(gold.shape) * 0.1, 0, 1)
     thresholds = fit_decision(shares, gold).thresholds
     assert thresholds[2] == thresholds[3]
-    assert thresholds[0] < 0.5 <= thresholds[1] or thresholds[0] != thresholds[1]
+    assert thresholds[0] < thresholds[1]
 
 
 def test_confidence_is_that_the_whole_answer_is_right() -> None:
@@ -384,6 +421,8 @@ def test_evaluation_tells_sets_and_levels(trained: tuple[Path, Path], tmp_path: 
     wrong[4]["label"] = ["体育", "科技##手机"]
     asked = tmp_path / "asked.jsonl"
     asked.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in wrong), encoding="utf-8")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "confusion.png").write_bytes(b"of an earlier evaluation, of another run")
     found = evaluate_run(run, asked, out=tmp_path / "report", compare_with=[run])
     assert found.metrics.to_json()["micro_f1"] > 0.9
     assert [one.level for one in found.levels] == [1, 2]
@@ -516,7 +555,7 @@ def test_a_service_speaks_of_sets_in_every_protocol(trained: tuple[Path, Path]) 
     with running(trained[0]) as service:
         (own,) = service.post("/v1/classify", {"texts": [text]}).json["results"]
         assert set(own["labels"]) == {"科技", "科技##航天"}
-        hugging_face = service.post("/", {"inputs": text, "parameters": {"function_to_apply": "sigmoid"}}).json
+        (hugging_face,) = service.post("/", {"inputs": text, "parameters": {"function_to_apply": "sigmoid"}}).json
         assert {one["label"]: one["score"] for one in hugging_face} == own["probabilities"]
         refused = service.post("/", {"inputs": text, "parameters": {"function_to_apply": "softmax"}})
         assert "any number of labels" in refused.body.decode()

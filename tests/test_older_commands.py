@@ -14,6 +14,7 @@ from fenlei.cli.main import main
 from fenlei.cli.older import translate
 from fenlei.cli.older_options import AS_IT_IS, BOOLEANS, COMMANDS, IGNORED, RENAMED
 from fenlei.cli.options import HELP
+from fenlei.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,6 +44,24 @@ S1_FULL = """
   --gradient_checkpointing"""
 S1_LORA = S1_FULL + " --use_lora"
 
+MS_SWIFT = """
+  --model Qwen/Qwen2.5-0.5B --tuner_type lora --task_type seq_cls --num_labels 14 --problem_type multi_label_classification \
+  --dataset owner/titles-v1.1:news#500 --load_from_cache_file true --split_dataset_ratio 0.05 --torch_dtype bfloat16 \
+  --num_train_epochs 2 --per_device_train_batch_size 4 --per_device_eval_batch_size 4 --gradient_accumulation_steps 8 \
+  --learning_rate 2e-4 --lora_rank 4 --lora_alpha 16 --target_modules q_proj v_proj --modules_to_save embed_tokens lm_head \
+  --gradient_checkpointing_kwargs '{"use_reentrant": false}' --remove_unused_columns false --eval_steps 100 --save_steps 100 \
+  --save_total_limit 3 --logging_steps 10 --max_length 256 --truncation_strategy right --output_dir runs/titles --warmup_ratio 0.1 \
+  --dataloader_num_workers 2 --dataset_num_proc 2 --use_chat_template false"""
+RUN_CLASSIFICATION = """
+  --model_name_or_path bert-base-chinese --config_name bert-base-chinese --tokenizer_name bert-base-chinese --cache_dir cache \
+  --use_fast_tokenizer True --model_revision main --token hf_secret --trust_remote_code False --ignore_mismatched_sizes True \
+  --dataset_name owner/reviews --dataset_config_name zh --do_regression False --text_column_names title,body \
+  --text_column_delimiter ' ' --train_split_name train --validation_split_name held_out --test_split_name test \
+  --remove_splits unused --remove_columns id,date --label_column_name stars --max_seq_length 128 --overwrite_cache False \
+  --pad_to_max_length True --shuffle_train_dataset True --shuffle_seed 7 --metric_name f1 --max_train_samples 1000 \
+  --max_eval_samples 100 --max_predict_samples 100 --do_train --do_eval --do_predict --per_device_train_batch_size 32 \
+  --learning_rate 2e-5 --num_train_epochs 3 --output_dir out"""
+
 
 def s1(arguments: str, model: object, data: object) -> list[str]:
     return shlex.split(arguments.replace("$MODEL", str(model)).replace("$DATA", str(data)))
@@ -58,7 +77,7 @@ def options(*words: str) -> tuple[dict[str, str], list[str], list[str]]:
         word, equals, value = translated.pop(0).partition("=")
         if not word.startswith("--"):
             arguments.append(word)
-        elif word in ("--gradient-checkpointing", "--no-gradient-checkpointing", "--resume"):
+        elif word in ("--gradient-checkpointing", "--no-gradient-checkpointing", "--resume", "--multi-label"):
             given[word] = ""
         else:
             given[word] = value if equals else translated.pop(0)
@@ -163,6 +182,130 @@ def test_ms_swift_and_llama_factory(tmp_path: Path) -> None:
     assert notes == ["--stage sft has no effect: fenlei classifies; --method generate asks the language model itself"]
 
 
+def test_a_whole_command_of_ms_swift() -> None:
+    given, data, notes = options(*shlex.split(MS_SWIFT))
+    assert data == ["modelscope:owner/titles-v1.1:news"]
+    assert given == {
+        "--model": "Qwen/Qwen2.5-0.5B",
+        "--tuning": "lora",
+        "--multi-label": "",
+        "--dev-ratio": "0.05",
+        "--epochs": "2",
+        "--batch-size": "32",
+        "--learning-rate": "2e-4",
+        "--lora-rank": "4",
+        "--lora-alpha": "16",
+        "--lora-targets": "q_proj,v_proj",
+        "--max-length": "256",
+        "--long": "truncate",
+        "--out": "runs/titles",
+        "--warmup-ratio": "0.1",
+    }
+    assert "--modules_to_save embed_tokens,lm_head has no effect: a head is trained whole beside the adapters, and nothing else is" in notes
+    told = {note.split()[0] for note in notes}
+    assert told >= {"--load_from_cache_file", "--gradient_checkpointing_kwargs", "--remove_unused_columns", "--use_chat_template"}
+
+
+def test_a_whole_command_of_run_classification() -> None:
+    given, data, notes = options(*shlex.split(RUN_CLASSIFICATION))
+    assert data == ["hf:owner/reviews:zh"]
+    assert given == {
+        "--model": "bert-base-chinese",
+        "--revision": "main",
+        "--text-column": "title,body",
+        "--label-column": "stars",
+        "--max-length": "128",
+        "--max-train-rows": "1000",
+        "--batch-size": "32",
+        "--learning-rate": "2e-5",
+        "--epochs": "3",
+        "--out": "out",
+    }
+    told = {note.split()[0] for note in notes}
+    assert told >= {"--config_name", "--tokenizer_name", "--token", "--remove_splits", "--remove_columns", "--shuffle_seed"}
+    assert told & {"--train_split_name", "--validation_split_name", "--test_split_name", "--do_regression"} == {"--validation_split_name"}
+    assert "hf_secret" not in "".join(notes)
+
+
+@pytest.mark.parametrize("words", [["--problem_type", "regression"], ["--do_regression"], ["--do_regression", "True", "--do_train"]])
+def test_numbers_in_place_of_classes_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ConfigError, match="only classifies"):
+        options(*words)
+    assert main(["train", "rows.jsonl", "--model", "nano", "--out", "run", *words]) == 1
+    assert f"{words[0]} " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "targets", "left"),
+    [
+        (["q_proj", "k_proj"], "q_proj,k_proj", []),
+        (["self_attn.q_proj", "k_proj", "news.jsonl"], "self_attn.q_proj,k_proj", ["news.jsonl"]),
+        (["all-linear", "hf:owner/news"], "all-linear", ["hf:owner/news"]),
+    ],
+)
+def test_a_list_has_several_words_and_ends_before_the_data(words: list[str], targets: str, left: list[str]) -> None:
+    assert options("--target_modules", *words, "--seed", "1")[:2] == ({"--lora-targets": targets, "--seed": "1"}, left)
+
+
+@pytest.mark.parametrize(
+    ("words", "tuning", "noted"),
+    [
+        ("--finetuning_type lora --quantization_bit 4 --quantization_method bnb", "qlora", []),
+        ("--quant_bits 4 --quant_method bnb --bnb_4bit_quant_type nf4 --bnb_4bit_use_double_quant --tuner_type lora", "qlora", []),
+        ("--quant_bits 4", "qlora", []),
+        ("--tuner_type lora --quant_bits 8 --quant_method hqq", "lora", ["--quant_method", "--quant_bits"]),
+        ("--tuner_type full --quant_bits 4", "full", ["--quant_bits"]),
+    ],
+)
+def test_four_bits_below_lora_are_qlora(words: str, tuning: str, noted: list[str]) -> None:
+    given, _, notes = options(*words.split())
+    assert given == {"--tuning": tuning}
+    assert [note.split()[0] for note in notes] == noted
+    assert all("--tuning qlora" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "means", "noted"),
+    [
+        ("--split_dataset_ratio 0.01", {"--dev-ratio": "0.01"}, ""),
+        ("--split_dataset_ratio 0 --val_dataset dev.jsonl", {"--dev": "dev.jsonl"}, ""),
+        ("--split_dataset_ratio 0.01 --dev dev.jsonl", {"--dev": "dev.jsonl"}, "--dev names the dev rows"),
+        ("--val_size 0", {}, "15 % are set aside"),
+        ("--val_size 500", {}, "a share of the rows"),
+        ("--val_size many", {"--dev-ratio": "many"}, ""),
+    ],
+)
+def test_a_share_for_dev_is_passed_on_where_it_is_one(words: str, means: dict[str, str], noted: str) -> None:
+    given, _, notes = options(*words.split())
+    assert given == means
+    assert len(notes) == bool(noted)
+    assert noted in "".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("owner/set-v1.1", "modelscope:owner/set-v1.1"),
+        ("owner/set:news --use_hf true", "hf:owner/set:news"),
+        ("rows/dev.jsonl.gz", "rows/dev.jsonl.gz"),
+        ("hf:owner/set:validation", "hf:owner/set:validation"),
+    ],
+)
+def test_dev_rows_are_named_as_the_data_is(words: str, named: str) -> None:
+    assert options("--dataset", *words.split())[1] == [named]
+    for option in ("--val_dataset", "--eval_dataset"):
+        assert options(option, *words.split())[0]["--dev"] == named
+
+
+def test_ms_swift_infers() -> None:
+    words = "--val_dataset new.jsonl --load_data_args true --adapters out/checkpoint-5 --result_path said.jsonl"
+    silent = "--max_batch_size 16 --infer_backend vllm --truncation_strategy right --stream --max_new_tokens 8 --temperature 0"
+    translated, notes = translate(["predict", *words.split(), *silent.split()])
+    assert translated == ["predict", "out/checkpoint-5", "--out", "said.jsonl", "new.jsonl"]
+    ignored = [word for word in ["--load_data_args", *silent.split()] if word.startswith("--")]
+    assert [note.split()[0] for note in notes] == ignored
+
+
 @pytest.mark.parametrize(
     ("words", "means"),
     [
@@ -186,12 +329,18 @@ def test_what_nobody_knows_is_left_to_the_parser_and_other_commands_alone(capsys
         assert translate(command) == (command, [])
 
 
+def test_long_texts_are_told_of_by_the_option_that_says_how_they_are_read() -> None:
+    said = "long texts are read in windows or shortened, as --long says, and counted; none is dropped"
+    assert options("--truncation_strategy", "delete")[2] == [f"--truncation_strategy delete has no effect: {said}"]
+    assert options("--truncation_strategy", "right") == ({"--long": "truncate"}, [], [])
+
+
 def test_no_option_of_fenlei_is_taken_for_an_older_one() -> None:
     """Where both have a name in common, it must mean the same."""
     same = {"model_name_or_path", "output_dir", "gradient_checkpointing"}
     assert COMMANDS["train"] & HELP.keys() <= same
     assert set(AS_IT_IS) & set(IGNORED) == set() == set(RENAMED) & set(IGNORED)
-    assert BOOLEANS <= COMMANDS["train"]
+    assert BOOLEANS <= COMMANDS["train"] | COMMANDS["predict"]
 
 
 def test_every_older_option_is_in_the_guide() -> None:

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from fenlei import Classifier, train
+from fenlei.artifact import read_manifest
 from fenlei.cli.export import _texts_and_labels
 from fenlei.errors import ConfigError
-from fenlei.export.onnx_folder import export_onnx
+from fenlei.export.onnx_folder import TOLD, export_onnx
 from fenlei.export.onnx_network import Int8Linear, _quiet
+from fenlei.models import devices
 from fenlei.models.backbone import load_tokenizer
 from fenlei.text.prompts import TextEncoder
 
@@ -27,12 +29,16 @@ QUICK: dict[str, Any] = {"max_steps": 12, "batch_size": 16, "device": "cpu", "ba
 
 
 @pytest.mark.parametrize(
-    ("model", "tuning", "prompt"), [("tiny_qwen", "lora", None), ("tiny_llama", "frozen", "zh"), ("tiny_bert", "full", None)]
+    ("model", "options"),
+    [
+        ("tiny_qwen", {"tuning": "lora"}),
+        ("tiny_llama", {"tuning": "frozen", "prompt": "zh", "layers": 1}),
+        ("tiny_bert", {"tuning": "full"}),
+    ],
 )
 def test_plain_onnx_runtime_gives_the_runs_calibrated_answers(
     model: str,
-    tuning: str,
-    prompt: str | None,
+    options: dict[str, Any],
     toy_file: Path,
     toy_rows: list[dict[str, str]],
     tmp_path: Path,
@@ -41,7 +47,7 @@ def test_plain_onnx_runtime_gives_the_runs_calibrated_answers(
     dev = tmp_path / "dev.jsonl"
     dev.write_bytes(toy_file.read_bytes())
     base = str(request.getfixturevalue(model))
-    train(toy_file, model=base, out=tmp_path / "run", dev=str(dev), tuning=tuning, prompt=prompt, long="truncate", **QUICK)
+    train(toy_file, model=base, out=tmp_path / "run", dev=str(dev), long="truncate", **QUICK, **options)
     texts, gold = [row["text"] for row in toy_rows], [row["label"] for row in toy_rows]
     result = export_onnx(tmp_path / "run", tmp_path / "onnx", texts=texts, gold=gold)
     assert (result.agreement, result.accuracy) == (1.0, result.run_accuracy)
@@ -58,7 +64,8 @@ def test_plain_onnx_runtime_gives_the_runs_calibrated_answers(
         shares = np.exp(logits - logits.max(1, keepdims=True))
         np.testing.assert_allclose(shares / shares.sum(1, keepdims=True), classifier.predict_proba(some), atol=1e-4)
     # The tokenizer beside the graph puts texts inside the prompt, and cuts long ones as the run does.
-    ours = TextEncoder(load_tokenizer(tmp_path / "run" / "model"), prompt, QUICK["max_length"]).encode([*texts, "央行下调利率" * 20])
+    encoder = TextEncoder(load_tokenizer(tmp_path / "run" / "model"), options.get("prompt"), QUICK["max_length"])
+    ours = encoder.encode([*texts, "央行下调利率" * 20])
     theirs = load_tokenizer(tmp_path / "onnx")([*texts, "央行下调利率" * 20], truncation=True)["input_ids"]
     assert [row.tolist() for row in ours] == theirs
     names = json.loads((tmp_path / "onnx" / "config.json").read_text(encoding="utf-8"))["id2label"]
@@ -104,6 +111,19 @@ def test_in_int8_the_answers_stay_and_what_they_cost_is_told(
     assert int8.accuracy is not None
     assert int8.run_accuracy is not None
     assert abs(int8.accuracy - int8.run_accuracy) <= 0.05
+
+
+def test_a_large_run_is_compared_in_float32(
+    tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the machine computes bfloat16, the run answers in it; by rounding alone it would differ from its graph."""
+    monkeypatch.setattr(devices, "SMALL_MODEL_PARAMETERS", 0)
+    monkeypatch.setattr(devices, "_cpu_computes_bfloat16", lambda: True)
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="lora", long="truncate", **QUICK)
+    result = export_onnx(tmp_path / "run", tmp_path / "onnx", texts=[row["text"] for row in toy_rows])
+    assert result.largest_difference < 1e-3
+    assert not read_manifest(tmp_path / "run")["calibrated"], "a few dev rows fit no temperature"
+    assert not json.loads((tmp_path / "onnx" / TOLD).read_text(encoding="utf-8"))["calibrated"]
 
 
 def test_what_a_graph_cannot_express_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from serving import Running, running
 
 from fenlei import train
+from fenlei.data.readers import read_examples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -159,6 +160,40 @@ def test_what_is_wrong_with_a_file_is_said(page: Page, tmp_path: Path) -> None:
     page.wait_for_selector("#problem:not([hidden])")
     assert "Line 2" in page.inner_text("#problem")
     assert page.is_hidden("#bulk")
+
+
+TABLES = {
+    "a quote that belongs to a text.tsv": 'text\tlabel\n"国足" 取胜\ta\n二\tb\n"三\ta\n',
+    "quotes around line breaks.tsv": 'text\tlabel\n"一\n二"\ta\n三\tb\n',
+    "quoted for no reason.tsv": 'text\tlabel\n"说 ""好"""\ta\n二\tb\n',
+    "semicolons.csv": "text;label\n一, 二;a\n三;b\n",
+    "tabs.csv": "text\tlabel\n一, 二\ta\n三\tb\n",
+    "no header.csv": "国足取胜,体育\n央行降息,财经\n主场告负,体育\n",
+    "no header and one column.csv": "国足取胜\n央行降息\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_have_the_rows_that_fenlei_reads(name: str, page: Page, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(TABLES[name], encoding="utf-8")
+    found = page.evaluate("([name, content]) => readRows(name, content)", [name, TABLES[name]])
+    expected = [list(example.columns.values()) for example in read_examples(tmp_path / name, labelled=False)]
+    assert [list(row.values()) for row in found] == expected
+
+
+def test_a_quote_that_is_never_closed_is_said(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "open.csv").write_text('text,label\n一,a\n"二,b\n三,c\n', encoding="utf-8")
+    page.set_input_files("#file", tmp_path / "open.csv")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "line 3" in page.inner_text("#problem")
+    assert page.is_hidden("#bulk")
+
+
+@pytest.mark.parametrize("name", ["large.jsonl", "large.json"])
+def test_large_numbers_come_back_as_they_were(name: str, page: Page) -> None:
+    row = '{"text": "一", "id": 1234567890123456789, "below": -1234567890123456789, "n": 7}'
+    saved = page.evaluate("([name, content]) => toCsv(readRows(name, content))", [name, row])
+    assert saved.removeprefix("\ufeff").splitlines() == ["text,id,below,n", "一,1234567890123456789,-1234567890123456789,7"]
 
 
 def test_the_routes_are_listed(page: Page, service: Running) -> None:

@@ -246,6 +246,7 @@ def test_the_same_premise_under_two_labels_is_no_conflict(tmp_path: Path) -> Non
     assert [one.rows for one in found.conflicts] == [(0, 4)]
 
 
+@pytest.mark.usefixtures("asked_once")
 def test_a_pair_run_teaches_and_grows(tiny_bert: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(data, model=str(tiny_bert), out=out, store_exemplars=4, **QUICK)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import in_one, in_two, stopped_and_resumed
+from processes import in_one, in_two, stopped_and_resumed, trained_alone
 
 from fenlei.inference.classifier import Classifier
 from fenlei.models.devices import Precision
@@ -43,6 +44,12 @@ def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: EXACT)
 
 
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The run of a training in one process, by its model and options."""
+    return trained_alone(tmp_path_factory.mktemp("alone"), **OPTIONS)
+
+
 def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:
     return Classifier.load(run, device="cpu").logits([row["text"] for row in rows]).logits
 
@@ -51,10 +58,9 @@ def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:
     "options", [{"tuning": "full"}, {"tuning": "lora"}, {"tuning": "frozen"}, {"method": "generate", "tuning": "lora"}]
 )
 def test_two_processes_end_where_one_does(
-    options: dict[str, str], tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+    options: dict[str, str], alone: Callable[..., Path], tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    options = {**OPTIONS, **options}
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
+    single = alone(tiny_qwen, **options)
 
     def work(rank: int) -> None:
         taken: list[int] = []
@@ -66,7 +72,7 @@ def test_two_processes_end_where_one_does(
             return own, turns
 
         RowTrainer._groups = note  # type: ignore[method-assign]
-        result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "two", **options)
+        result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "two", **OPTIONS, **options)
         (tmp_path / f"{rank}.json").write_text(json.dumps({"taken": taken, "metrics": result.metrics.to_json()}))
 
     in_two(work)
@@ -77,21 +83,19 @@ def test_two_processes_end_where_one_does(
     counts = np.bincount(taken, minlength=rows)
     epochs = 14 / -(-rows // 9)
     assert set(counts) <= {int(np.floor(epochs)), int(np.ceil(epochs))}, "each row once an epoch"
-    one, two = logits(tmp_path / "one", toy_rows), logits(tmp_path / "two", toy_rows)
+    one, two = logits(single, toy_rows), logits(tmp_path / "two", toy_rows)
     assert np.abs(one - two).max() < 0.02 * np.abs(one).max()
     assert (one.argmax(axis=1) == two.argmax(axis=1)).mean() > 0.97
-    figures = [json.loads((tmp_path / name / "metrics.json").read_text())["history"] for name in ("one", "two")]
+    figures = [json.loads((run / "metrics.json").read_text())["history"] for run in (single, tmp_path / "two")]
     first, second = ([entry["eval_loss"] for entry in history if "eval_loss" in entry] for history in figures)
     np.testing.assert_allclose(first, second, rtol=2e-3)
 
 
 @pytest.mark.parametrize("two_first", [True, False])
 def test_a_checkpoint_resumes_in_another_number_of_processes(
-    two_first: bool, tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+    two_first: bool, alone: Callable[..., Path], tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    options = {**OPTIONS, "tuning": "full"}
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
     beginning, going_on = (in_two, in_one) if two_first else (in_one, in_two)
-    stopped_and_resumed(toy_file, tmp_path / "run", {**options, "model": str(tiny_qwen)}, beginning, going_on)
-    one, run = logits(tmp_path / "one", toy_rows), logits(tmp_path / "run", toy_rows)
+    stopped_and_resumed(toy_file, tmp_path / "run", {**OPTIONS, "tuning": "full", "model": str(tiny_qwen)}, beginning, going_on)
+    one, run = logits(alone(tiny_qwen, tuning="full"), toy_rows), logits(tmp_path / "run", toy_rows)
     assert np.abs(one - run).max() < 0.02 * np.abs(one).max()

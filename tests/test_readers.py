@@ -75,6 +75,13 @@ WRITERS: dict[str, Callable[[], str]] = {
     "cooking.train": lambda: "".join(f"__label__{label}\t{text}\n" for text, label in PAIRS),
     "alpaca.json": lambda: json.dumps([{"instruction": "分类", "input": text, "output": label} for text, label in PAIRS]),
     "bare-alpaca.json": lambda: json.dumps([{"instruction": text, "input": "", "output": label} for text, label in PAIRS]),
+    "ms-swift.jsonl": lambda: "".join(
+        json.dumps({"messages": [{"role": "system", "content": "分类"}, {"role": "user", "content": text}], "label": label}) + "\n"
+        for text, label in PAIRS
+    ),
+    "sharegpt.json": lambda: json.dumps(
+        [{"conversations": [{"from": "human", "value": text}, {"from": "gpt", "value": label}], "system": "分类"} for text, label in PAIRS]
+    ),
     "fudan.jsonl": lambda: "".join(
         json.dumps({"text": text, "category": ["体育", "财经"], "output": label}) + "\n" for text, label in PAIRS
     ),
@@ -105,6 +112,24 @@ def test_parquet(tmp_path: Path, packed: str) -> None:
     assert pairs(examples) == PAIRS
     assert [example.line for example in examples] == [1, 2, 3, 4]
     assert [list(example.columns) for example in examples] == [["id", "text", "label"]] * 4
+
+
+def test_a_conversation_keeps_its_columns_and_tells_no_answer_where_labels_are_not_read(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "甲"}, {"role": "assistant", "content": "？"}, {"role": "user", "content": "乙"}]
+    row = {"id": 7, "messages": [*turns, {"role": "assistant", "content": "财经"}]}
+    path = write_jsonl(tmp_path / "chat.jsonl", [row, row | {"messages": "乙"}])
+    refused: list[str] = []
+    examples = list(read_examples(path, on_bad_row=lambda line, error: refused.append(str(error))))
+    assert [(one.text, one.label, one.columns["id"]) for one in examples] == [("甲\n乙", "财经", 7)]
+    assert len(refused) == 1
+    assert "chat.jsonl:2: expected a conversation, turns in `messages` as in the first row" in refused[0]
+    plain = next(iter(read_examples(path, labelled=False)))
+    assert (plain.text, dict(plain.columns)) == ("甲\n乙", row | {"text": "甲\n乙"})
+    assert str(file_layout(path, labelled=False)) == f"{path}: conversations, text from 'text'"
+    own = write_jsonl(tmp_path / "own.jsonl", [{"content": "丙", "label": "体育", "messages": turns}])
+    assert pairs(list(read_examples(own))) == [("丙", "体育")]
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "chat.parquet")
+    assert pairs(list(read_examples(tmp_path / "chat.parquet"))) == [("甲\n乙", "财经")]
 
 
 def test_parquet_of_hugging_face_datasets_gives_names_to_its_ids(tmp_path: Path) -> None:
@@ -327,6 +352,22 @@ def test_the_encoding_question_stays_open_through_an_ascii_head(tmp_path: Path) 
     for encoding in ("utf-8", "gb18030"):
         examples = list(read_examples(write(tmp_path / f"{encoding}.csv", ascii_head + "后来的汉字,b\n再来一行,b\n", encoding)))
         assert pairs(examples[-2:]) == [("后来的汉字", "b"), ("再来一行", "b")]
+
+
+@pytest.mark.parametrize(
+    ("first", "encoding"),
+    [(b"caf\xe9", "utf-8"), (b"na\xefve", "utf-8"), ("一".encode("gb18030"), "gb18030")],
+    ids=["in neither", "GB18030 too", "UTF-8 too"],
+)
+def test_behind_an_ascii_head_one_line_does_not_decide_for_all(tmp_path: Path, first: bytes, encoding: str) -> None:
+    plain = HEAD_BYTES // 20
+    rows = [first, *(text.encode(encoding) for text in ("后来的", "一"))]
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "plain ascii"}\n' * plain + b"".join(b'{"text": "%s"}\n' % row for row in rows))
+    refused: list[int] = []
+    texts = [one.text for one in read_examples(path, labelled=False, on_bad_row=lambda line, error: refused.append(line))]
+    assert texts[-2:] == ["后来的", "一"]
+    assert len(texts) + len(refused) == plain + 3
 
 
 @pytest.mark.parametrize("indent", [None, 1])

@@ -18,9 +18,10 @@ from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
 from fenlei.config import RunConfig, TrustConfig
 from fenlei.errors import ArtifactError, ConfigError
+from fenlei.evaluation.novelty import ClassGaussians
 from fenlei.export.merged import export_merged
 from fenlei.inference.checksums import checksums
-from fenlei.inference.trust import load_scores
+from fenlei.inference.trust import NoveltyRule, load_scores, load_trust, save_novelty
 from fenlei.labels import LabelNote, LabelSet
 from fenlei.training.exemplars import load_exemplars
 from fenlei.training.extend import extend
@@ -79,6 +80,15 @@ def test_probabilities_of_merged_labels_add(run: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(now[:, 1], was[:, 1], atol=1e-6)
 
 
+def test_the_card_of_a_merged_run_tells_when_it_was_calibrated(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    write_manifest(tmp_path / "copy", {**read_manifest(run), "calibrated": True})
+    relabel(tmp_path / "copy", out=tmp_path / "out", merge={"经济": ["科技", "体育"]})
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "calibrated before labels were merged" in card
+    assert "temperature 1.000" not in card
+
+
 def test_those_left_keep_their_proportions(run: Path, tmp_path: Path) -> None:
     relabel(run, out=tmp_path / "out", drop=["财经"])
     was, now = answers(run)[:, [0, 2]], answers(tmp_path / "out")
@@ -86,6 +96,24 @@ def test_those_left_keep_their_proportions(run: Path, tmp_path: Path) -> None:
     weights = load_file(tmp_path / "out" / "model" / "adapter_model.safetensors")
     assert [len(weight) for name, weight in weights.items() if "score" in name] == [2]
     assert {row.label for row in load_exemplars(tmp_path / "out")} == {"体育", "科技"}
+
+
+def test_texts_of_a_dropped_label_are_none_that_novelty_knows(run: Path, tmp_path: Path) -> None:
+    """Distances to the classes that are left would take the states of the rows, which are gone."""
+    shutil.copytree(run, tmp_path / "copy")
+    generator = np.random.default_rng(0)
+    gaussians = ClassGaussians.fit(generator.normal(size=(30, 32)), np.arange(30) % 3)
+    save_novelty(tmp_path / "copy", NoveltyRule("mahalanobis", np.sort(generator.random(15)), gaussians))
+    write_manifest(tmp_path / "copy", {**read_manifest(run), "novelty": "mahalanobis"})
+    result = relabel(tmp_path / "copy", out=tmp_path / "dropped", drop=["财经"])
+    manifest = read_manifest(tmp_path / "dropped")
+    novelty = load_trust(tmp_path / "dropped", manifest).novelty
+    assert manifest["novelty"] == "energy"
+    assert novelty is not None
+    assert len(novelty.known) == len(load_scores(tmp_path / "dropped")["calibrating"].logits) < len(load_scores(run)["calibrating"].logits)
+    assert any("novelty is told by energy now" in note for note in result.notes)
+    relabel(tmp_path / "copy", out=tmp_path / "renamed", rename={"财经": "经济"})
+    assert read_manifest(tmp_path / "renamed")["novelty"] == "mahalanobis"
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +175,8 @@ def test_a_label_is_dropped_from_a_run_that_reads_in_windows(tiny_qwen: Path, tm
 
 
 def test_a_generate_run_is_given_the_new_list(tiny_qwen: Path, tmp_path: Path) -> None:
-    train(TOY, model=str(tiny_qwen), out=tmp_path / "run", method="generate", tuning="none", shots=2, device="cpu", baseline=False)
+    options = {"method": "generate", "tuning": "none", "shots": 2, "store_exemplars": 1, "device": "cpu", "baseline": False}
+    train(TOY, model=str(tiny_qwen), out=tmp_path / "run", **options)
     shown = [label for _, label in read_manifest(tmp_path / "run")["instruction"]["examples"]]
     result = relabel(tmp_path / "run", out=tmp_path / "out", rename={shown[0]: "sport"})
     assert any("fenlei evaluate" in note for note in result.notes)
@@ -164,6 +193,7 @@ def test_a_generate_run_is_given_the_new_list(tiny_qwen: Path, tmp_path: Path) -
     assert main(["extend", str(tmp_path / "run"), str(tmp_path / "labels.yaml"), "--out", str(tmp_path / "more")]) == 0
     more = Classifier.load(tmp_path / "more", device="cpu", verify=True)
     assert more.labels == (*read_manifest(tmp_path / "run")["labels"], "天气")
+    assert load_exemplars(tmp_path / "more") == load_exemplars(tmp_path / "run") != ()
     # The same as asking the run among these labels, but that the description is read too.
     assert more.predict(TEXTS)[0].probabilities != Classifier.load(tmp_path / "run").predict(TEXTS, labels=more.labels)[0].probabilities
     with pytest.raises(ConfigError, match="'天气' is a label of the run already"):

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hub_lookalike import Hub, Repository, reached
+from huggingface_hub import constants as hf_constants
 
 from fenlei import train
 from fenlei.audit.audit import audit_data
 from fenlei.cli.main import main
-from fenlei.config import DataConfig
+from fenlei.config import DataConfig, RunConfig
 from fenlei.data.dataset_card import subsets_of
 from fenlei.data.examples import Example
 from fenlei.data.extension import load_extension
@@ -24,6 +26,7 @@ from fenlei.data.sources import one_file, part_files
 from fenlei.data.splits import load_dataset
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
+from fenlei.training.student_rows import student_config
 
 
 def lines(*rows: dict[str, Any]) -> bytes:
@@ -108,6 +111,35 @@ def test_without_a_card_names_of_files_decide_as_in_a_folder(hub: Hub) -> None:
     assert (Path(file).name, is_dev) == ("test.jsonl", False)
 
 
+@pytest.mark.parametrize(
+    "train_files",
+    [
+        ["data/train-00000-of-00001-a09b74b3ef9c3b56.parquet"],
+        ["data/train-00000-of-00002-a09b74b3ef9c3b56.parquet", "data/train-00001-of-00002-0b6d5f0f1f1e2a3c.parquet"],
+        ["cnews.train.txt"],
+    ],
+    ids=["fingerprint", "shards", "word"],
+)
+def test_a_split_that_is_named_is_the_one_of_the_whole(hub: Hub, train_files: list[str]) -> None:
+    """The first two are as older versions of Hugging Face datasets pushed them, without a card that names them."""
+    hub.repositories["datasets/acme/old"] = Repository({name: ROW for name in (*train_files, "cnews.vocab.txt")})
+    for name in ("hf:acme/old", "hf:acme/old:train"):
+        assert names(remote_files(name).train) == [Path(file).name for file in train_files]
+    with pytest.raises(DataError, match="no file of split 'test', found"):
+        remote_files("hf:acme/old:test")
+
+
+def test_a_cache_that_holds_a_part_is_completed_or_taken_as_it_is(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an interrupted load_dataset leaves it, whose files come one by one: nothing in it says which there are."""
+    shards = ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"]
+    huggingface_hub.hf_hub_download("acme/clue", f"tnews/{shards[0]}", repo_type="dataset")
+    monkeypatch.setattr(hf_constants, "HF_HUB_OFFLINE", True)
+    assert names(remote_files("hf:acme/clue:tnews/train").train) == shards[:1]
+    monkeypatch.setattr(hf_constants, "HF_HUB_OFFLINE", False)
+    assert names(remote_files("hf:acme/clue:tnews/train").train) == shards
+    assert [name for name, _ in hub.asked] == [f"tnews/{shards[0]}", "README.md", f"tnews/{shards[1]}"]
+
+
 def test_a_part_that_a_data_set_lacks_is_said(hub: Hub) -> None:
     with pytest.raises(DataError, match="modelscope:swift/fudan: has no split called dev, but train, test; name the one that is meant"):
         load_dataset(DataConfig(data="modelscope:swift/fudan", dev="modelscope:swift/fudan"), seed=0)
@@ -180,6 +212,12 @@ def test_a_file_of_such_a_name_is_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "hf:acme" / "clue").write_text("")
     assert not is_remote("hf:acme/clue")
     assert not is_remote(Path("news.jsonl"))
+
+
+def test_a_student_learns_from_the_rows_on_a_hub_that_its_teacher_was_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(RunConfig.from_options({"data": "hf:acme/news"}).to_yaml(), encoding="utf-8")
+    config = student_config(tmp_path, {"seed": 7}, {"model": "nano"}, None)
+    assert (config.data.data, config.optimization.seed) == ("hf:acme/news", 7)
 
 
 def test_from_a_name_to_a_run_its_evaluation_its_prediction_and_its_audit(

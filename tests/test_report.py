@@ -31,7 +31,7 @@ from fenlei.report import evaluation as module
 from fenlei.report.comparison import names_of
 from fenlei.report.evaluation import evaluate_run
 from fenlei.report.lengths import by_length, what_was_cut
-from fenlei.report.mistakes import find_mistakes, most_confused
+from fenlei.report.mistakes import SHOWN_PAIRS, find_mistakes, most_confused
 from fenlei.report.page import _matrix
 from fenlei.report.tables import comparison_table, metrics_tables
 from fenlei.report.wording import facts, verdict
@@ -170,6 +170,16 @@ def test_evaluating_again_replaces_the_report_and_leaves_other_files(run, data, 
     assert {file.name for file in out.iterdir()} == FILES | {"mine.txt"}
     assert (out / "report.html").read_bytes() != first
     assert not (run / "report").exists()
+
+
+def test_nothing_of_an_earlier_evaluation_stays_beside_a_report(run, data, tmp_path):
+    evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
+    earlier = tmp_path / "other" / "report" / "predictions.jsonl"
+    out = run / "report"
+    evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
+    assert {file.name for file in out.iterdir()} == FILES | {"differences.jsonl"}
+    evaluate_run(run, data, classifier=KeywordClassifier())
+    assert {file.name for file in out.iterdir()} == FILES
 
 
 def test_an_unknown_label_is_named_with_its_place_before_anything_is_classified(run, tmp_path):
@@ -323,9 +333,9 @@ def random_metrics(n_labels, rows=200, names=None, seed=0):
 
 def test_most_confused_pairs_are_the_largest_cells_beside_the_diagonal():
     metrics = random_metrics(4)
-    pairs = most_confused(metrics, most=5)
+    pairs = most_confused(metrics)
     off_diagonal = sorted((metrics.confusion[a, b] for a in range(4) for b in range(4) if a != b), reverse=True)
-    assert [pair.rows for pair in pairs] == off_diagonal[:5]
+    assert [pair.rows for pair in pairs] == off_diagonal[:SHOWN_PAIRS]
     gold, predicted = metrics.names.index(pairs[0].gold), metrics.names.index(pairs[0].predicted)
     assert metrics.confusion[gold, predicted] == pairs[0].rows
     assert pairs[0].share == pairs[0].rows / metrics.classes[gold].support
@@ -442,7 +452,11 @@ def test_rows_that_nothing_was_promised_for_do_not_count(run, tmp_path):
     promised = Half(abstention=AbstentionRule(0.7), sets=ConformalRule("lac", 0.9, np.full(3, 0.4), False, 100))
     promised.held = 1
     data = write_rows(tmp_path / "dev.jsonl", MANY)
-    found = evaluate_run(run, data, classifier=promised).confidence
+    evaluation = evaluate_run(run, data, classifier=promised)
+    assert [note for note in evaluation.notes if "raw network" in note] == [
+        "105 of 210 rows were asked among labels that nothing was fitted on; their probabilities are the raw network's"
+    ]
+    found = evaluation.confidence
     written = read_rows(run / "report" / "predictions.jsonl")
     assert (found.silence.rows, found.silence.unpromised, found.sets.unpromised) == (105, 105, 105)
     assert found.silence.answered == sum(row["abstained"] is False for row in written if "abstained" in row)
@@ -452,8 +466,9 @@ def test_rows_that_nothing_was_promised_for_do_not_count(run, tmp_path):
     assert "105 rows were asked among labels that nothing was fitted on" in (run / "report" / "report.html").read_text(encoding="utf-8")
     assert (run / "report" / "report.md").read_text(encoding="utf-8").count("105 more rows") == 2
     promised.held = 0
-    found = evaluate_run(run, data, classifier=promised).confidence
-    assert (found.silence, found.sets) == (None, None)
+    evaluation = evaluate_run(run, data, classifier=promised)
+    assert (evaluation.confidence.silence, evaluation.confidence.sets) == (None, None)
+    assert any("The probabilities are not calibrated" in note for note in evaluation.notes)
 
 
 def test_plots_are_drawn_by_the_browser_with_nothing_from_outside(run, tmp_path):
@@ -528,6 +543,33 @@ def test_runs_of_one_name_are_told_apart(run, tmp_path):
     assert names == [f"{tmp_path.name}/run", "TF-IDF baseline", "a/run", "b/run"]
     assert all(list(row["predictions"]) == names for row in read_rows(run / "report" / "differences.jsonl"))
     assert names_of([run, earlier[0], earlier[0]]) == [f"{tmp_path.name}/run", "a/run", "a/run (3)"]
+
+
+def test_a_report_elsewhere_is_called_by_its_own_folder(run, tmp_path):
+    files = [tmp_path / "reports" / name / "predictions.jsonl" for name in ("qwen", "bert")]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        write_rows(file, ROWS)
+    assert names_of([run, *files]) == ["run", "qwen", "bert"]
+
+
+@pytest.mark.parametrize("of_another_run", [False, True])
+def test_predictions_are_read_under_the_prefix_that_they_were_written_with(run, tmp_path, of_another_run):
+    """The rows may be the predictions of a third run, whose columns have the bare names."""
+    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    always_first = KeywordClassifier()
+    always_first._shares = lambda text: np.array([0.8, 0.1, 0.1])
+    if of_another_run:
+        evaluate_run(run, data, out=tmp_path / "third", classifier=always_first)
+        data = tmp_path / "third" / "predictions.jsonl"
+    first = evaluate_run(run, data, prefix="new_", out=tmp_path / "a", classifier=KeywordClassifier())
+    assert first.metrics.accuracy > 0.5
+    second = evaluate_run(
+        run, data, prefix="newer_", out=tmp_path / "b", classifier=always_first, compare_with=[tmp_path / "a" / "predictions.jsonl"]
+    )
+    assert second.comparison[-1].name == "a"
+    assert second.comparison[-1].metrics.accuracy == first.metrics.accuracy
+    assert second.metrics.accuracy < 0.5
 
 
 def test_rounded_probabilities_have_no_log_loss(run, tmp_path):

@@ -9,13 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
+from fenlei.cli.main import main
+from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError
+from fenlei.evaluation.answers import right_rows
+from fenlei.inference.baseline import baseline_answers, calibrate_baseline
 from fenlei.inference.checksums import checksums
+from fenlei.inference.distributed import Reading
 from fenlei.inference.prediction import Prediction
+from fenlei.inference.windows import BulkOptions
+from fenlei.labels import LabelSet
+from fenlei.models.baseline import Baseline
 from fenlei.report.evaluation import evaluate_run
 
 NAMES = ("体育", "财经", "科技")
@@ -128,3 +137,46 @@ def test_runs_are_compared_among_what_rows_offer_and_promises_counted_where_they
     write_manifest(other, {**read_manifest(other), "method": "head"})
     with pytest.raises(ArtifactError, match="rows offer '天气', which it was not trained on, and a head answers with no other labels"):
         evaluate_run(run, data, device="cpu", out=tmp_path / "never", compare_with=[other])
+    with pytest.raises(ArtifactError, match="rows offer '天气', which the evaluated run was not trained on, and a head answers with no"):
+        evaluate_run(other, data, device="cpu", out=tmp_path / "never", compare_with=[run])
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_baseline_answers_among_what_a_row_offers(several: bool) -> None:
+    """Of texts that say nothing, each row offering its own label alone."""
+    ids, labels, labelling = np.arange(60) % 3, LabelSet(NAMES), Labelling(multi_label=several)
+    gold = np.eye(3, dtype=bool)[ids] if several else ids
+    texts, offered = ["一条消息"] * 60, [(NAMES[at],) for at in ids]
+    baseline = calibrate_baseline(Baseline.fit(texts, gold, 3), texts, gold, labelling, labels, offered)
+    assert right_rows(gold, baseline_answers(baseline, texts, labelling, labels, offered)).all()
+    assert not right_rows(gold, baseline_answers(baseline, texts, labelling, labels)).all()
+
+
+def test_the_baseline_is_asked_among_the_same_labels_as_the_model(tiny_qwen: Path, tmp_path: Path) -> None:
+    data = tmp_path / "rows.jsonl"
+    rows = [{"text": f"第{at}条", "label": NAMES[at % 3], "category": [NAMES[at % 3]]} for at in range(36)]
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    trained = train(data, model=str(tiny_qwen), out=tmp_path / "run", **{**QUICK, "baseline": True})
+    assert trained.baseline is not None
+    assert trained.baseline.accuracy == trained.metrics.accuracy == 1.0
+    rows = [{**row, "text": "一条消息"} for row in rows]
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    evaluated = evaluate_run(tmp_path / "run", data, device="cpu")
+    assert evaluated.baseline is not None
+    assert evaluated.baseline.accuracy == evaluated.metrics.accuracy == 1.0
+
+
+def test_the_column_that_labels_were_learned_from_offers_none(tiny_qwen: Path, tmp_path: Path) -> None:
+    """Its lists are what is right, not what may be right: each row is asked among all labels of the run."""
+    rows = [{"text": f"{TEXTS[at % 3]}，第{at}条", "category": [NAMES[at % 3], NAMES[(at + 1) % 3]]} for at in range(24)]
+    data, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", **QUICK)
+    assert read_manifest(tmp_path / "run")["label_column"] == "category"
+
+    assert main(["predict", str(tmp_path / "run"), str(data), "--out", str(out), "--probabilities", "--device", "cpu"]) == 0
+    written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    frame = Classifier.load(tmp_path / "run", device="cpu").predict_frame(pa.Table.from_pylist(rows[:2]), probabilities=True)
+    assert [set(row["probabilities"]) for row in (*written, *frame.to_pylist())] == [set(NAMES)] * 26
+    (window,) = Reading(BulkOptions(label_column="category"), True).windows(str(data))
+    assert {row.candidates for row in window.examples} == {None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -15,11 +16,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from huggingface_hub import TextClassificationOutputElement
 from serving import Running, running
 
 from fenlei import Classifier, train
+from fenlei.data.columns import TEXT_NAMES
 from fenlei.errors import ConfigError, RequestError
 from fenlei.serving import processes
+from fenlei.serving.app import PAGE
 from fenlei.serving.keys import Keys
 from fenlei.serving.life import Settings
 from fenlei.serving.limits import Limits
@@ -199,6 +203,17 @@ def test_vllm(service: Running, head_run: Path) -> None:
     assert missing.json["error"]["type"] == "NotFoundError"
 
 
+def test_a_name_to_be_served_under_is_that_of_requests_and_answers(generate_run: Path, asked: Running) -> None:
+    """The request that docs/scale.md sends to vLLM, sent to the command that it shows in vLLM's place."""
+    shown = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
+    (name,) = {*re.findall(r"(?:vllm|fenlei) serve .*--served-model-name (\w+)", shown)}
+    (body,) = re.findall(r"localhost:8000/classify .*-d '(.*)'", shown)
+    with running(generate_run, served_model_name=name) as named:
+        assert VllmResponse.model_validate_json(named.post("/classify", json.loads(body)).body).model == name
+        assert [one["id"] for one in named.get("/v1/models").json["data"]] == [name]
+    problem(asked.post("/classify", json.loads(body)), 404, OpenAIError)
+
+
 def test_infinity(service: Running) -> None:
     reply = service.post("/classify", {"input": ["甲", "乙"], "model": "default/not-specified", "raw_scores": False})
     found = InfinityResponse.model_validate_json(reply.body, extra="forbid")
@@ -214,6 +229,7 @@ def test_tei(service: Running) -> None:
     assert [set(one) for one in reply.json] == [{"score", "label"}] * 3
     assert reply.json[0]["score"] == max(one["score"] for one in reply.json)
     assert int(reply.headers["x-compute-characters"]) == 1
+    assert reply.headers["x-compute-time"] == reply.headers["x-total-time"]
     assert service.post("/predict", {"inputs": ["甲"]}).json == reply.json
     batch = service.post("/predict", {"inputs": [["甲"], ["乙"]]}).json
     assert len(batch) == 2
@@ -285,11 +301,14 @@ def test_a_request_is_answered_by_one_run(service: Running, monkeypatch: pytest.
 
 
 def test_hugging_face(service: Running) -> None:
-    one = service.post("/", {"inputs": "甲"}).json
+    reply = service.post("/", {"inputs": "甲"})
+    (one,) = reply.json
     assert [set(score) for score in one] == [{"label", "score"}] * 3
+    as_their_client_reads_it = TextClassificationOutputElement.parse_obj_as_list(reply.body)[0]
+    assert [(score.label, score.score) for score in as_their_client_reads_it] == [(score["label"], score["score"]) for score in one]
     two = service.post("/", {"inputs": ["甲", "乙"], "parameters": {"top_k": 1}}).json
     assert [len(scores) for scores in two] == [1, 1]
-    assert service.post("/", {"inputs": "甲", "parameters": {"function_to_apply": "none"}}).json[0]["score"] < 0
+    assert service.post("/", {"inputs": "甲", "parameters": {"function_to_apply": "none"}}).json[0][0]["score"] < 0
     problem(service.post("/", {"inputs": "甲", "parameters": {"function_to_apply": "sigmoid"}}), 400, HuggingFaceError)
     problem(service.post("/", {"input": "甲"}), 400, HuggingFaceError)
 
@@ -312,10 +331,12 @@ def test_labels_with_a_request(asked: Running, generate_run: Path) -> None:
         assert answer["label"] == one.label
         assert answer["probabilities"] == pytest.approx(one.probabilities, abs=1e-5)
         assert answer["calibrated"] is one.calibrated
-    for wrong in ([], [["财经"], []], ["财经", "财经"], ["a", "\ud800"], [[]], [["财经"]] * 4, ["x"] * 1001):
+    for wrong in ([], [["财经"], []], ["a", "\ud800"], [[]], [["财经"]] * 4, ["x"] * 1001):
         refused = asked.post("/v1/classify", {"texts": words[:2], "labels": wrong})
-        assert refused.status in (200, 422), (wrong, refused)
-        assert refused.status == 422 or wrong == ["财经", "财经"]
+        assert refused.status == 422, (wrong, refused)
+    twice = asked.post("/v1/classify", {"texts": words[:2], "labels": ["财经", "财经"]})
+    assert twice.status == 200
+    assert [one["probabilities"] for one in twice.json["results"]] == [{"财经": pytest.approx(1.0)}] * 2
 
 
 def test_state(service: Running, head_run: Path) -> None:
@@ -331,6 +352,13 @@ def test_state(service: Running, head_run: Path) -> None:
     assert "/v1/classify" in service.get("/openapi.json").json["paths"]
     problem(service.get("/nowhere"), 404, OpenAIError)
     problem(service.get("/v1/classify"), 405, OpenAIError)
+
+
+def test_the_page_takes_the_columns_for_the_text_that_fenlei_takes() -> None:
+    script = (PAGE / "tables.js").read_text(encoding="utf-8")
+    names = re.search(r"const USUAL = (\[.*?\]);", script, re.DOTALL)
+    assert names is not None
+    assert tuple(json.loads(names[1])) == TEXT_NAMES
 
 
 def problem(reply: Any, status: int, shape: type[OpenAIError] | type[TeiError] | type[HuggingFaceError]) -> None:

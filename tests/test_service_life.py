@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -149,10 +151,13 @@ def test_a_connection_that_nobody_has_taken_yet_is_answered_at_the_end(runs: lis
     callers[0].close()
 
 
-def test_two_workers_end_when_all_are_answered(runs: list[Path]) -> None:
+def test_two_workers_count_together_and_end_when_all_are_answered(runs: list[Path]) -> None:
     with process(runs[0], "--workers", "2") as (parent, port):
         with ExitStack() as opened:
-            both_ready(parent, port, opened)
+            kept = both_ready(parent, port, opened)
+            for connection, requests in zip(kept, (3, 5), strict=True):
+                assert [status(connection, "POST", "/v1/classify", BODY) for _ in range(requests)] == [200] * requests
+            wait_for(lambda: {counted(connection) for connection in kept} == {8}, 10)  # counted a moment after the answer has left
         load = Load(port)
         wait_for(lambda: load.statuses.count(200) > 50)
         told = len(load.statuses)
@@ -181,14 +186,6 @@ def test_a_killed_worker_is_replaced_while_the_others_go_on(runs: list[Path]) ->
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(30) == 0
         assert not [one for one in children if one.is_running()]
-
-
-def test_figures_are_those_of_all_workers(runs: list[Path]) -> None:
-    with process(runs[0], "--workers", "2") as (parent, port), ExitStack() as opened:
-        kept = both_ready(parent, port, opened)
-        for connection, requests in zip(kept, (3, 5), strict=True):
-            assert [status(connection, "POST", "/v1/classify", BODY) for _ in range(requests)] == [200] * requests
-        wait_for(lambda: {counted(connection) for connection in kept} == {8}, 10)  # counted a moment after the answer has left
 
 
 def both_ready(parent: psutil.Process, port: int, opened: ExitStack) -> list[http.client.HTTPConnection]:
@@ -261,7 +258,22 @@ def test_a_run_that_cannot_be_loaded_ends_it(runs: list[Path], tmp_path: Path, c
     assert ended == [NEVER_LOADED]
 
 
-@pytest.mark.parametrize(("others_answer", "code"), [(False, NEVER_LOADED), (True, DIED)])
+def test_damage_that_loads_ends_it_where_files_are_compared(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = shutil.copytree(runs[0], tmp_path / "run") / "model" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-4] ^= 1
+    weights.write_bytes(content)
+    asked: list[Settings] = []
+    monkeypatch.setattr(processes, "serve", lambda settings: asked.append(settings) or 0)
+    assert main(["serve", str(tmp_path / "run"), "--verify", "--device", "cpu"]) == 0
+    ended: list[int] = []
+    thread = threading.Thread(target=lambda: ended.append(Server(asked[0]).run_on(listen("127.0.0.1", 0))))
+    thread.start()
+    thread.join(30)
+    assert ended == [NEVER_LOADED]
+
+
+@pytest.mark.parametrize(("others_answer", "code"), [(False, NEVER_LOADED), (True, processes.NOT_NOW)])
 def test_a_replacement_that_cannot_be_loaded_does_not_end_the_others(
     others_answer: bool, code: int, runs: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +281,22 @@ def test_a_replacement_that_cannot_be_loaded_does_not_end_the_others(
     with listen("127.0.0.1", 0) as listener, pytest.raises(SystemExit) as ended:
         processes._child(Settings(runs[0]), listener, others_answer)
     assert ended.value.code == code
+
+
+def test_a_replacement_that_cannot_be_loaded_is_tried_again_later_and_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, started = SimpleNamespace(now=0.0, monotonic=lambda: clock.now), []
+    answers, failed = (SimpleNamespace(exitcode=code, pid=1) for code in (None, processes.NOT_NOW))
+    monkeypatch.setattr(processes, "time", clock)
+    monkeypatch.setattr(processes._Parent, "_start", lambda *_, **__: started.append(clock.now) or failed)
+    with listen("127.0.0.1", 0) as listener:
+        parent = processes._Parent(Settings(Path("run"), workers=2), listener)
+    parent._children = [answers, failed]
+    for second in range(100):
+        clock.now = second
+        assert parent._replace_dead() == 0
+    assert 5 <= len(started) <= 100 / processes.AGAIN_SECONDS
+    answers.exitcode = -9
+    assert DIED in [parent._replace_dead() for _ in range(20)], "nobody is left who answers"
 
 
 def test_a_model_that_fails_for_good_ends_the_service_with_an_error(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

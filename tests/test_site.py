@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,6 +33,12 @@ def test_every_page_stands_in_the_navigation() -> None:
     shown = sorted(page for _, page in entries(SITE["nav"]) if page)
     there = sorted(path.name for path in DOCS.glob("*.md") if not path.name.endswith(CHINESE))
     assert shown == there, "name the page in mkdocs.yml: under `nav`, and its title under `nav_translations`"
+
+
+@pytest.mark.parametrize("name", ["index.md", f"index{CHINESE}"])
+def test_the_first_page_leads_to_every_other(name: str) -> None:
+    linked = {target.replace(CHINESE, ".md") for target in re.findall(r"\]\(([^)#:]+)", (DOCS / name).read_text(encoding="utf-8"))}
+    assert {page for _, page in entries(SITE["nav"]) if page} - {"index.md"} <= linked
 
 
 def test_every_title_is_translated() -> None:

@@ -144,6 +144,19 @@ def test_a_test_file_without_labels_in_the_folder_is_left_out_and_said(tmp_path:
         load_dataset(DataConfig(data=str(tmp_path / "train.jsonl"), test=str(tmp_path / "test.jsonl")), seed=0)
 
 
+@pytest.mark.parametrize("label", ["", None])
+def test_a_test_file_whose_labels_are_all_blank_is_one_without_labels(tmp_path: Path, label: str | None) -> None:
+    write_rows(tmp_path / "train.jsonl", {"a": 20, "b": 20})
+    rows = [{"text": f"t{place}", "label": label} for place in range(4)]
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    data = load_dataset(DataConfig(data=str(tmp_path)), seed=0)
+
+    assert data.test == ()
+    said = "expected labels in column 'label', found none in any row"
+    assert any("test.jsonl is not used: " in note and said in note for note in data.notes)
+
+
 def test_a_test_file_with_the_id_of_no_class_in_every_row_is_one_without_labels(tmp_path: Path) -> None:
     info = {"features": {"label": {"names": ["a", "b"], "_type": "ClassLabel"}}}
     for part, ids in (("train", [0, 1] * 20), ("test", [-1] * 4)):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from processes import in_one, in_two, stopped_and_resumed
+from processes import in_one, in_two, stopped_and_resumed, trained_alone
 from torch.distributed.tensor import DTensor
 
 from fenlei.errors import ConfigError
@@ -33,6 +33,22 @@ FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLI
 @pytest.fixture(autouse=True)
 def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: EXACT)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """The run of a training in one process, by its model and options."""
+    return trained_alone(tmp_path_factory.mktemp("alone"), **OPTIONS)
+
+
+@pytest.fixture(scope="module")
+def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Without dropout: what is dropped depends on the number of processes."""
+    folder = shutil.copytree(tiny_bert, tmp_path_factory.mktemp("still") / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    still = {name: 0.0 for name in config if name.endswith("dropout_prob")}
+    (folder / "config.json").write_text(json.dumps({**config, **still}))
+    return folder
 
 
 def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:
@@ -69,24 +85,28 @@ def spread(work: Callable[[int], object]) -> None:
         ("tiny_qwen", "head", "lora"),
         ("tiny_qwen", "generate", "full"),
         ("tiny_qwen", "generate", "lora"),
-        ("tiny_bert", "head", "full"),
+        ("still_bert", "head", "full"),
     ],
 )
 def test_two_processes_with_spread_weights_end_where_one_does(
-    model: str, method: str, tuning: str, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, request: pytest.FixtureRequest
+    model: str,
+    method: str,
+    tuning: str,
+    alone: Callable[..., Path],
+    toy_file: Path,
+    toy_rows: list[dict[str, str]],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    options = {**OPTIONS, "method": method, "tuning": tuning}
-    folder = str(shutil.copytree(request.getfixturevalue(model), tmp_path / "model"))
-    config = json.loads((tmp_path / "model" / "config.json").read_text())
-    still = {name: 0.0 for name in config if name.endswith("dropout_prob")}  # what is dropped depends on the number of processes
-    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, **still}))
-    train(toy_file, model=folder, out=tmp_path / "one", **options)
-    spread(lambda rank: train(toy_file, model=folder, out=tmp_path / "two", **options))
-    one, two = logits(tmp_path / "one", toy_rows), logits(tmp_path / "two", toy_rows)
+    base: Path = request.getfixturevalue(model)
+    options = {"method": method, "tuning": tuning}
+    single = alone(base, **options)
+    spread(lambda rank: train(toy_file, model=str(base), out=tmp_path / "two", **OPTIONS, **options))
+    one, two = logits(single, toy_rows), logits(tmp_path / "two", toy_rows)
     assert np.abs(one - two).max() < 0.001 * np.abs(one).max()
     assert (one.argmax(axis=1) == two.argmax(axis=1)).all()
     for figure in ("grad_norm", "eval_loss"):
-        np.testing.assert_allclose(history(tmp_path / "one", figure), history(tmp_path / "two", figure), rtol=1e-3)
+        np.testing.assert_allclose(history(single, figure), history(tmp_path / "two", figure), rtol=1e-3)
 
 
 def test_adapters_in_float32_on_a_network_in_bfloat16(
@@ -105,13 +125,18 @@ def test_adapters_in_float32_on_a_network_in_bfloat16(
 @pytest.mark.parametrize("method", ["head", "generate"])
 @pytest.mark.parametrize("two_first", [True, False])
 def test_a_checkpoint_resumes_spread_or_not(
-    method: str, two_first: bool, tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+    method: str,
+    two_first: bool,
+    alone: Callable[..., Path],
+    tiny_qwen: Path,
+    toy_file: Path,
+    toy_rows: list[dict[str, str]],
+    tmp_path: Path,
 ) -> None:
-    options = {**OPTIONS, "method": method, "tuning": "full" if method == "head" else "lora"}
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "one", **options)
+    options = {"method": method, "tuning": "full" if method == "head" else "lora"}
     beginning, going_on = (spread, in_one) if two_first else (in_one, spread)
-    stopped_and_resumed(toy_file, tmp_path / "run", {**options, "model": str(tiny_qwen)}, beginning, going_on)
-    one, run = logits(tmp_path / "one", toy_rows), logits(tmp_path / "run", toy_rows)
+    stopped_and_resumed(toy_file, tmp_path / "run", {**OPTIONS, **options, "model": str(tiny_qwen)}, beginning, going_on)
+    one, run = logits(alone(tiny_qwen, **options), toy_rows), logits(tmp_path / "run", toy_rows)
     assert np.abs(one - run).max() < 0.001 * np.abs(one).max()
 
 

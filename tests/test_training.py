@@ -7,28 +7,33 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import types
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from processes import ended, split
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer
+from transformers import AutoTokenizer, BertForMaskedLM, Trainer
 
 from fenlei import Classifier, TrainResult, train
 from fenlei.artifact import read_manifest
+from fenlei.cli.main import main
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import backbone_parameters, head_modules, load_network
 from fenlei.models.devices import Precision
 from fenlei.report.evaluation import evaluate_run
+from fenlei.text.batches import TrainingBatches
+from fenlei.training import fit
+from fenlei.training.checkpoints import starting_point
 from fenlei.training.dry_run import dry_run
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
@@ -46,85 +51,52 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return {file.name + key: value for file in sorted((run / "model").glob("*.safetensors")) for key, value in load_file(file).items()}
 
 
+@pytest.fixture(scope="module")
+def poolerless_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same BERT, saved as a masked LM: its pooler is not in the files, and starts afresh with the head."""
+    folder = tmp_path_factory.mktemp("poolerless")
+    BertForMaskedLM.from_pretrained(tiny_bert).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder)
+    return folder
+
+
 @pytest.mark.parametrize(
     ("model", "options"),
     [
         ("tiny_qwen", {"tuning": "full"}),
+        ("tiny_qwen", {"tuning": "lora"}),
         ("tiny_qwen", {"tuning": "lora", "lora_rank": 2}),
         ("tiny_qwen", {"tuning": "frozen"}),
+        ("tiny_qwen", {"tuning": "full", "head": "mlp"}),
         ("tiny_qwen", {"tuning": "full", "head": "mlp", "layers": 1, "prompt": "zh"}),
         ("tiny_qwen", {"tuning": "lora", "head": "mlp"}),
         ("tiny_llama", {"tuning": "lora"}),
         ("tiny_bert", {"tuning": "full"}),
         ("tiny_bert", {"tuning": "lora", "layers": 1}),
         ("tiny_bert", {"tuning": "frozen"}),
+        ("poolerless_bert", {"tuning": "full"}),
+        ("poolerless_bert", {"tuning": "lora"}),
+        ("poolerless_bert", {"tuning": "frozen"}),
     ],
 )
-def test_every_tuning_saves_what_it_loads_and_leaves_the_base_alone(
-    model: str, options: dict[str, Any], toy_file: Path, tmp_path: Path, request: pytest.FixtureRequest
+def test_every_tuning_saves_what_it_learned_and_leaves_the_base_alone(
+    model: str, options: dict[str, Any], toy_file: Path, tmp_path: Path, learned: dict[str, Any], request: pytest.FixtureRequest
 ) -> None:
+    """The network in memory at the end of training against the one read back from the folder."""
     base: Path = request.getfixturevalue(model)
     before = {file: digest(file) for file in base.iterdir()}
     told: list[Progress] = []
-    result = train(toy_file, model=str(base), out=tmp_path / "run", progress=told.append, **QUICK, **options)
+    result = train(toy_file, model=str(base), out=tmp_path / "run", progress=told.append, learning_rate=0.01, **QUICK, **options)
     assert {file: digest(file) for file in base.iterdir()} == before
     assert isinstance(result, TrainResult)
     assert told[-1].step == 4
     assert 0 < result.trainable <= result.parameters
     classifier = Classifier.load(tmp_path / "run", device="cpu")
     assert classifier.labels == result.labels
-    # The figures were taken from the folder: loading it once more must give the very same logits.
-    texts = ["国足热身赛两球取胜", "央行下调利率"]
-    again = Classifier.load(tmp_path / "run", device="cpu")
-    np.testing.assert_array_equal(classifier.logits(texts).logits, again.logits(texts).logits)
+    np.testing.assert_allclose(classifier.logits(learned["texts"]).logits, learned["logits"], atol=1e-6)
     manifest = read_manifest(tmp_path / "run")
     assert manifest["tuning"] == options["tuning"]
     assert not (tmp_path / "run" / "checkpoints").exists()
-
-
-def test_what_is_loaded_is_what_was_trained(
-    tiny_qwen: Path, tiny_bert: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The network in memory at the end of training against the one read back from the folder."""
-    from fenlei.training import finish as finish_module
-
-    in_memory = {}
-    real = finish_module._save_model
-
-    def remember(setup: Any, folder: Path) -> None:
-        setup.method.eval()
-        with torch.inference_mode():
-            from fenlei.inference.scoring import score
-
-            in_memory["logits"] = score(setup.method, setup.selecting, len(setup.dataset.labels)).logits
-            in_memory["texts"] = [example.text for example in setup.dataset.selecting]
-        real(setup, folder)
-
-    monkeypatch.setattr(finish_module, "_save_model", remember)
-    poolerless = tmp_path / "poolerless"
-    _without_pooler(tiny_bert, poolerless)
-    for base in (tiny_qwen, poolerless):
-        for options in (
-            {"tuning": "full"},
-            {"tuning": "lora"},
-            {"tuning": "frozen"},
-            {"tuning": "lora", "head": "mlp"},
-            {"tuning": "full", "head": "mlp"},
-        ):
-            if base is poolerless and "head" in options:
-                continue
-            out = tmp_path / "_".join([base.name, *options.values()])
-            train(toy_file, model=str(base), out=out, learning_rate=0.01, **QUICK, **options)
-            loaded = Classifier.load(out, device="cpu").logits(in_memory["texts"]).logits
-            np.testing.assert_allclose(loaded, in_memory["logits"], atol=1e-6, err_msg=str(out))
-
-
-def _without_pooler(bert: Path, target: Path) -> None:
-    """The same BERT, saved as a masked LM: its pooler is not in the files, and starts afresh with the head."""
-    from transformers import AutoTokenizer, BertForMaskedLM
-
-    BertForMaskedLM.from_pretrained(bert).save_pretrained(target)
-    AutoTokenizer.from_pretrained(bert).save_pretrained(target)
 
 
 def test_it_learns_and_predicts_with_calibrated_confidence(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
@@ -236,18 +208,24 @@ def test_a_run_that_stopped_early_and_was_cut_off_at_its_end_does_not_go_on(
 
 
 def test_ctrl_c_on_the_command_line_leaves_a_checkpoint(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fenlei", "train", str(toy_file), "--model", str(tiny_qwen), "--out", str(tmp_path / "run")]
-    process = subprocess.Popen(
-        [*command, "--max-steps", "100000", "--batch-size", "4", "--device", "cpu"], stderr=subprocess.PIPE, text=True
-    )
+    """A real signal to a process of its own."""
+    words = ["train", str(toy_file), "--model", str(tiny_qwen), "--out", str(tmp_path / "run")]
+    errors = tmp_path / "errors"
+
+    def work() -> None:
+        with errors.open("w", encoding="utf-8") as file, redirect_stderr(file):
+            os.dup2(file.fileno(), 2)
+            assert main([*words, "--max-steps", "100000", "--batch-size", "4", "--device", "cpu"]) == 1
+
+    child = split(work)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "run").glob("checkpoints/checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "--resume" in errors
-    assert "Traceback" not in errors
+    os.kill(child, signal.SIGINT)
+    assert ended(child) == 0, errors.read_text(encoding="utf-8")
+    told = errors.read_text(encoding="utf-8")
+    assert "--resume" in told
+    assert "Traceback" not in told
     assert list((tmp_path / "run").glob("checkpoints/checkpoint-*/trainer_state.json"))
 
 
@@ -304,18 +282,24 @@ def test_a_damaged_checkpoint_is_passed_over_and_the_end_is_the_same(tiny_qwen: 
     newest = Path("checkpoints/checkpoint-18")
     files = {path.name for path in (tmp_path / "cut" / newest).iterdir()}
     assert {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainable.safetensors", "trainer_state.json", "complete"} <= files
+    starts = []
     for name in sorted(files):
         run = tmp_path / name
         shutil.copytree(tmp_path / "cut", run)
         content = bytearray((run / newest / name).read_bytes())
         content[len(content) // 2] ^= 1  # one bit, where torch.load would notice nothing
         (run / newest / name).write_bytes(content)
-        told: list[str] = []
-        train(out=run, resume=True, announce=told.append)
-        assert any(note.startswith("passed over") and "checkpoint-18 is damaged" in note and name in note for note in told)
-        assert any(note.startswith("resuming from") and "checkpoint-18" not in note for note in told)
-        whole, cut = weights_of(tmp_path / "whole"), weights_of(run)
-        assert all(torch.equal(whole[key], cut[key]) for key in whole), name
+        start = starting_point(run)
+        damaged = "" if name == "complete" else f"{name})"  # what its own checksums do not say of itself
+        assert any(note.startswith("passed over") and f"checkpoint-18 is damaged ({damaged}" in note for note in start.notes)
+        assert any(note.startswith("resuming from") and "checkpoint-18" not in note for note in start.notes)
+        starts.append((start.checkpoint.name, start.best.name))
+    assert len(set(starts)) == 1, "so one of them shows where all end"
+    told: list[str] = []
+    train(out=run, resume=True, announce=told.append)
+    assert set(start.notes) <= set(told)
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(run)
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def test_without_a_whole_checkpoint_resuming_is_refused(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
@@ -343,6 +327,37 @@ def test_a_run_that_moved_is_resumed_with_its_best_weights(tiny_qwen: Path, toy_
     train(out=tmp_path / "moved", resume=True)
     whole, moved = weights_of(tmp_path / "whole"), weights_of(tmp_path / "moved")
     assert all(torch.equal(whole[key], moved[key]) for key in whole)
+
+
+def test_a_copy_beside_the_checkpoints_is_none_of_them(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    options = {**QUICK, "max_steps": 20}
+    _interrupted_at(9, tmp_path / "run", toy_file, tiny_qwen, **options)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(checkpoints / "checkpoint-7", checkpoints / "checkpoint-7.bak")
+    with pytest.raises(ArtifactError, match="unfinished run; continue it with --resume"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **options)
+    result = train(out=tmp_path / "run", resume=True)
+    assert any(note.startswith("resuming from") and note.endswith("checkpoint-10") for note in result.notes)
+
+
+def test_rows_come_in_the_order_that_a_training_was_begun_in(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rows of a step are of like length follows from the device, and a training may be gone on with on another."""
+    _interrupted_at(2, tmp_path / "run", toy_file, tiny_qwen, **QUICK)
+    begun = tmp_path / "run" / "checkpoints" / "run.json"
+    told = json.loads(begun.read_text(encoding="utf-8"))
+    elsewhere = not told["alike"]
+    begun.write_text(json.dumps({**told, "alike": elsewhere}), encoding="utf-8")
+    drawn: list[bool] = []
+
+    def seen(*given: Any, alike: bool) -> TrainingBatches:
+        drawn.append(alike)
+        return TrainingBatches(*given, alike=alike)
+
+    monkeypatch.setattr("fenlei.training.trainer.TrainingBatches", seen)
+    train(out=tmp_path / "run", resume=True)
+    assert set(drawn) == {elsewhere}
 
 
 def test_what_tensorboard_shows_outlives_the_training(
@@ -470,24 +485,21 @@ def test_bad_data_is_met_before_anything_is_written(tiny_qwen: Path, toy_file: P
 
 def test_disk_full_while_saving_leaves_nothing_half_written(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     """A real refusal of the system to write more: a limit on file size, in a process of its own."""
-    code = f"""
-import resource, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from fenlei import train
-from fenlei.training import fit
-real = fit.finish
-def full_disk(*args, **kwargs):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-    return real(*args, **kwargs)
-fit.finish = full_disk
-try:
-    train({str(toy_file)!r}, model={str(tiny_qwen)!r}, out={str(tmp_path / "run")!r}, max_steps=2, device="cpu", baseline=False)
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("ArtifactError")
-    assert "could not be saved" in done.stdout
+
+    def work() -> None:
+        import resource  # not on Windows
+
+        real = fit.finish
+
+        def full_disk(*args: Any, **options: Any) -> Any:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+            return real(*args, **options)
+
+        fit.finish = full_disk
+        with pytest.raises(ArtifactError, match="could not be saved"):
+            train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", max_steps=2, device="cpu", baseline=False)
+
+    assert ended(split(work)) == 0
     left = {path.name for path in (tmp_path / "run").iterdir()}
     assert left == {"checkpoints"}, "only what --resume needs may stay"
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -25,13 +25,12 @@ from fenlei.artifact import MANIFEST
 from fenlei.config import SearchConfig
 from fenlei.data.splits import load_dataset
 from fenlei.data.stratify import sample
-from fenlei.errors import ArtifactError
+from fenlei.errors import ArtifactError, DataError
 from fenlei.report.search import held_out_line, ranked, render_search, write_search
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
 from fenlei.training.search import study as studies
 from fenlei.training.search import trial as trials
-from fenlei.training.search import worker
 from fenlei.training.search.plan import Plan, stage_rows
 from fenlei.training.search.space import TUNABLE, read_space, space_from, usual_space
 from fenlei.training.tune import TuneResult
@@ -76,6 +75,14 @@ def test_the_first_trial_has_the_defaults_and_comes_to_its_end(finished: TuneRes
     first = finished.trials[0]
     assert (first.number, first.defaults, first.state, first.options) == (0, True, "complete", {"learning_rate": 1e-3})
     assert not any(one.defaults for one in finished.trials[1:])
+
+
+def test_defaults_that_failed_were_tried(finished: TuneResult) -> None:
+    failed = dataclasses.replace(finished.trials[0], state="failed", macro_f1=None, step=0, error="out of memory")
+    other = dataclasses.replace(finished.trials[0], number=1, defaults=False)
+    told = held_out_line(dataclasses.replace(finished, held_out=None, trials=(failed, other)))
+    assert told == "The training with the defaults failed, so nothing says what the search has won."
+    assert "were not tried" in held_out_line(dataclasses.replace(finished, held_out=None, trials=(other,)))
 
 
 def test_a_trial_reports_more_rows_step_by_step(finished: TuneResult) -> None:
@@ -124,12 +131,11 @@ def test_a_search_is_gone_on_with_and_an_earlier_best_gives_way(tiny_qwen: Path,
 @pytest.mark.timeout(400)
 def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers on one study; the first to train is killed at it: the study is complete, with that trial's options in another trial."""
-    monkeypatch.setattr(studies, "BEAT", 2)
+    monkeypatch.setattr(studies, "BEAT", 1)
     out, killed, told = tmp_path / "search", tmp_path / "killed", []
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import os, signal, sys\n"
-        "from fenlei.training.search import trial, worker\n"
+    (tmp_path / "sitecustomize.py").write_text(  # imported by a Python that starts: both workers are the real command
+        "import os, signal\n"
+        "from fenlei.training.search import trial\n"
         "usual = trial.Watch.__call__\n"
         "def mortal(self, now):\n"
         "    usual(self, now)\n"
@@ -140,14 +146,8 @@ def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, 
         "    print(self._trial.number, file=killed, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "trial.Watch.__call__ = mortal\n"
-        "sys.exit(worker.main())\n"
     )
-    start = subprocess.Popen
-
-    def started(command: list[str], **options: Any) -> Any:
-        return start([sys.executable, str(script)] if command[-1] == worker.__name__ else command, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", started)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
     result = searched(toy_file, tiny_qwen, out, trials=3, workers=2, first_rows=60, pruner="none", announce=told.append)
     assert any("ended with -9" in note for note in told)
     assert len(result.trials) == 3
@@ -182,7 +182,7 @@ def test_ctrl_c_leaves_a_search_to_go_on_with(tiny_qwen: Path, toy_file: Path, t
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
 @pytest.mark.parametrize("storage", ["sqlite:///{}/study.db", "journal:{}/study.log"])
 @pytest.mark.parametrize("beats", [True, False])
-def test_who_gives_no_sign_of_life_is_given_up(storage: str, beats: bool, tmp_path: Path) -> None:
+def test_who_gives_no_sign_of_life_is_given_up(storage: str, beats: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also a worker that died before its first sign, whom Optuna would wait for."""
     usual = RunConfig.from_options({"tuning": "full", "learning_rate": 3e-4, "batch_size": 32, "epochs": 3})
     plan = Plan(tmp_path, usual, usual_space(usual), "halving", 7, (10, 30), {})
@@ -193,7 +193,11 @@ def test_who_gives_no_sign_of_life_is_given_up(storage: str, beats: bool, tmp_pa
             study._storage.record_heartbeat(trial._trial_id)
         studies.bury_the_dead(study, 1)
         assert [one.state for one in study.trials] == [TrialState.RUNNING]
-        time.sleep(studies.MISSED_BEATS + 2)
+        if beats and storage.startswith("sqlite"):
+            time.sleep(studies.MISSED_BEATS + 2)  # the database has a clock of its own
+        else:
+            later = time.time() + studies.MISSED_BEATS + 2
+            monkeypatch.setattr(studies, "time", SimpleNamespace(time=lambda: later))
         studies.bury_the_dead(study, 1)
         dead, again = study.trials
         assert (dead.state, again.state) == (TrialState.FAIL, TrialState.WAITING)
@@ -321,6 +325,7 @@ def test_a_retried_trial_begins_at_the_pruners_first_rung() -> None:
     ("given", "message"),
     [
         ({"learning_rat": [1, 2]}, "cannot be searched .did you mean 'learning_rate'"),
+        ({"lr": [1e-5, 1e-4]}, "cannot be searched .did you mean 'learning_rate'"),
         ({"model": ["nano", "bert"]}, "'model' cannot be searched"),
         ({"learning_rate": ["fast", 1e-4]}, "learning_rate must be a number"),
         ({"learning_rate": {"low": 1e-3}}, "a range {low: X, high: Y"),
@@ -352,13 +357,16 @@ def test_a_space_reads_as_it_is_written(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("tuning", ["full", "lora", "frozen"])
+@pytest.mark.parametrize("tuning", ["full", "lora", "qlora", "frozen"])
 def test_the_usual_space_holds_the_defaults(tuning: str) -> None:
     usual = RunConfig.from_options({"tuning": tuning, "learning_rate": 3e-4, "batch_size": 32, "epochs": 3, "lora_rank": 12})
     space = usual_space(usual)
     options = usual.to_options()
     assert {"learning_rate", "batch_size", "epochs"} <= space.keys()
-    assert ("lora_rank" in space) == (tuning == "lora")
+    adapts = tuning in ("lora", "qlora")
+    assert ({"lora_rank", "lora_alpha"} <= space.keys()) == adapts
+    if adapts:
+        assert space_from({"lora_rank": [8, 16], "lora_dropout": [0.0, 0.1]}, usual).keys() == {"lora_rank", "lora_dropout"}
     for name, one in space.items():
         assert one._contains(one.to_internal_repr(options[name])), name
 
@@ -413,6 +421,13 @@ def test_what_cannot_be_searched_ends_at_once(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         searched(toy_file, tiny_qwen, tmp_path / "search", **options)
+
+
+def test_out_of_scope_texts_that_cannot_be_read_end_a_search_at_once(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """And not the last stage of each trial, which is the first that reads them."""
+    with pytest.raises(DataError, match=r"gone\.jsonl"):
+        searched(toy_file, tiny_qwen, tmp_path / "search", out_of_scope=str(tmp_path / "gone.jsonl"))
+    assert not (tmp_path / "search").exists()
 
 
 def test_the_report_shows_every_trial_and_escapes_what_it_shows(finished: TuneResult) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from processes import ended, split
 from safetensors.torch import load_file, save_file
 from tiny_models import SHAPE
 from transformers import (
@@ -37,7 +36,7 @@ from fenlei.inference.scoring import score
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
 from fenlei.text.batches import Batch, batch_of, collate
-from fenlei.training import finish, frozen, vectors
+from fenlei.training import frozen, vectors
 from fenlei.training.frozen import RUN_AGAIN_NOTE
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.vectors import cache_folder, cached_vectors, can_be_kept, score_frozen
@@ -197,20 +196,16 @@ def test_a_full_disk_is_said_before_the_backbone_has_run_for_hours(setup: Setup,
 
 def test_a_disk_that_is_really_too_small(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     """A limit of the system on file size, in a process of its own."""
-    code = f"""
-import resource, signal
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from fenlei import train
-resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
-try:
-    train({str(toy_file)!r}, model={str(tiny_qwen)!r}, out={str(tmp_path / "run")!r}, tuning="frozen", device="cpu", baseline=False)
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.startswith("ArtifactError"), done.stderr
-    assert "no room for the states of 51 rows" in done.stdout
+
+    def work() -> None:
+        import resource  # not on Windows
+
+        os.environ["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
+        with pytest.raises(ArtifactError, match="no room for the states of 51 rows"):
+            train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", device="cpu", baseline=False)
+
+    assert ended(split(work)) == 0
 
 
 def test_other_rows_take_what_they_share(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -396,8 +391,7 @@ def test_a_frozen_encoder_runs_once_a_row_whatever_the_number_of_epochs(
         return forward(self, input_ids, **more)
 
     monkeypatch.setattr(BertModel, "forward", counted)
-    for module in (frozen, finish):  # which reads a few rows to see
-        monkeypatch.setattr(module, "can_be_kept", lambda method, encoded: True)
+    monkeypatch.setattr(frozen, "can_be_kept", lambda method, encoded: True)  # which reads a few rows to see
     for epochs in (1, 5):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{epochs}"))
         read.clear()

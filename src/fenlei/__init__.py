@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fenlei.inference.prediction import Prediction
     from fenlei.labels import LabelSet
     from fenlei.serving.client import Client
+    from fenlei.training.estimator import FenleiClassifier
     from fenlei.training.fit import TrainResult, train
     from fenlei.training.tune import TuneResult, tune
 
@@ -26,6 +27,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Example",
+    "FenleiClassifier",
     "FenleiError",
     "LabelSet",
     "ModelError",
@@ -43,6 +45,7 @@ _HOMES = {
     "Classifier": "fenlei.inference.classifier",
     "Client": "fenlei.serving.client",
     "Example": "fenlei.data.examples",
+    "FenleiClassifier": "fenlei.training.estimator",
     "LabelSet": "fenlei.labels",
     "Prediction": "fenlei.inference.prediction",
     "RunConfig": "fenlei.config",

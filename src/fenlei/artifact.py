@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -187,8 +188,14 @@ def saving(path: Path, error: type[FenleiError] = ArtifactError) -> Iterator[Non
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of an unfinished training that were written to their end, the newest first."""
-    whole = [mark.parent for mark in (run / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}")]
-    return sorted(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), reverse=True)
+    marked = (mark.parent for mark in (run / CHECKPOINTS).glob(f"checkpoint-*/{COMPLETE}"))
+    return sorted((folder for folder in marked if step_of(folder) >= 0), key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a folder is the checkpoint of; -1 for another that lies there, such as a copy `checkpoint-30.bak`."""
+    match = re.fullmatch(r"checkpoint-(\d+)", checkpoint.name)
+    return int(match[1]) if match else -1
 
 
 def is_taken(out: Path, *, but: tuple[str, ...] = ()) -> bool:

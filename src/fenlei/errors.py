@@ -11,6 +11,10 @@ The message says what was expected, what was found (file, line, value) and what 
 traceback and ends with 1; the service maps it to a 4xx answer.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 
 class FenleiError(Exception):
     """Root of the hierarchy: catch it to catch all of them."""
@@ -39,3 +43,14 @@ class RequestError(FenleiError):
 def first_line(error: BaseException) -> str:
     """What another library's error says, without the pages that some add; its name where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def first_few(names: Sequence[str], most: int = 8) -> str:
+    """Names joined by commas; where there are more than `most`, dots stand for the others."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+
+
+def shortened(value: object) -> str:
+    """A value as Python writes it, cut where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

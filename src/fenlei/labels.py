@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from fenlei.errors import DataError
+from fenlei.errors import DataError, first_few
 
 COMMAS = re.compile("[,，、]")
 """What joins names in one text, as it is typed in English and in Chinese."""
@@ -78,7 +78,7 @@ class LabelSet:
 
     def unknown(self, name: str) -> str:
         """The message for a name outside the set: what is known, and what may have been meant."""
-        shown = ", ".join(repr(known) for known in self.names[:8]) + (", ..." if len(self.names) > 8 else "")
+        shown = first_few([repr(known) for known in self.names])
         near = difflib.get_close_matches(name, self.names, n=1, cutoff=0.6)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"label {name!r} is not one of {shown}{hint}"

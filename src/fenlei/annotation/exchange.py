@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 from xml.sax.saxutils import quoteattr
 
-from fenlei.annotation.suggest import Suggestion
+from fenlei.annotation.suggest import Suggestion, is_label
 from fenlei.artifact import write_text
 from fenlei.data.encodings import same_file
 from fenlei.data.jsonvalues import to_json
@@ -21,11 +22,16 @@ SUFFIX = {"jsonl": ".jsonl", "doccano": ".jsonl", "label-studio": ".json", "argi
 
 def render(suggestions: Sequence[Suggestion], format: Format, model: str) -> str:
     """The text of the file. `model` is called the source of the pre-annotations. DataError for columns that clash."""
-    if format in ("label-studio", "argilla"):
-        to_object = _task if format == "label-studio" else _record
-        return "[\n" + ",\n".join(to_json(to_object(one, model)) for one in suggestions) + "\n]\n"
+    if format == "label-studio":
+        return _array([_task(one, model) for one in suggestions])
+    if format == "argilla":
+        return _array([_record(one, key, model) for one, key in zip(suggestions, _keys(suggestions), strict=True)])
     to_row: Callable[[Suggestion], dict[str, Any]] = _doccano_row if format == "doccano" else _plain_row
     return "".join(to_json(to_row(one)) + "\n" for one in suggestions)
+
+
+def _array(objects: Sequence[dict[str, Any]]) -> str:
+    return "[\n" + ",\n".join(map(to_json, objects)) + "\n]\n"
 
 
 def write_suggestions(suggestions: Sequence[Suggestion], out: Path, format: Format, labels: Sequence[str], model: str) -> tuple[Path, ...]:
@@ -65,12 +71,12 @@ def _plain_row(one: Suggestion) -> dict[str, Any]:
 
 
 def _doccano_row(one: Suggestion) -> dict[str, Any]:
-    return {**_columns(one), "text": one.example.text, "label": _list(one.answer), **_figures(one)}
+    return {**_with_text(one), "label": _list(one.answer), **_figures(one)}
 
 
 def _task(one: Suggestion, model: str) -> dict[str, Any]:
     choice = {"from_name": "label", "to_name": "text", "type": "choices", "value": {"choices": _list(one.answer)}}
-    data = {**_columns(one), "text": one.example.text, **_figures(one)}
+    data = {**_with_text(one), **_figures(one)}
     return {"data": data, "predictions": [{"model_version": model, "score": round(one.confidence, 6), "result": [choice]}]}
 
 
@@ -78,12 +84,22 @@ def _list(answer: str | list[str]) -> list[str]:
     return [answer] if isinstance(answer, str) else answer
 
 
-def _record(one: Suggestion, model: str) -> dict[str, Any]:
+def _keys(suggestions: Sequence[Suggestion]) -> list[str]:
+    """The rows' own ids; where one is missing or comes twice, the row's place: two records with one id are one to Argilla."""
+    given = [one.example.columns.get("id") for one in suggestions]
+    times = Counter(map(str, given))
+    return [
+        str(own) if own not in (None, "") and times[str(own)] == 1 else f"{Path(one.example.source).name}:{one.example.line}"
+        for one, own in zip(suggestions, given, strict=True)
+    ]
+
+
+def _record(one: Suggestion, key: str, model: str) -> dict[str, Any]:
     """As Argilla's `records.from_json` reads it: the text is a field, the other columns are metadata."""
-    others = {name: value for name, value in _columns(one).items() if name != "id" and value != one.example.text}
+    others = {name: value for name, value in _with_text(one).items() if name not in ("id", "text") and value != one.example.text}
     suggestion = {"value": one.answer, "score": round(one.confidence, 6), "agent": model}
     return {
-        "id": str(one.example.columns.get("id", one.example.line)),
+        "id": key,
         "fields": {"text": one.example.text},
         "metadata": {**others, **_figures(one)},
         "suggestions": {"label": suggestion},
@@ -92,11 +108,22 @@ def _record(one: Suggestion, model: str) -> dict[str, Any]:
     }
 
 
+def _with_text(one: Suggestion) -> dict[str, Any]:
+    """The columns, and the text under the name that the tools show; DataError where a column of that name is another."""
+    columns, text = _columns(one), one.example.text
+    if str(columns.get("text") or text) != text:
+        raise DataError(
+            f"{one.example.where}: the pool has a column 'text' that is not what the run reads, which would go in its place; "
+            "rename it, or take --format jsonl"
+        )
+    return {**columns, "text": text}
+
+
 def _columns(one: Suggestion) -> dict[str, Any]:
     clash = next((name for name in ADDED if name in one.example.columns), None)
     if clash is not None:
         raise DataError(f"{one.example.where}: the pool already has a column {clash!r}, which would be overwritten; rename it")
-    return {name: value for name, value in one.example.columns.items() if name != "label"}
+    return {name: value for name, value in one.example.columns.items() if not is_label(name)}
 
 
 def _figures(one: Suggestion) -> dict[str, Any]:

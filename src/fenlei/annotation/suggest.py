@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +12,13 @@ from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from fenlei.audit.same_text import groups, plain
+from fenlei.data.annotated import LABEL
+from fenlei.data.columns import LABEL_COLUMN, NO_CLASS
+from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example
-from fenlei.data.readers import read_examples
+from fenlei.data.formats import ANNOTATED
+from fenlei.data.labelling import Labelling
+from fenlei.data.readers import check_labelled, file_layout, read_examples
 from fenlei.data.sources import split_files
 from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.novelty import energy, joint_energy
@@ -55,20 +61,20 @@ def suggest(
     *,
     text_column: str | None = None,
     progress: Callable[[int], None] | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> list[Suggestion]:
     """At most `n` texts of a file, or of the train files of a folder or a data set on a hub, the most useful first; of copies the first.
 
     Uncertainty is the margin of the calibrated probabilities; novelty the score that the run measures it by (see evaluation/novelty.py),
-    energy where it measures none. Each pick's rank by its measure is weighed by its
-    distance from those picked before (maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998). ConfigError for n below 1,
-    DataError where a row of the pool has no text, or a label already.
+    energy where it measures none. Each pick's rank by its measure is weighed by its distance from those picked before (maximal marginal
+    relevance, Carbonell and Goldstein, SIGIR 1998). Of a file of an annotation tool, texts that have an answer already are left out, and
+    `announce` is told. ConfigError for n below 1, DataError where a row of the pool has no text, or a label already.
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, was {n}")
     if classifier.pairs:
         raise ConfigError("suggest looks at single texts, and this run was trained on pairs of texts")
-    rows = [row for file in split_files(pool).train for row in read_examples(file, text_column=text_column, labelled=False)]
-    _refuse_labelled(rows)
+    rows = _unlabelled(classifier, pool, text_column, announce or (lambda _: None))
     examples = [rows[places[0]] for places in groups(plain(row.text) or row.text for row in rows).values()]
     scores = classifier.logits([example.text for example in examples], progress=progress)
     predictions = classifier.answer(scores)
@@ -91,13 +97,64 @@ def suggest(
     ]
 
 
-def _refuse_labelled(rows: Sequence[Example]) -> None:
-    labelled = next((row for row in rows if row.columns.get("label") not in (None, "", [])), None)
-    if labelled is not None:
-        raise DataError(
-            f"{labelled.where}: the pool has a label already, {labelled.columns['label']!r}, in whose place the run's answer "
-            "would go; give the rows without labels, or rename the column"
-        )
+def is_label(name: str) -> bool:
+    """Whether readers take a column of this name, whatever its case, for the label that is written."""
+    return name.strip().lower() == LABEL
+
+
+def _unlabelled(classifier: Classifier, pool: str | Path, text_column: str | None, tell: Callable[[str], None]) -> list[Example]:
+    """The rows to pick from; DataError where one has a label already, or none is left."""
+    run = classifier.describe()
+    found: list[Example] = []
+    left_out = 0
+    for file in split_files(pool).train:
+        rows = list(read_examples(file, text_column=text_column, label_column=run.get(LABEL_COLUMN), labelled=False))
+        _refuse_labelled(file, rows, text_column)
+        answered = _answered(file, text_column, Labelling.from_json(run))
+        found += [row for row in rows if row.line not in answered]
+        left_out += sum(row.line in answered for row in rows)
+    if not found:
+        raise DataError(f"{pool}: expected texts to label, found {left_out:,} that are annotated already; give others")
+    if left_out:
+        tell(f"{left_out:,} texts are left out: they are annotated already")
+    return found
+
+
+def _refuse_labelled(file: Path, rows: Sequence[Example], text_column: str | None) -> None:
+    filled = ((row, name) for row in rows for name, value in row.columns.items() if is_label(name) and value not in (None, "", []))
+    first = next(filled, None)
+    if first is None:
+        return
+    row, name = first
+    if row.columns[name] == NO_CLASS and _has_no_class(file, text_column, name):
+        return
+    raise DataError(
+        f"{row.where}: the pool has a label already, {row.columns[name]!r}, in whose place the run's answer "
+        "would go; give the rows without labels, or rename the column"
+    )
+
+
+def _has_no_class(file: Path, text_column: str | None, label_column: str) -> bool:
+    """Whether the file names classes, and every row has the id of none. Standard input names none, and is not read twice."""
+    if str(file) == STDIN:
+        return False
+    try:
+        check_labelled(file, text_column=text_column, pair_column=None, label_column=label_column)
+    except DataError:
+        return True
+    return False
+
+
+def _answered(file: Path, text_column: str | None, labelling: Labelling) -> set[int]:
+    """The lines of an annotation tool's file that have an answer, be it one that settles nothing; none of any other file."""
+    if str(file) == STDIN or file_layout(file, text_column=text_column, labelled=False).format not in ANNOTATED:
+        return set()
+    lines: set[int] = set()
+    rows = read_examples(file, text_column=text_column, labelling=labelling, on_bad_row=lambda line, _: lines.add(line))
+    with suppress(DataError):  # nothing is answered yet
+        for row in rows:
+            lines.add(row.line)
+    return lines
 
 
 def _uncertainty(answers: np.ndarray) -> np.ndarray:

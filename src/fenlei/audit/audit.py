@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fenlei.artifact import read_manifest
+from fenlei.artifact import fingerprint, read_manifest
 from fenlei.audit.copies import Conflict, Copy, find_conflicts, find_duplicates, find_exact_leaks, find_near_copies, nearest_copies
 from fenlei.audit.label_errors import FEWEST_TEXTS, LabelErrors, cross_validated_probabilities, find_label_errors
 from fenlei.audit.label_set_errors import find_set_errors
 from fenlei.audit.profile import Classes, Languages, Lengths, profile_classes, profile_texts
 from fenlei.audit.rows import AuditedRows, read_rows
-from fenlei.config import Device
+from fenlei.config import Device, trained_on
 from fenlei.data.labelling import Labelling
+from fenlei.data.readers import ColumnNames
 from fenlei.errors import ConfigError
 from fenlei.labels import LabelSet
+from fenlei.text.pairs import pair_column_of
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,21 @@ def audit_data(
 ) -> Audit:
     """Looks at every row of a file, or of a folder's train, dev and test files.
 
-    `run` judges the labels in place of a cross-validated TF-IDF baseline; it should not have been trained on these rows, and knows what
-    joins its labels and their levels. `multi_label` and `label_separator` are those of training. `announce` is told each step. DataError
-    for a file that cannot be read, ArtifactError for a run that cannot be loaded, ConfigError for one that is multi-label where the rows
-    are not.
+    `run` judges the labels in place of a cross-validated TF-IDF baseline; it should not have been trained on these rows, and knows its
+    columns and what joins its labels and their levels. `multi_label` and `label_separator` are those of training. `announce` is told each
+    step. DataError for a file that cannot be read, ArtifactError for a run that cannot be loaded, ConfigError for one that is multi-label
+    where the rows are not, or reads single texts where they are pairs.
     """
     tell = announce or (lambda _: None)
     manifest = None if run is None else read_manifest(run)
     known = None if manifest is None else tuple(manifest["labels"])
     own = Labelling.from_json(manifest or {})
     joins = own.separator if label_separator is None and multi_label is not False else label_separator
+    named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=label_column)
+    if run is not None and manifest is not None:
+        named = _as_the_run_reads(Path(run), manifest, named)
     rows = read_rows(
-        data, dev=dev, test=test, text_column=text_column, pair_column=pair_column, label_column=label_column, class_file=class_file,
+        data, dev=dev, test=test, **named, class_file=class_file,
         multi_label=multi_label, label_separator=joins, level_separator=own.hierarchy.separator if own.hierarchy else None,
     )  # fmt: skip
     for note in rows.notes:
@@ -95,6 +101,16 @@ def audit_data(
     )
 
 
+def _as_the_run_reads(run: Path, manifest: Mapping[str, Any], given: ColumnNames) -> ColumnNames:
+    """The columns given, else those that the run was trained on. ConfigError for a second text that it does not read."""
+    trained = trained_on(run)
+    return {
+        "text_column": given["text_column"] or trained.text_column,
+        "pair_column": pair_column_of(manifest, given["pair_column"]),
+        "label_column": given["label_column"] or trained.label_column,
+    }
+
+
 def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:
     labels = LabelSet.in_order_of_appearance(label for example in rows.examples for label in example.all_labels)
     places = _judged_places(rows, labels)
@@ -119,8 +135,10 @@ def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], d
     strange = sum(any(label not in labels for label in example.all_labels) for example in rows.examples)
     if strange:
         notes.append(f"{strange:,} rows were not judged: {run} does not know their labels")
-    trained_on = set(read_manifest(run).get("data", {}).get("files", {}))
-    if trained_on & {rows.examples[row].source for row in places}:
+    files = read_manifest(run).get("data", {}).get("files", {})
+    contents = set(files.values())  # beside the names: one file has many, and one of a name may have grown since
+    sources = {rows.examples[row].source for row in places}
+    if any(source in files or fingerprint(Path(source)) in contents for source in sources):
         notes.append(f"{run} was trained on rows of this file: it may have learned their wrong labels by heart")
     answers = Classifier.load(run, device=device).predict_proba([rows.examples[row].input for row in places])
     return _label_errors(rows, places, _gold(rows, places, labels), answers, labels, str(run), "; ".join(notes))

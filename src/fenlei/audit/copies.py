@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations, product
 
-from fenlei.audit.near_duplicates import find_near_pairs, numbers_differ
+from fenlei.audit.near_duplicates import edits_between, find_near_pairs, numbers_differ
 from fenlei.audit.rows import AuditedRows
-from fenlei.audit.same_text import bare, groups
+from fenlei.audit.same_text import bare, groups, plain
+from fenlei.data.examples import Example
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,24 @@ def _near_heads(rows: AuditedRows) -> Iterator[tuple[int, int, int, bool]]:
 
     def between(first: int, second: int, edits: int) -> Iterator[tuple[int, int, int, bool]]:
         other_number = numbers_differ(texts[first], texts[second])
-        yield from ((one, other, edits, other_number) for one in heads[first] for other in heads[second])
+        for one, other in product(heads[first], heads[second]):
+            if _near_in_each(rows.examples[one], rows.examples[other]):
+                yield one, other, edits, other_number
 
     for kinds in same_bare.values():
-        for place, first in enumerate(kinds):
-            for second in kinds[place + 1 :]:
-                yield from between(first, second, 0)
+        for first, second in combinations(kinds, 2):
+            yield from between(first, second, 0)
     for pair in find_near_pairs(distinct):
-        for first in same_bare[distinct[pair.first]]:
-            for second in same_bare[distinct[pair.second]]:
-                yield from between(first, second, pair.edits)
+        for first, second in product(same_bare[distinct[pair.first]], same_bare[distinct[pair.second]]):
+            yield from between(first, second, pair.edits)
+
+
+def _near_in_each(one: Example, other: Example) -> bool:
+    """Whether of pairs both texts are near: beside a long passage another question is but a few edits of the whole."""
+    if one.pair is None or other.pair is None:
+        return True
+    texts = ((one.text, other.text), (one.pair, other.pair))
+    return all(edits_between(*bare([plain(ours), plain(theirs)])) is not None for ours, theirs in texts)
 
 
 def _first_in_parts(rows: AuditedRows, places: list[int]) -> list[int]:

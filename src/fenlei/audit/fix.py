@@ -45,18 +45,19 @@ class FixResult:
 def write_fixed(audit: Audit, out: str | Path) -> FixResult:
     """Writes the kept rows of train to `out` (.jsonl or .csv) and the log beside it, as NAME.log.jsonl.
 
-    Every column of a row is kept, its label by name. ConfigError where `out` has another ending or is one of the files audited.
+    Every column of a row is kept, its label by name. ConfigError where `out` has another ending, or it or the log is a file audited.
     """
     target = checked_fix_target(out)
+    log = target.with_name(f"{target.stem}.log.jsonl")
     sources = {Path(example.source) for example in audit.rows.examples}
-    if any(same_file(source, target) for source in sources):
-        raise ConfigError(f"--fix {target}: is the file that was audited; give another name, so that nothing is lost")
+    taken = next((written for written in (target, log) if any(same_file(source, written) for source in sources)), None)
+    if taken is not None:
+        raise ConfigError(f"--fix {target}: {taken} is the file that was audited; give another name, so that nothing is lost")
     touched = plan_fixes(audit)
     gone = {one.row for one in touched if one.action == REMOVED}
     kept = [row for row, part in enumerate(audit.rows.part_of) if part == 0 and row not in gone]
     examples = audit.rows.examples
     write_rows(target, [examples[row] for row in kept], [examples[row].named_columns for row in kept])
-    log = target.with_name(f"{target.stem}.log.jsonl")
     write_rows(log, [examples[one.row] for one in touched], [_logged(audit, one) for one in touched])
     return FixResult(target, log, len(kept), len(gone), len(touched) - len(gone))
 

@@ -48,6 +48,13 @@ def allowed_edits(length: int) -> int:
     return max(2, length // SHARE)
 
 
+def edits_between(one: str, other: str) -> int | None:
+    """The edits that turn one text into the other; None where they are more than are allowed to the shorter."""
+    most = allowed_edits(min(len(one), len(other)))
+    edits = Levenshtein.distance(one, other, score_cutoff=most)
+    return edits if edits <= most else None
+
+
 def find_near_pairs(texts: Sequence[str]) -> list[NearPair]:
     """Every pair of the texts, which are to be distinct, that lies within the edits allowed to the shorter one; ordered by place."""
     if len(texts) < 2:
@@ -56,10 +63,8 @@ def find_near_pairs(texts: Sequence[str]) -> list[NearPair]:
     ordered = [texts[place] for place in order]
     pairs = []
     for first, second in _candidates(ordered):
-        one, other = ordered[first], ordered[second]
-        most = allowed_edits(min(len(one), len(other)))
-        edits = Levenshtein.distance(one, other, score_cutoff=most)
-        if edits <= most:
+        edits = edits_between(ordered[first], ordered[second])
+        if edits is not None:
             pairs.append(NearPair(min(order[first], order[second]), max(order[first], order[second]), edits))
     return sorted(pairs, key=lambda pair: (pair.first, pair.second))
 

@@ -19,8 +19,8 @@ EXAMPLES = (
 def audit(
     data: Annotated[str, typer.Argument(metavar="DATA", help="Labelled file, a folder of train, dev and test, or a data set on a hub.")],
     *,
-    dev: Annotated[str | None, typer.Option(help="File of dev rows, to find those that train has too.")] = None,
-    test: Annotated[str | None, typer.Option(help="File of test rows, to find those that train has too.")] = None,
+    dev: Annotated[str | None, typer.Option(help="Dev file to check for texts that are also in train.")] = None,
+    test: Annotated[str | None, typer.Option(help="Test file to check for texts that are also in train.")] = None,
     fix: Annotated[Path | None, typer.Option("--fix", help="Write train cleaned, .jsonl or .csv, and a log beside it.")] = None,
     run: Annotated[Path | None, typer.Option(help="A trained run to judge the labels; default: a cross-validated baseline.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; 'title,body' joins two.")] = None,

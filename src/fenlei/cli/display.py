@@ -20,6 +20,7 @@ from fenlei.training.progress import Progress
 
 LOG_EVERY_SECONDS = 30.0
 BAR_WIDTH = 30
+SHOWN_LABELS = 10
 
 
 def notes() -> Console:
@@ -87,10 +88,10 @@ def counting_rows(what: str, source: str, *, hidden: bool = False) -> Iterator[C
         yield lambda done: bars.update(task, completed=done)
 
 
-def probability_bars(probabilities: Mapping[str, float], most: int = 10) -> Table:
+def probability_bars(probabilities: Mapping[str, float]) -> Table:
     """The likeliest labels, each with a bar."""
     table = Table.grid(padding=(0, 2))
-    for label, probability in sorted(probabilities.items(), key=lambda item: -item[1])[:most]:
+    for label, probability in sorted(probabilities.items(), key=lambda item: -item[1])[:SHOWN_LABELS]:
         table.add_row(Text(label), Text("█" * round(probability * BAR_WIDTH)), Text(f"{100 * probability:5.1f} %"))
     return table
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fenlei.cli.options import HELP, with_run_options
+from fenlei.cli.options import CHOSEN, HELP, with_run_options
 
 if TYPE_CHECKING:
     from fenlei.training.distill import Distillation
@@ -18,8 +18,13 @@ EXAMPLES = (
     "fenlei distill runs/qwen train.jsonl --to Qwen/Qwen3-0.6B --layers 6 --out runs/six",
 )
 
+AS_READ = ("text_column", "pair_column", "label_column", "multi_label", "label_separator", "level_separator", "class_file", "seed")
+OF_ITS_ROWS = ("dev", "dev_ratio", "test", "test_ratio", "max_train_rows")
+DEFAULTS = CHOSEN | dict.fromkeys(AS_READ, "RUN's") | dict.fromkeys(OF_ITS_ROWS, "RUN's, unless DATA is given")
+"""What is as in RUN where nothing else is said (training/student_rows.py)."""
 
-@partial(with_run_options, names=[name for name in HELP if name not in ("model", "objective", "shots")])
+
+@partial(with_run_options, names=[name for name in HELP if name not in ("model", "objective", "shots")], defaults=DEFAULTS)
 def distill(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the trained run that teaches.")],
     data: Annotated[str | None, typer.Argument(metavar="DATA", help="Labelled file; default: what RUN was trained on.")] = None,
@@ -35,7 +40,7 @@ def distill(
 ) -> None:
     """Train a small model on what a run says of texts.
 
-    Data options default to those of RUN, so that its dev rows stay dev rows; all others to what suits the student.
+    Data options and the seed default to those of RUN, so that its dev rows stay dev rows; all others to what suits the student.
     """
     from fenlei.cli.display import TrainingDisplay, print_json
     from fenlei.training.distill import distill as teach

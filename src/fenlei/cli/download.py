@@ -25,7 +25,7 @@ def download(
     source: Annotated[Source, typer.Option(help="The hub to ask; auto: Hugging Face, then ModelScope.")] = "auto",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.")] = None,
     cache_dir: Annotated[Path | None, typer.Option(help="Where to keep it; default: the hub's own cache.")] = None,
-    dataset: Annotated[bool, typer.Option("--dataset", help="It is a data set, named as `fenlei train` takes it: hf:OWNER/NAME.")] = False,
+    dataset: Annotated[bool, typer.Option("--dataset", help="MODEL is a data set, such as hf:OWNER/NAME.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Fetch a model, or the rows of a data set, into the local cache.

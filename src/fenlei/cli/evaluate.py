@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.cli.verify import Verify, verify_runs
 from fenlei.config import Device
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def evaluate(
     set_coverage: SetCoverage = None,
     set_score: SetScoreOption = "lac",
     set_by_class: SetByClass = False,
+    verify: Verify = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -59,6 +61,9 @@ def evaluate(
     from fenlei.report.evaluation import evaluate_run
 
     keep_freed_memory()
+    others = [*(compare or ()), *(more_runs or ())]
+    if verify:
+        verify_runs([run, *others])
     with counting_rows("evaluating", data) as progress:
         evaluation = evaluate_run(
             run,
@@ -72,7 +77,7 @@ def evaluate(
             prefix=prefix,
             device=device,
             trust=asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class),
-            compare_with=[*(compare or ()), *(more_runs or ())],
+            compare_with=others,
             progress=progress,
         )
     _show(evaluation, json)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from fenlei.config import DataConfig
+from fenlei.cli.verify import Verify, verify_runs
+from fenlei.config import trained_on
 from fenlei.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ def export(
         Literal["merged", "onnx"],
         typer.Option(help="merged: one stock folder, adapters and temperature folded in; onnx: a graph for ONNX Runtime."),
     ] = "merged",
-    int8: Annotated[bool, typer.Option("--int8", help="onnx: in 8-bit integers: smaller, faster, slightly less exact.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="With --format onnx: 8-bit integers; smaller, faster, slightly less exact.")] = False,
     texts: Annotated[str | None, typer.Option(help="File of texts to prove parity on; default: texts made up from the vocabulary.")] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text in --texts.")] = None,
+    verify: Verify = False,
     force: Annotated[bool, typer.Option("--force", help="Export even what the stock layout cannot fully express.")] = False,
     push_to_hub: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Push the folder to Hugging Face (HF_TOKEN).")] = None,
     private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
@@ -41,10 +43,12 @@ def export(
     """Write a folder that transformers and vLLM load, or ONNX Runtime.
 
     The export is kept only if it gives the run's label on at least 99.5 % of the texts. With --int8 it is kept in any case, and the
-    difference is reported. Where the file of --texts has labels, the accuracy of both is told.
+    difference is reported. With --format onnx, where the file of --texts has labels, the accuracy of both is told.
     """
     if int8 and format != "onnx":
         raise typer.BadParameter("belongs to --format onnx; fenlei predict has its own --int8", param_hint="--int8")
+    if verify:
+        verify_runs([run])
     if format == "onnx":
         if push_to_hub is not None:
             raise typer.BadParameter("pushes a stock folder: give it with --format merged", param_hint="--push-to-hub")
@@ -103,12 +107,13 @@ def _texts_and_labels(run: Path, source: str, text_column: str | None, most: int
     from itertools import islice
 
     from fenlei.artifact import read_manifest
+    from fenlei.data.columns import LABEL_COLUMN
     from fenlei.data.label_ids import may_hold_ids, with_names
     from fenlei.data.labelling import Labelling
     from fenlei.data.readers import read_examples
     from fenlei.labels import LabelSet
 
-    manifest, trained = read_manifest(run), _trained_on(run)
+    manifest, trained = read_manifest(run), trained_on(run)
     known, labelling = LabelSet(tuple(manifest["labels"])), Labelling.from_json(manifest)
     column = _text_column(run, source, text_column)
     for label_column in dict.fromkeys((trained.label_column, None)):
@@ -117,7 +122,8 @@ def _texts_and_labels(run: Path, source: str, text_column: str | None, most: int
             named = with_names(rows, known, lambda name: may_hold_ids(name, known, trained, manifest))
             labels = [str(row.label) for row in named]
             return [row.text for row in rows], labels if set(labels) <= set(known) else None
-    return [row.text for row in islice(read_examples(source, text_column=column, labelled=False), most)], None
+    unlabelled = read_examples(source, text_column=column, label_column=manifest.get(LABEL_COLUMN), labelled=False)
+    return [row.text for row in islice(unlabelled, most)], None
 
 
 def _some_texts(run: Path, source: str, text_column: str | None, most: int) -> list[Text]:
@@ -125,25 +131,21 @@ def _some_texts(run: Path, source: str, text_column: str | None, most: int) -> l
     from itertools import islice
 
     from fenlei.artifact import read_manifest
+    from fenlei.data.columns import LABEL_COLUMN
     from fenlei.data.readers import read_examples
     from fenlei.text.pairs import columns_of
 
-    text_column, pair_column = columns_of(read_manifest(run), _text_column(run, source, text_column), None)
-    rows = read_examples(source, text_column=text_column, pair_column=pair_column, labelled=False)
+    manifest = read_manifest(run)
+    text_column, pair_column = columns_of(manifest, _text_column(run, source, text_column), None)
+    rows = read_examples(source, text_column=text_column, pair_column=pair_column, label_column=manifest.get(LABEL_COLUMN), labelled=False)
     return [example.input for example in islice(rows, most)]
-
-
-def _trained_on(run: Path) -> DataConfig:
-    from fenlei.config import RunConfig
-
-    return RunConfig.from_yaml(run / "config.yaml").data if (run / "config.yaml").is_file() else DataConfig()
 
 
 def _text_column(run: Path, source: str, given: str | None) -> str | None:
     """That given, else that of the run's training where the file has it; None: the one that is found."""
     from fenlei.data.readers import file_layout
 
-    column = given or _trained_on(run).text_column
+    column = given or trained_on(run).text_column
     if given is None and column is not None:
         try:
             file_layout(source, text_column=column, pair_column=None, labelled=False)

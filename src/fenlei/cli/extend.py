@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fenlei.cli.options import HELP, PANELS, with_run_options
+from fenlei.cli.options import CHOSEN, HELP, PANELS, with_run_options
 
 if TYPE_CHECKING:
     from fenlei.training.extension_report import Extension
@@ -25,8 +25,16 @@ OPTIONS = [
     if name in HELP and (panel in ("Training options", "Trust options") or name in DATA_OPTIONS)
 ]
 
+AS_TRAIN = ("class_file", "dev", "dev_ratio", "learning_rate", "batch_tokens", "max_steps", "early_stopping_patience")
+"""Options whose default is that of `fenlei train`, and not what RUN was trained with (training/extend.py)."""
+DEFAULTS = (
+    CHOSEN
+    | dict.fromkeys((name for name in OPTIONS if name not in AS_TRAIN), "RUN's")
+    | {"epochs": "one to three, more for few rows", "batch_size": "at most 32, fewer for few rows"}
+)
 
-@partial(with_run_options, names=OPTIONS)
+
+@partial(with_run_options, names=OPTIONS, defaults=DEFAULTS)
 def extend(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run; it stays as it is.")],
     data: Annotated[str, typer.Argument(metavar="NEW_DATA", help="Labelled file of the new classes; generate: or labels.yaml, class.txt.")],

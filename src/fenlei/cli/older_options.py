@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
-DATA = frozenset({"data_path", "train_file", "dataset", "dataset_name", "input_path"})
+from fenlei.config import synonyms
+
+
+def _called(option: str) -> tuple[str, ...]:
+    """What others call an option, where they say its value otherwise."""
+    return tuple(name for name, meant in synonyms.OTHERWISE.items() if meant == option)
+
+
+RUN = "adapters"
+"""What names the run to predict with: the first argument here."""
+
+DATA: dict[str, tuple[str, ...]] = {"train": _called("data"), "predict": ("input_path", "val_dataset")}
 """What names the data: the command's argument here."""
+
+DEV = _called("dev")
+"""What names dev rows as the data is named: --dev."""
+
+HUB_IDS = frozenset({"dataset", *DEV})
+"""What takes OWNER/NAME for a data set on a hub."""
 
 SUBSET = "dataset_config_name"
 """Goes behind the data set's name."""
 
 RENAMED = {
-    "model_name_or_path": "--model",
-    "model_revision": "--revision",
-    "output_dir": "--out",
-    "output_path": "--out",
-    "validation_file": "--dev",
-    "val_dataset": "--dev",
-    "test_file": "--test",
-    "text_column_name": "--text-column",
-    "text_column_names": "--text-column",
-    "label_column_name": "--label-column",
-    "num_train_epochs": "--epochs",
-    "model_max_length": "--max-length",
-    "max_seq_length": "--max-length",
-    "cutoff_len": "--max-length",
-    "label_smoothing_factor": "--label-smoothing",
-    "val_size": "--dev-ratio",
-    "split_dataset_ratio": "--dev-ratio",
-    "lora_r": "--lora-rank",
-    "max_train_samples": "--max-train-rows",
-    "max_samples": "--max-train-rows",
+    **{name: f"--{option.replace('_', '-')}" for name, option in synonyms.RENAMED.items()},
+    **dict.fromkeys(("output_dir", "output_path", "result_path"), "--out"),
 }
+"""Another name, and the value goes behind it."""
+
+VALUES = {("finetuning_type", "freeze"): "frozen", ("lora_target", "all"): "all-linear"}
+"""Values of renamed options that have other names too."""
+
+LISTS = frozenset({"target_modules", "modules_to_save"})
+"""Options that take several words."""
 
 PER_STEP = ("per_device_train_batch_size", "gradient_accumulation_steps")
 """Multiplied: --batch-size."""
 
-VALUES: dict[str, tuple[str, dict[str, str]]] = {
-    "tuner_type": ("--tuning", {}),
-    "train_type": ("--tuning", {}),
-    "finetuning_type": ("--tuning", {"freeze": "frozen"}),
-    "target_modules": ("--lora-targets", {}),
-    "lora_target": ("--lora-targets", {"all": "all-linear"}),
-    "early_stopping_steps": ("--early-stopping-patience", {}),
-    "early_stop_interval": ("--early-stopping-patience", {}),
-}
-"""Options whose values have other names too."""
+DEV_SHARES = _called("dev_ratio")
+"""--dev-ratio, where they say a share of the rows and no file has the dev rows."""
+
+BITS = ("quantization_bit", "quant_bits")
+"""Four of them below LoRA: --tuning qlora."""
+
+TOGETHER = frozenset({*PER_STEP, *DEV_SHARES, *BITS})
+"""What is understood beside other options only."""
 
 SWITCHES = {
     "gradient_checkpointing": ("--gradient-checkpointing", "--no-gradient-checkpointing"),
@@ -55,6 +59,15 @@ SWITCHES = {
 }
 """On and off."""
 
+WORDS = {("problem_type", "multi_label_classification"): "--multi-label", ("truncation_strategy", "right"): "--long truncate"}
+"""What single values of an option mean, whose others do nothing here."""
+
+REFUSED = {"do_regression": ("true", "1", "yes"), "problem_type": ("regression",)}
+"""Values that ask for numbers in place of classes."""
+
+SECRETS = frozenset({"token"})
+"""Options whose values are not to be shown."""
+
 _CHECKPOINTS = "a checkpoint comes with each evaluation (--evals-per-epoch), and dev rows choose the one that is the run"
 _CHOSEN = "the latest checkpoint within one standard error of the best macro F1 is the run"
 _FORMAT = "the number format is chosen by device and said at the start"
@@ -65,6 +78,10 @@ _EVALUATED = "dev rows are always measured, and test rows where there are any"
 _SAMPLE = "all rows are used"
 _LOADING = "rows are read and batched by fenlei"
 _REPORT = "progress is shown on the terminal; --report-to names a tracker"
+_SPLIT = "name the split with the data set: hf:OWNER/NAME:SPLIT, or hf:OWNER/NAME:SUBSET/SPLIT; --dev and --test take such names too"
+_COLUMNS = "only the columns that are needed are read"
+_FOUR_BITS = "--tuning qlora keeps the backbone in 4-bit NormalFloat, its scales quantised once more, through bitsandbytes"
+_NOTHING_GENERATED = "the answers are labels, and no text is generated"
 
 AS_IT_IS: dict[str, tuple[tuple[str, ...], str]] = {
     "is_training": (("true", "1"), "this command trains; `fenlei evaluate` and `fenlei predict` do the rest"),
@@ -76,8 +93,16 @@ AS_IT_IS: dict[str, tuple[tuple[str, ...], str]] = {
     "metric_for_best_model": (("macro_f1", "eval_macro_f1"), _CHOSEN),
     "greater_is_better": (("true", "1"), _CHOSEN),
     "task_type": (("seq_cls",), "fenlei classifies; --method generate asks the language model itself"),
+    "do_regression": (("false", "0", "no"), "fenlei classifies"),
     "problem_type": (("single_label_classification",), "what a row's labels are is read from the rows"),
     "save_strategy": (("epoch",), _CHECKPOINTS),
+    "train_split_name": (("train",), _SPLIT),
+    "validation_split_name": (("validation", "valid", "val", "dev"), _SPLIT),
+    "test_split_name": (("test",), _SPLIT),
+    "quant_method": (("bnb",), _FOUR_BITS),
+    "quantization_method": (("bnb",), _FOUR_BITS),
+    "bnb_4bit_quant_type": (("nf4",), _FOUR_BITS),
+    "bnb_4bit_use_double_quant": (("true", "1"), _FOUR_BITS),
     "bias": (("none",), "adapters have no bias"),
     "stage": ((), "fenlei classifies; --method generate asks the language model itself"),
 }
@@ -85,6 +110,7 @@ AS_IT_IS: dict[str, tuple[tuple[str, ...], str]] = {
 
 IGNORED = {
     **dict.fromkeys(("bf16", "fp16", "tf32", "torch_dtype", "dtype", "bf16_full_eval", "fp16_full_eval"), _FORMAT),
+    "bnb_4bit_compute_dtype": _FORMAT,
     **dict.fromkeys(("save_steps", "save_total_limit", "save_only_model", "save_safetensors", "overwrite_output_dir"), _CHECKPOINTS),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "optim"), _OPTIMISER),
     **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_timeout", "ddp_find_unused_parameters", "local_rank"), _SEVERAL),
@@ -98,6 +124,7 @@ IGNORED = {
     **dict.fromkeys(
         (
             "lazy_preprocess",
+            "load_from_cache_file",
             "dataloader_num_workers",
             "dataset_num_proc",
             "preprocessing_num_workers",
@@ -109,15 +136,21 @@ IGNORED = {
     **dict.fromkeys(
         ("logging_steps", "logging_strategy", "logging_dir", "logging_first_step", "run_name", "plot_loss", "disable_tqdm"), _REPORT
     ),
+    "remove_splits": _SPLIT,
+    **dict.fromkeys(("remove_columns", "remove_unused_columns"), _COLUMNS),
+    "shuffle_seed": "rows are shuffled by --seed",
+    **dict.fromkeys(("config_name", "tokenizer_name"), "configuration and tokenizer are those of --model"),
+    "token": "HF_TOKEN and MODELSCOPE_API_TOKEN hold tokens, see docs/hubs.md",
+    "modules_to_save": "a head is trained whole beside the adapters, and nothing else is",
+    "gradient_checkpointing_kwargs": "--gradient-checkpointing takes no more options",
     "pad_to_max_length": "a batch is padded to its longest row",
     "group_by_length": "padding is left out on a CPU, and rows of like length share a step on a GPU",
-    "truncation_strategy": "long texts are cut at their end and counted, and none is dropped",
+    "truncation_strategy": "long texts are read in windows or shortened, as --long says, and counted; none is dropped",
     "text_column_delimiter": "columns are joined by a line break",
     "attn_impl": "chosen by device",
     "flash_attn": "chosen by device",
     "use_fast_tokenizer": "tokenizers are the fast ones",
     "trust_remote_code": "code from a hub is never run",
-    "quantization_bit": "--tuning names what is trained, and how",
     "warmup_steps": "--warmup-ratio says it as a share of the steps",
     "push_to_hub": "`fenlei export RUN --push-to-hub OWNER/NAME` does it afterwards",
     "ignore_mismatched_sizes": "a head for other labels is always made anew",
@@ -125,17 +158,28 @@ IGNORED = {
 }
 """Why an option does nothing here."""
 
+IGNORED_BY_PREDICT = {
+    "load_data_args": "name the file to predict: fenlei predict RUN FILE",
+    "max_batch_size": "texts are batched by their tokens",
+    "infer_backend": "the run itself answers; `fenlei export` writes a folder for vLLM",
+    "truncation_strategy": "a run reads long texts as it was trained to, and what is cut is counted",
+    **dict.fromkeys(("stream", "max_new_tokens", "temperature"), _NOTHING_GENERATED),
+}
+"""The same of `fenlei predict`."""
+
 BOOLEANS = frozenset(
     {"bf16", "fp16", "tf32", "bf16_full_eval", "fp16_full_eval", "save_only_model", "save_safetensors", "overwrite_output_dir"}
     | {"use_chat_template", "do_train", "do_eval", "do_predict", "is_training", "lazy_preprocess", "overwrite_cache"}
+    | {"load_from_cache_file", "remove_unused_columns", "do_regression", "bnb_4bit_use_double_quant", "load_data_args", "stream"}
     | {"shuffle_train_dataset", "logging_first_step", "plot_loss", "disable_tqdm", "pad_to_max_length", "group_by_length"}
     | {"use_fast_tokenizer", "trust_remote_code", "push_to_hub", "ignore_mismatched_sizes", "load_best_model_at_end"}
     | {"greater_is_better", "ddp_find_unused_parameters", *SWITCHES}
 ) - {"resume_from_checkpoint"}
 """Options that may stand alone, or before True or False."""
 
-_PREDICT = frozenset({"input_path", "output_path", "text_column_name", "text_column_names"})
-_ALL = DATA | {SUBSET, *RENAMED, *PER_STEP, *VALUES, *SWITCHES, *AS_IT_IS, *IGNORED}
+_OUTPUTS = frozenset({"output_path", "result_path"})
+_TRAIN = frozenset({*DATA["train"], *DEV, SUBSET, *RENAMED, *TOGETHER, *SWITCHES, *AS_IT_IS, *IGNORED}) - _OUTPUTS
+_PREDICT = _OUTPUTS | {RUN, *DATA["predict"], "text_column_name", "text_column_names", *IGNORED_BY_PREDICT}
 
-COMMANDS = {"train": _ALL - {"input_path", "output_path"}, "predict": _PREDICT}
+COMMANDS = {"train": _TRAIN, "predict": _PREDICT}
 """Which of them each command knows."""

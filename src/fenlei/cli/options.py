@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Optional, get_type_hints
 
 import typer
 
-from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, TrustConfig
+from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrustConfig
 
 PANELS: dict[str, Any] = {
     "Data options": DataConfig,
@@ -25,13 +26,13 @@ HELP = {
     "text_column": "Column of the text; 'title,body' joins two.",
     "pair_column": "Column of the second text, where rows are pairs (NLI, paraphrase, question and answer).",
     "label_column": "Column of the label.",
-    "multi_label": "Any number of labels a row, none included (default: where a row lists several).",
-    "label_separator": "Multi-label: what joins a row's labels in one string, as ',' or '|' (default: they are lists).",
+    "multi_label": "Any number of labels a row, none included.",
+    "label_separator": "Multi-label: what joins a row's labels in one string, as ',' or '|'.",
     "level_separator": "Hierarchy: what joins the levels of a label's name, as '##' in 科技##手机.",
     "class_file": "File of class names, one a line: their order, and names for ids in the data.",
     "dev": "Labelled file to select the checkpoint on and to calibrate with.",
-    "dev_ratio": "Share of the training rows set aside for dev where no --dev is given (default: 0.15).",
-    "test": "Labelled file kept for `fenlei evaluate`; its labels are checked.",
+    "dev_ratio": "Share of the training rows set aside for dev where no --dev is given.",
+    "test": "Labelled file that train measures once, at its end; choose nothing by it.",
     "test_ratio": "Share of the training rows set aside for test.",
     "max_train_rows": "Train on so many of the training rows, each class giving its share.",
     "store_exemplars": "Keep N training rows of each class in the run, texts and all, so that `fenlei extend` needs no --replay.",
@@ -39,26 +40,25 @@ HELP = {
     "revision": "Branch, tag or commit of a model on a hub.",
     "source": "The hub to look on.",
     "method": "How the model answers: by a head of its own, or by the language model's probability of each label.",
-    "tuning": "What learns: all, adapters (qlora: over 4-bit weights, on CUDA), the head (frozen), or nothing "
-    "(default: lora from 100 million parameters, else full).",
+    "tuning": "What learns: all, adapters (qlora: over 4-bit weights, on CUDA), the head (frozen), or nothing.",
     "objective": "With --method generate: compare the answer with the other labels (labels), or with the whole vocabulary, "
     "token by token (tokens).",
     "shots": "generate: training rows shown in the prompt.",
-    "prior_correction": "generate: take off what labels score on an empty text (default: where nothing is tuned).",
+    "prior_correction": "generate: take off what labels score on an empty text.",
     "head": "Network on top of the backbone.",
     "layers": "Keep the lower N blocks only: faster, less exact.",
     "prompt": "`zh`, `en` or a template with {text}; without it a head reads the bare text, generate a prompt in the labels' language.",
-    "max_length": "Tokens of an input (default: 1024, of a window 512, or what the model takes).",
-    "long": "Longer texts: cut at their end, in their middle (head-tail), read at once (full), or in windows (default: by the lengths).",
+    "max_length": "Tokens of an input.",
+    "long": "Longer texts: cut at their end, in their middle (head-tail), read at once (full), or in windows.",
     "lora_rank": "Rank of the adapters.",
     "lora_alpha": "Scale of the adapters.",
     "lora_dropout": "Dropout before the adapters, in training.",
     "lora_targets": "Modules that get adapters: `all-linear`, or names joined by commas.",
-    "epochs": "Passes over the training rows (default: by tuning and their number).",
+    "epochs": "Passes over the training rows.",
     "max_steps": "Optimiser steps; wins over --epochs.",
-    "learning_rate": "Peak learning rate (default: by tuning and size).",
-    "batch_size": "Rows an optimiser step (default: 32, fewer for LoRA on few rows, 128 for a small model from 20,000 rows).",
-    "batch_tokens": "Tokens through the network at once: memory and speed, not the result; default: 4096, on a GPU what fits, up to 16384.",
+    "learning_rate": "Peak learning rate.",
+    "batch_size": "Rows an optimiser step.",
+    "batch_tokens": "Tokens through the network at once: memory and speed, not the result.",
     "memory": "Memory limit for training, for example 6GB. To stay below it, fenlei lowers --batch-tokens, then turns on "
     "--gradient-checkpointing.",
     "int8": "lora, frozen: multiply by the weights that do not learn in 8-bit integers; faster on x86 CPUs, most with VNNI.",
@@ -85,6 +85,23 @@ HELP = {
 }
 """What each option is for. `data` is an argument, not an option."""
 
+CHOSEN = {
+    "multi_label": "where a row lists several",
+    "label_separator": "they are lists",
+    "dev_ratio": "0.15",
+    "test_ratio": "none",
+    "tuning": "lora from 100 million parameters, else full",
+    "prior_correction": "where nothing is tuned",
+    "max_length": "1024, of a window 512, or what the model takes",
+    "long": "by the lengths",
+    "epochs": "by tuning and their number",
+    "learning_rate": "by tuning and size",
+    "batch_size": "32, fewer for LoRA on few rows, 128 for a small model from 20,000 rows",
+    "batch_tokens": "4096, on a GPU what fits, up to 16384",
+    "early_stopping_patience": "never",
+}
+"""The default in words, where that of the field is None."""
+
 SHORT_NAMES = {"learning_rate": ["--lr"], "model": ["--model-name-or-path"]}
 """Other names that people expect."""
 
@@ -92,8 +109,13 @@ NEVER_BY_ZERO = frozenset({"early_stopping_patience"})
 """Where None means never, and the command line says it with 0."""
 
 
-def with_run_options(command: Callable[..., None], names: Collection[str] = HELP) -> Callable[..., None]:
-    """`command` with an option for every field of RunConfig, or for those of `names`; what the user gave reaches it as `options`."""
+def with_run_options(
+    command: Callable[..., None], names: Collection[str] = HELP, defaults: Mapping[str, str] = CHOSEN
+) -> Callable[..., None]:
+    """`command` with an option for every field of RunConfig, or for those of `names`; what the user gave reaches it as `options`.
+
+    `defaults`: in words, those that are not the value of the field.
+    """
 
     def call(**given: Any) -> None:
         values = {name: given.pop(name) for name in names}
@@ -101,19 +123,29 @@ def with_run_options(command: Callable[..., None], names: Collection[str] = HELP
         command(**given, options=options)
 
     own = inspect.signature(command, eval_str=True).parameters
-    parameters = [*(one for one in own.values() if one.name != "options"), *_parameters(names)]
+    parameters = [*(one for one in own.values() if one.name != "options"), *_parameters(names, defaults)]
     call.__name__, call.__doc__, call.__module__ = command.__name__, command.__doc__, command.__module__
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in parameters}
     return call
 
 
-def _parameters(names: Collection[str]) -> list[inspect.Parameter]:
+def config_of(data: str | None, config: Path | None, options: dict[str, Any]) -> RunConfig:
+    """The run that the command line asks for, with the file `config` below it; BadParameter where that file is given as the data."""
+    if data is not None and data.lower().endswith((".yaml", ".yml")):
+        raise typer.BadParameter(f"{data} is no labelled file; a file of options goes with --config", param_hint="DATA")
+    if data is not None:
+        options = {**options, "data": data}
+    return RunConfig.from_options(options) if config is None else RunConfig.from_yaml(config, options)
+
+
+def _parameters(names: Collection[str], defaults: Mapping[str, str]) -> list[inspect.Parameter]:
     """One option a field; None, which the user cannot say, stands for 'not given'."""
     parameters = []
     for panel, part in PANELS.items():
         kinds = get_type_hints(part)
-        parameters += [_parameter(one.name, kinds[one.name], one.default, panel) for one in dataclasses.fields(part) if one.name in names]
+        asked = [one for one in dataclasses.fields(part) if one.name in names]
+        parameters += [_parameter(one.name, kinds[one.name], defaults.get(one.name, one.default), panel) for one in asked]
     return parameters
 
 

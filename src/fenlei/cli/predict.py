@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fenlei.cli.answers import show_texts
+from fenlei.cli.predict_model import Base, LongTexts, MaxLength, Prompt, load_named
 from fenlei.cli.predict_ray import Address, Engine, OutFormat, Workers, check_ray, predict_on_ray
-from fenlei.cli.trust import OTHER_LABELS, MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
-from fenlei.config import Device, TrustConfig
+from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.cli.verify import Verify
+from fenlei.config import Device, trained_on
 from fenlei.errors import ConfigError, FenleiError
 
 if TYPE_CHECKING:
+    from fenlei.data.readers import ColumnNames
     from fenlei.inference.bulk import BulkResult
-    from fenlei.inference.classifier import Classifier
     from fenlei.inference.prediction import Predictor
     from fenlei.text.pairs import Text
+
+    Load = Callable[[], tuple[Predictor, list[str] | None]]
+    """What gives the classifier, and the labels to ask it among where they are not its own."""
 
 
 EXAMPLES = (
@@ -38,7 +44,7 @@ EXAMPLES = (
 def predict(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="RUN_OR_MODEL", help="Folder of a trained run; with --labels also a model (zero-shot); none with --url."),
+        typer.Argument(metavar="RUN_OR_MODEL", help="A run's folder; with --labels also a model (zero-shot) or adapter; none with --url."),
     ] = None,
     source: Annotated[
         str | None, typer.Argument(metavar="INPUT", help="File of rows, or a split on a hub; `-` reads JSON lines from stdin.")
@@ -67,11 +73,15 @@ def predict(
     set_score: SetScoreOption = "lac",
     set_by_class: SetByClass = False,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more rows of a JSON lines file that grows; Ctrl-C ends.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Compare every file of the run with its checksum first.")] = False,
+    verify: Verify = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     int8: Annotated[
         bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on x86 CPUs, most with VNNI, slightly less exact.")
     ] = False,
+    prompt: Prompt = None,
+    max_length: MaxLength = None,
+    long: LongTexts = None,
+    base: Base = None,
     engine: Engine = "local",
     address: Address = None,
     workers: Workers = None,
@@ -95,26 +105,30 @@ def predict(
 
     texts = _typed(text or [], pair or [])
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
-    if url is not None and (trust.promises or int8 or verify or passages or multi_label or device != "auto"):
+    given = {"prompt": prompt, "max_length": max_length, "long": long, "base": base}
+    reading = {name: value for name, value in given.items() if value is not None}
+    if url is not None and (trust.promises or int8 or verify or passages or multi_label or reading or device != "auto"):
         raise typer.BadParameter("what it computes, promises and tells of a text is up to the service", param_hint="--url")
     if source is None and (out != "-" or prefix or follow):
         raise typer.BadParameter("--out, --prefix and --follow are for a file; the answer to --text is printed", param_hint="--text")
 
     check_ray(
-        engine, address, workers, out_format, refused={"--text": text, "--url": url, "--follow": follow, "--multi-label": multi_label}
-    )
+        engine, address, workers, out_format,
+        refused={"--text": text, "--url": url, "--follow": follow, "--multi-label": multi_label, "--prompt and the like": reading},
+    )  # fmt: skip
     if engine == "ray":
         with _what_is_done_is_told(out):
             result = predict_on_ray(
                 str(run), str(source), out, address, workers, out_format, device, trust, int8, verify, labels,
-                text_column=text_column or _trained_column(str(run)), pair_column=pair_column, probabilities=probabilities, prefix=prefix,
-                passages=passages,
+                text_column=text_column or trained_on(Path(str(run))).text_column, pair_column=pair_column,
+                probabilities=probabilities, prefix=prefix, passages=passages,
             )  # fmt: skip
         _tell(result, out, json)
         return
 
+    @cache  # of a service, what it reads is asked before its answers
     def load() -> tuple[Predictor, list[str] | None]:
-        return _reach(url, labels) if url is not None else _load(str(run), device, labels, trust, int8, verify, multi_label)
+        return _reach(url, labels) if url is not None else load_named(str(run), device, labels, trust, int8, verify, multi_label, reading)
 
     if source is None:
         classifier, among = load()
@@ -130,7 +144,7 @@ def predict(
 
 
 def _file(
-    load: Callable[[], tuple[Predictor, list[str] | None]],
+    load: Load,
     run: str | None,
     source: str,
     out: str,
@@ -150,15 +164,14 @@ def _file(
     checked_target(out, source)
     if is_remote(source):
         source = str(one_file(source)[0])
-    text_column = text_column or (_trained_column(run) if run is not None else None)
-    pair_column = _second_column(run, pair_column) if run is not None else pair_column
+    named = _columns(run, load, text_column, pair_column)
     if source != "-" and not follow:
-        layout = file_layout(source, text_column=text_column, pair_column=pair_column, labelled=False, on_bad_row=lambda line, error: None)
+        layout = file_layout(source, **named, labelled=False, on_bad_row=lambda line, error: None)
         notes().print(str(layout), style="dim", markup=False)
     classifier, among = load()
     with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
         return predict_file(
-            classifier, source, out, text_column=text_column, pair_column=pair_column, labels=among, follow=follow,
+            classifier, source, out, text_column=named["text_column"], pair_column=named["pair_column"], labels=among, follow=follow,
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False), **added,
         )  # fmt: skip
 
@@ -185,45 +198,6 @@ def _what_is_done_is_told(out: str) -> Iterator[None]:
         raise
 
 
-def _load(
-    run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool, verify: bool, multi_label: bool
-) -> tuple[Classifier, list[str] | None]:
-    """The classifier, and the labels to ask it among where they are not its own."""
-    from fenlei.artifact import MANIFEST
-    from fenlei.inference.classifier import Classifier
-    from fenlei.models.allocator import keep_freed_memory
-
-    keep_freed_memory()
-    if multi_label and (labels is None or (Path(run) / MANIFEST).exists()):
-        raise ConfigError("--multi-label is for a model's name with --labels: a run knows whether a text has any number of labels")
-    if labels is None:
-        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
-    from fenlei.data.label_file import given_labels
-    from fenlei.inference.adapters import is_adapter
-
-    given = given_labels(labels)
-    if (Path(run) / MANIFEST).exists():
-        classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify).with_notes(given)
-        return classifier, _promised_among(classifier, list(given)) if trust.promises else list(given)
-    if is_adapter(run):
-        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify, labels=list(given)), None
-    if verify:
-        raise ConfigError("--verify compares a run's files with their checksums, and a model without training has none; leave it out")
-    if int8:
-        raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
-    if trust.promises:
-        raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
-    return Classifier.zero_shot(run, given, device=device, multi_label=multi_label), None
-
-
-def _promised_among(classifier: Classifier, labels: list[str]) -> list[str]:
-    """The labels, the run's own in its order; ConfigError for those that it can promise nothing of."""
-    among = list(classifier.labels) if set(labels) == set(classifier.labels) else labels
-    if not classifier.fitted_among(among):
-        raise ConfigError(OTHER_LABELS)
-    return among
-
-
 def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
     """The service at `url`, and the labels to ask it among where they are not its own."""
     import os
@@ -239,23 +213,27 @@ def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
     given = given_labels(labels)
     if any(note != LabelNote() for note in given.values()):
         notes().print("The service is asked among the names of the labels; their descriptions and aliases stay here.")
+    if not service.takes_labels and set(given) != set(service.labels):  # said once, and not of each row
+        known = len(service.labels)
+        raise ConfigError(f"{url}: the run there answers with a head that knows its {known} labels and no other; leave --labels out")
     return service, list(given)
 
 
-def _trained_column(run: str) -> str | None:
-    """The column that the run was told to read; None where it was to find one by itself."""
-    from fenlei.config import RunConfig
-
-    path = Path(run) / "config.yaml"
-    return RunConfig.from_yaml(path).data.text_column if path.is_file() else None
-
-
-def _second_column(run: str, given: str | None) -> str | None:
-    """The column of the second text: that given, else that of the run; ConfigError where the run reads single texts."""
+def _columns(run: str | None, load: Load, text_column: str | None, pair_column: str | None) -> ColumnNames:
+    """Those given, else those of the run, and that of its labels, which are not read; ConfigError for a second text where it reads single
+    ones. `load` gives the service where the run is behind one.
+    """
     from fenlei.artifact import MANIFEST, read_manifest
-    from fenlei.text.pairs import pair_column_of
+    from fenlei.data.columns import LABEL_COLUMN
+    from fenlei.text.pairs import columns_of
 
-    return pair_column_of(read_manifest(run) if (Path(run) / MANIFEST).exists() else {}, given)
+    if run is None:
+        manifest = load()[0].describe()
+    else:
+        manifest = read_manifest(run) if (Path(run) / MANIFEST).exists() else {}
+        text_column = text_column or trained_on(Path(run)).text_column
+    text_column, pair_column = columns_of(manifest, text_column, pair_column)
+    return {"text_column": text_column, "pair_column": pair_column, "label_column": manifest.get(LABEL_COLUMN)}
 
 
 def _tell(result: BulkResult, out: str, as_json: bool) -> None:

@@ -19,15 +19,22 @@ PANEL = "On a Ray cluster (--engine ray)"
 
 Format = Literal["jsonl", "parquet"]
 Engine = Annotated[
-    Literal["local", "ray"], typer.Option("--engine", help="Who computes: this process, or workers of a Ray.", rich_help_panel=PANEL)
+    Literal["local", "ray"], typer.Option("--engine", help="Where to compute: in this process, or on Ray workers.", rich_help_panel=PANEL)
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", help="The cluster's, or `auto`; default: a Ray of this machine.", rich_help_panel=PANEL, show_default=False),
+    typer.Option(
+        "--address",
+        help="Address of the Ray cluster, or `auto`; default: start Ray on this machine.",
+        rich_help_panel=PANEL,
+        show_default=False,
+    ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option("--workers", min=1, help="Default: one a GPU, else one for four cores.", rich_help_panel=PANEL, show_default=False),
+    typer.Option(
+        "--workers", min=1, help="Ray workers; default: one per GPU, else one per four cores.", rich_help_panel=PANEL, show_default=False
+    ),
 ]
 OutFormat = Annotated[
     Format | None,

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.cli.verify import Verify
 from fenlei.config import Device
 from fenlei.serving.limits import Limits
 
@@ -28,8 +29,12 @@ def serve(
     workers: Annotated[int, typer.Option(help="Processes, each with a model of its own.")] = 1,
     api_key_file: Annotated[Path | None, typer.Option(help="API keys, one a line; FENLEI_API_KEYS holds more, joined by commas.")] = None,
     cors_origin: Annotated[list[str] | None, typer.Option(help="Origin whose pages may call; may be given again.")] = None,
+    served_model_name: Annotated[
+        str | None, typer.Option(help="Name that requests and answers call the model by; default: that of the folder.")
+    ] = None,
     classify_shape: Annotated[Literal["vllm", "infinity"], typer.Option(help="Whose answer POST /classify gives.")] = "vllm",
     log_texts: Annotated[bool, typer.Option("--log-texts", help="Log every text with its answer.")] = False,
+    verify: Verify = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = "auto",
     int8: Annotated[
         bool, typer.Option("--int8", help="Compute in 8-bit integers: faster on x86 CPUs, most with VNNI, slightly less exact.")
@@ -52,9 +57,13 @@ def serve(
     read_timeout: Annotated[
         float, typer.Option(help="Seconds for a request's body to arrive (408).", rich_help_panel=LIMITS)
     ] = USUAL.read_timeout,
-    window: Annotated[float, typer.Option(help="Seconds that the model waits for company.", rich_help_panel=LIMITS)] = USUAL.window,
+    window: Annotated[
+        float, typer.Option(help="Seconds the model waits for more texts to share a pass.", rich_help_panel=LIMITS)
+    ] = USUAL.window,
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens a forward pass; default: by the device.", rich_help_panel=LIMITS)] = None,
-    drain: Annotated[float, typer.Option(help="Seconds for what is in flight at the end.", rich_help_panel=LIMITS)] = USUAL.drain,
+    drain: Annotated[
+        float, typer.Option(help="Seconds that requests in flight get to finish at shutdown.", rich_help_panel=LIMITS)
+    ] = USUAL.drain,
 ) -> None:
     """Answer over HTTP: fenlei's own routes, those of vLLM, infinity, TEI and Hugging Face, and a page for people.
 
@@ -81,8 +90,10 @@ def serve(
         workers=workers,
         api_key_file=api_key_file,
         cors_origins=tuple(cors_origin or ()),
+        served_model_name=served_model_name,
         classify_shape=classify_shape,
         log_texts=log_texts,
+        verify=verify,
         limits=limits,
     )
     raise typer.Exit(serve_run(settings))

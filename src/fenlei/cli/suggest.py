@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "fenlei suggest runs/news pool.jsonl -n 100 > to_label.jsonl",
     "fenlei suggest runs/news pool.csv -n 200 --format label-studio --out tasks.json",
-    "fenlei train annotated.json --model nano --out runs/next",
+    "cat train.jsonl to_label.jsonl > next.jsonl && fenlei train next.jsonl --model nano --out runs/next",
 )
 SHOWN = 8
 
@@ -41,7 +41,7 @@ def suggest(
     from fenlei.annotation.exchange import checked_out, render, write_suggestions
     from fenlei.annotation.suggest import suggest as pick
     from fenlei.cli.display import counting_rows, notes
-    from fenlei.config import RunConfig
+    from fenlei.config import trained_on
     from fenlei.inference.classifier import Classifier
     from fenlei.models.allocator import keep_freed_memory
 
@@ -51,10 +51,13 @@ def suggest(
         checked_out(Path(out), format, map(str, split_files(pool).train))
     keep_freed_memory()
     classifier = Classifier.load(run, device=device)
-    if text_column is None and (run / "config.yaml").is_file():
-        text_column = RunConfig.from_yaml(run / "config.yaml").data.text_column
+    if text_column is None:
+        text_column = trained_on(run).text_column
     with counting_rows("looking at", pool, hidden=out == "-") as progress:
-        picked = pick(classifier, pool, n, text_column=text_column, progress=progress)
+        picked = pick(
+            classifier, pool, n, text_column=text_column, progress=progress,
+            announce=lambda note: notes().print(note, style="dim", markup=False),
+        )  # fmt: skip
     model = run.resolve().name
     if out == "-":
         typer.echo(render(picked, format, model), nl=False)
@@ -63,7 +66,7 @@ def suggest(
     _show(picked, json)
     files = " and ".join(str(file) for file in written)
     notes().print(f"{len(picked):,} texts in {files}. Their labels are the run's own answers: correct them, then", markup=False)
-    notes().print(f"Next: fenlei train ANNOTATED_FILE --model ... --out ...    or add the rows to those of {run}", markup=False)
+    notes().print(f"Next: add them to the rows that {run} was trained on, then fenlei train ALL_ROWS --model ... --out ...", markup=False)
 
 
 def _show(picked: list[Suggestion], as_json: bool) -> None:

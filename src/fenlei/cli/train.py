@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fenlei.cli.options import with_run_options
+from fenlei.cli.options import config_of, with_run_options
 from fenlei.errors import FenleiError
 
 if TYPE_CHECKING:
@@ -39,16 +39,12 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of options; the command line wins.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be trained on what, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show rows, lengths, memory and time of the run, then stop.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
     options: dict[str, Any],
 ) -> None:
     """Train a classifier on a labelled file."""
-    from fenlei.config import RunConfig
-
-    if data is not None:
-        options["data"] = data
-    run_config = RunConfig.from_options(options) if config is None else RunConfig.from_yaml(config, options)
+    run_config = config_of(data, config, options)
     if dry_run:
         _show_plan(run_config, json)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fenlei.cli.options import HELP, with_run_options
+from fenlei.cli.options import HELP, config_of, with_run_options
 from fenlei.config import Pruner, SearchConfig
 
 if TYPE_CHECKING:
@@ -52,13 +52,10 @@ def tune(
 ) -> None:
     """Search better options for a run, by the dev rows that select; test is not touched."""
     from fenlei.cli.display import TrainingDisplay
-    from fenlei.config import RunConfig
     from fenlei.report.search import write_search
     from fenlei.training.tune import tune as search
 
-    if data is not None:
-        options["data"] = data
-    run_config = RunConfig.from_options(options) if config is None else RunConfig.from_yaml(config, options)
+    run_config = config_of(data, config, options)
     asked: dict[str, Any] = {"trials": trials, "storage": storage, "workers": workers, "pruner": pruner, "first_rows": first_rows}
     with TrainingDisplay() as display:
         result = search(out=out, config=run_config, space=space, announce=display.announce, **asked)

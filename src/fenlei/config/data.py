@@ -26,9 +26,11 @@ class DataConfig:
     class_file: str | None = None
     """A file of class names, one a line: gives their order, and names to ids in the data."""
     dev: str | None = None
+    """Labelled file to select the checkpoint on and to calibrate with. None: the folder's dev file, else `dev_ratio`."""
     dev_ratio: float | None = None
     """Share of the rows set aside for dev where no dev file is given. None: 0.15."""
     test: str | None = None
+    """Labelled file that is measured once, at the end. None: the folder's test file, else `test_ratio`."""
     test_ratio: float | None = None
     """Share of the rows set aside for test. None: none."""
     max_train_rows: int | None = None

@@ -20,8 +20,11 @@ class ModelConfig:
     model: str | None = None
     """A local folder, `nano`, or a Hugging Face or ModelScope id."""
     revision: str | None = None
+    """Branch, tag or commit of a model on a hub. None: the default branch."""
     source: Source = "auto"
+    """The hub to look on; `auto`: Hugging Face, then ModelScope."""
     method: Method = "head"
+    """How the model answers: by a new layer of its own (`head`), or by the language model's probability of each label (`generate`)."""
     tuning: Tuning | None = None
     """None: full below 100 million parameters, else lora."""
     objective: Objective = "labels"
@@ -31,6 +34,7 @@ class ModelConfig:
     prior_correction: bool | None = None
     """Generate: take off what each label scores on an empty text. None: where nothing is tuned."""
     head: HeadKind = "linear"
+    """The network on top of the backbone: one linear layer, or two with an activation between (`mlp`)."""
     layers: int | None = None
     """Keep the lower N blocks of the backbone. None: all."""
     prompt: str | None = None
@@ -44,7 +48,9 @@ class ModelConfig:
     model takes it (`full`), or all of it in windows, joined by learned attention (`windows`; generate: their scores averaged), or by the
     `mean` or `max` of their states. None: by the lengths of the training texts."""
     lora_rank: int = 16
+    """Rank of the adapters: how many directions they add to each weight."""
     lora_alpha: int = 32
+    """Scale of the adapters: their output is multiplied by lora_alpha / lora_rank."""
     lora_dropout: float = 0.0
     """Dropout before the adapters, in training."""
     lora_targets: str = "all-linear"

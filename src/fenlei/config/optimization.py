@@ -41,18 +41,26 @@ class OptimizationConfig:
     int8: bool = False
     """Tuning lora and frozen: the weights that do not learn multiply in 8-bit integers, on x86 CPUs."""
     warmup_ratio: float = 0.06
+    """Share of the steps in which the learning rate rises to its peak; then it falls as a cosine."""
     weight_decay: float = 0.01
+    """Weight decay of AdamW."""
     max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
     label_smoothing: float = 0.0
+    """Share of each label that is given to all classes."""
     imbalance: Imbalance = "none"
     """What is done for classes of few rows: rows weighed (`balanced`, `effective-number`), sure ones discounted (`focal`), each class made
     to win by its log prior (`logit-adjustment`), or rows drawn so that classes come alike (`balanced-sampling`); training/imbalance.py."""
     gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass in place of keeping them: less memory, more time."""
     evals_per_epoch: int = 1
+    """How often an epoch the dev rows that select are measured, and a checkpoint is written."""
     early_stopping_patience: int | None = None
     """Evaluations without a better macro F1 on the selecting rows before training ends. None: never."""
     seed: int = 42
+    """Of split, order of rows, new weights and dropout: two runs with one seed are equal."""
     device: Device = "auto"
+    """Where to compute; `auto`: on a GPU or another accelerator where there is one, else on the CPU."""
     report_to: str = "none"
     """Experiment trackers joined by commas: tensorboard, wandb, swanlab, mlflow, ..."""
     baseline: bool = True

@@ -6,7 +6,6 @@ The YAML file is flat: its keys are the command's options with underscores.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,8 +17,20 @@ from fenlei.config.data import DataConfig
 from fenlei.config.kinds import as_float, describe, fits, kinds
 from fenlei.config.model import ModelConfig
 from fenlei.config.optimization import OptimizationConfig
+from fenlei.config.synonyms import OF_THE_CALL, meant
 from fenlei.config.trust import TrustConfig
 from fenlei.errors import ConfigError
+
+RIVALS = {
+    "dev": "dev_ratio",
+    "dev_ratio": "dev",
+    "test": "test_ratio",
+    "test_ratio": "test",
+    "min_confidence": "target_accuracy",
+    "target_accuracy": "min_confidence",
+    "epochs": "max_steps",
+}
+"""Of an option that is given: the one that it takes the place of, where that came from a file or from a run."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +81,7 @@ class RunConfig:
         for key, value in options.items():
             part = _part_of(key)
             if part is None:
-                near = difflib.get_close_matches(key, _all_keys(), n=1)
-                problems.append(f"{where}: unknown option {key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+                problems.append(f"{where}: {_unknown(key)}")
                 continue
             kind = _kinds_of(part)[key]
             value = os.fspath(value) if isinstance(value, os.PathLike) else value
@@ -98,7 +108,7 @@ class RunConfig:
         if not isinstance(loaded, dict):
             raise ConfigError(f"{path}: expected 'option: value' lines, found {type(loaded).__name__}")
         named = {str(key).replace("-", "_"): value for key, value in loaded.items()}
-        return cls.from_options({**cls.from_options(named, where=str(path)).to_options(), **(overrides or {})})
+        return cls.from_options(named, where=str(path)).overridden(overrides or {})
 
     def to_options(self) -> dict[str, Any]:
         """Flat: every option with its value."""
@@ -113,12 +123,31 @@ class RunConfig:
         """A copy with these flat options changed."""
         return RunConfig.from_options({**self.to_options(), **options})
 
+    def overridden(self, given: Mapping[str, Any]) -> RunConfig:
+        """A copy with the flat options that a user gives on top; what one of them takes the place of is gone."""
+        gone = [rival for key, rival in RIVALS.items() if given.get(key) is not None]
+        return RunConfig.from_options({**self.to_options(), **dict.fromkeys(gone), **given})
+
+
+def trained_on(run: Path) -> DataConfig:
+    """The rows that a run was trained on; nothing is said of them where its folder has no configuration, as an older one may."""
+    config = run / "config.yaml"
+    return RunConfig.from_yaml(config).data if config.is_file() else DataConfig()
+
 
 _PARTS: dict[str, Any] = {"data": DataConfig, "model": ModelConfig, "optimization": OptimizationConfig, "trust": TrustConfig}
 
 
 def _all_keys() -> list[str]:
     return [f.name for part in _PARTS.values() for f in dataclasses.fields(part)]
+
+
+def _unknown(key: str) -> str:
+    """What is said of a key that is no option of a run."""
+    if key in OF_THE_CALL:
+        return f"{key!r} belongs on the command line, as --{OF_THE_CALL[key]} (in Python: {OF_THE_CALL[key]}=)"
+    near = meant(key, _all_keys())
+    return f"unknown option {key!r}" + (f" (did you mean {near!r}?)" if near else "")
 
 
 @cache

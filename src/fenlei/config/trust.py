@@ -19,6 +19,7 @@ class TrustConfig:
     set_coverage: float | None = None
     """How often prediction sets are to hold the right label. None: no sets."""
     set_score: SetScore = "lac"
+    """How sets are made: the smallest ones, maybe empty (`lac`), or such as are never empty (`aps`, `raps`)."""
     set_by_class: bool = False
     """Keep the coverage for the rows of each class, not over all rows alike."""
     out_of_scope: str | None = None

@@ -60,7 +60,8 @@ def _plain(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
 
 def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(record.get("fields"), dict):
-        return {"id": record.get("id"), **record["fields"], **(record.get("metadata") or {})}
+        # Fields twice: they come first, and what annotators saw goes before metadata of the same name.
+        return {"id": record.get("id"), **record["fields"], **(record.get("metadata") or {}), **record["fields"]}
     questions = [name.partition(".")[0] for name in record if _is_of_a_question(name)]
     ours = (*_OWN, *questions)
     return {name: value for name, value in record.items() if name not in ours and name.partition(".")[0] not in questions}
@@ -76,7 +77,8 @@ def _answer(record: Mapping[str, Any], where: str) -> Any:
                 f"{where}: expected one question, found answers to {', '.join(questions)}; call the one that is meant {LABEL!r}"
             )
         question = LABEL if LABEL in questions else next(iter(questions), None)
-        votes = Counter(json.dumps(value, ensure_ascii=False) for value in answers.get(question or "", ()))
+        given = (sorted(value) if isinstance(value, list) else value for value in answers.get(question or "", ()))
+        votes = Counter(json.dumps(value, ensure_ascii=False) for value in given)
     except (AttributeError, TypeError, KeyError, ValueError):
         raise DataError(f"{where}: is not what Argilla writes; export the data set again") from None
     best = votes.most_common(2)

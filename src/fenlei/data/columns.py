@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fenlei.data.labelling import Labelling, listed
-from fenlei.errors import DataError
+from fenlei.data.labelling import ONE_LABEL, Labelling, listed
+from fenlei.errors import DataError, first_few, shortened
 from fenlei.labels import COMMAS, LabelSet, names_in
 
 TEXT_NAMES = (
@@ -37,6 +37,9 @@ NO_CLASS = -1
 CANDIDATE_NAMES = ("category", "categories", "candidates", "候选", "候选类别")
 """Columns that may hold a row's candidate labels, as a list or joined by commas."""
 
+LABEL_COLUMN = "label_column"
+"""Key of a run's manifest: the column that its labels were read from. In rows to predict it is neither the text nor candidates."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -48,6 +51,13 @@ class Columns:
     """That of the second text, where rows are pairs."""
     names: LabelSet | None = None
     """Those that the file itself gives to the ids in the column of the label; None where it gives none."""
+    unread: str | None = None
+    """That of the label where labels are not read: it is not to be taken for anything else."""
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """All of them, for who looks for another column."""
+        return (*self.text, *filter(None, (self.pair, self.label, self.unread)))
 
     def text_of(self, row: Mapping[str, Any], where: str) -> str:
         """The text of a row; DataError if it has none."""
@@ -87,7 +97,7 @@ class Columns:
 
     def candidates_of(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
         """The labels that a row offers; None where it has no such column. One word alone is some other column's category."""
-        name = find_name(row, CANDIDATE_NAMES, excluded=(*self.text, self.pair or "", self.label or ""))
+        name = find_name(row, CANDIDATE_NAMES, excluded=self.taken)
         value = None if name is None else listed(row[name])
         if isinstance(value, str):
             value = names_in(value) if COMMAS.search(value) else None
@@ -99,10 +109,14 @@ class Columns:
         """Whether a text is there; of a pair, both."""
         return any(not _is_missing(row.get(name)) for name in self.text) and (self.pair is None or not _is_missing(row.get(self.pair)))
 
-    def has_label(self, row: Mapping[str, Any], *, multi_label: bool = False) -> bool:
-        """Whether the row says what its label is, or, multi-label, that it has none."""
+    def has_label(self, row: Mapping[str, Any], labelling: Labelling = ONE_LABEL) -> bool:
+        """Whether the row says what its label is, or, multi-label, that it has none.
+
+        An empty list says so, and an empty string where labels are joined in one; elsewhere it says nothing.
+        """
         value = None if self.label is None else self._value(row)
-        return value is not None if multi_label else not _is_missing(value)
+        says_none = isinstance(value, list) or (isinstance(value, str) and labelling.separator is not None)
+        return not _is_missing(value) or (labelling.multi_label and says_none)
 
     def _value(self, row: Mapping[str, Any]) -> Any:
         """What a row has for its label; None too where that is the id of no class."""
@@ -136,7 +150,7 @@ def choose_columns(
             raise DataError(f"{where}: no column {name!r}, found {_listed(row)}{hint}")
     text = named if named is not None else _found_text(row, (label_column, pair_column), where)
     if not labelled:
-        return Columns(text, None, pair_column)
+        return Columns(text, None, pair_column, unread=label_column)
     label = label_column if label_column is not None else find_name(row, LABEL_NAMES, excluded=(*text, pair_column or ""))
     if label is None:
         raise DataError(_none_found("label", LABEL_NAMES, row, where))
@@ -196,8 +210,7 @@ def _none_found(role: str, names: Sequence[str], row: Mapping[str, Any], where: 
 
 
 def _listed(row: Mapping[str, Any]) -> str:
-    shown = ", ".join(repr(name) for name in list(row)[:12]) + (", ..." if len(row) > 12 else "")
-    return f"columns {shown}" if row else "no columns"
+    return f"columns {first_few(list(map(repr, row)), 12)}" if row else "no columns"
 
 
 def _text_part(row: Mapping[str, Any], name: str, where: str) -> str:
@@ -208,7 +221,8 @@ def _text_part(row: Mapping[str, Any], name: str, where: str) -> str:
         return value
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    raise DataError(f"{where}: expected a text in column {name!r}, found {_short(value)} ({type(value).__name__}); is it another column?")
+    found = f"{shortened(value)} ({type(value).__name__})"
+    raise DataError(f"{where}: expected a text in column {name!r}, found {found}; is it another column?")
 
 
 def _label_text(value: Any, column: str, where: str) -> str:
@@ -224,10 +238,10 @@ def _label_text(value: Any, column: str, where: str) -> str:
         return value[0].strip()  # as doccano writes the one label of a row
     if isinstance(value, (list, tuple)):
         raise DataError(
-            f"{where}: expected one label in column {column!r}, found a list, {_short(value)}; "
+            f"{where}: expected one label in column {column!r}, found a list, {shortened(value)}; "
             "keep one, as a text, or make every row's label a list, [] for none, and train with --multi-label"
         )
-    found = f"{_short(value)} ({type(value).__name__})"
+    found = f"{shortened(value)} ({type(value).__name__})"
     raise DataError(f"{where}: expected a label, a text or a whole number, in column {column!r}, found {found}; is it another column?")
 
 
@@ -235,8 +249,3 @@ def _is_missing(value: Any) -> bool:
     if isinstance(value, (str, list)):
         return not (value.strip() if isinstance(value, str) else value)  # an empty list: a row of doccano that nobody labelled
     return value is None or (isinstance(value, float) and math.isnan(value))
-
-
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."

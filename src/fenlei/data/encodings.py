@@ -1,7 +1,8 @@
 """Bytes of a file to its lines of text: gzip or not, UTF-8 with or without BOM, else GB18030.
 
-The encoding is decided on the first mebibyte and the rest is decoded as it is read, so that a file of any size, a pipe and a
-terminal take the same way. Latin-1 is never tried: it reads any bytes at all and would turn Chinese into noise unseen.
+The encoding is decided on the first mebibyte, or where that is plain ASCII, line by line on all that came before; the rest is decoded
+as it is read, so that a file of any size, a pipe and a terminal take the same way. Latin-1 is never tried: it reads any bytes at all and
+would turn Chinese into noise unseen.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ HEAD_BYTES = 1 << 20
 LONGEST_LINE = 1 << 28
 """Bytes. A line beyond it is no row of a table; without a limit one file without line ends would fill the memory."""
 
+_ASCII = bytes(range(128))
 _UTF8_BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
 _OTHER_FILES = (
@@ -104,13 +106,11 @@ def read_lines(stream: LineStream, source: str, head_bytes: int = HEAD_BYTES) ->
     head: list[bytes] = []
     size = 0
     while size < head_bytes and (line := next(raw_lines, None)) is not None:
-        if not head:
-            line = line.removeprefix(_UTF8_BOM)
         head.append(line)
         size += len(line)
-    encoding, broken = _decide(head, source, first=1)
+    encoding, broken = _decide(head, source)
     decoded = tuple(line.decode(encoding, "replace") for line in head)
-    # A head of plain ASCII leaves the question open: it is put again at the first line that is more.
+    # A head of plain ASCII leaves the question open.
     ascii_so_far = all(line.isascii() for line in decoded)
     rest = _decode_rest(raw_lines, source, None if ascii_so_far else encoding, len(head) + 1, broken)
     return Lines(source, encoding, decoded, rest, broken, cut=size >= head_bytes)
@@ -148,6 +148,7 @@ def _raw_lines(stream: LineStream, source: str) -> Iterator[bytes]:
             return
         if number == 1:
             _refuse_other_files(line, source)
+            line = line.removeprefix(_UTF8_BOM)
         if b"\0" in line:
             raise DataError(f"{source}:{number}: expected text, found binary data (a zero byte); give a text file or Parquet")
         if len(line) > LONGEST_LINE:
@@ -162,23 +163,36 @@ def _refuse_other_files(start: bytes, source: str) -> None:
 
 
 def _decode_rest(raw_lines: Iterator[bytes], source: str, encoding: str | None, first: int, broken: dict[int, DataError]) -> Iterator[str]:
+    """The lines from number `first` on; `encoding` None: each in the one that most of the bytes beyond ASCII so far are in."""
+    votes = {"utf-8": 0, "gb18030": 0}
     for number, line in enumerate(raw_lines, start=first):
-        if encoding is None and not line.isascii():
-            encoding, _ = _decide([line], source, number)
+        chosen = encoding or ("utf-8" if line.isascii() else _voted(line, votes))
         try:
-            yield line.decode(encoding or "ascii")
+            yield line.decode(chosen)
         except UnicodeDecodeError as error:
-            broken[number] = _undecodable(source, number, error, f"not {_shown(encoding)} as the lines before")
-            yield line.decode(encoding or "ascii", "replace")
+            broken[number] = _undecodable(source, number, error, f"not {chosen.upper()} as the lines before")
+            yield line.decode(chosen, "replace")
 
 
-def _decide(lines: Sequence[bytes], source: str, first: int) -> tuple[str, dict[int, DataError]]:
+def _voted(line: bytes, votes: dict[str, int]) -> str:
+    """The encoding with the most votes, when this line has given its own; UTF-8 where they are even.
+
+    A line votes with its bytes beyond ASCII, as one alone may be broken, or too short to tell: Latin-1's `naïve` is GB18030 as well, and
+    GB18030's `一` is UTF-8.
+    """
+    fitting = next((encoding for encoding in votes if _decode_error(line, encoding) is None), None)
+    if fitting is not None:
+        votes[fitting] += len(line.translate(None, _ASCII))
+    return max(votes, key=votes.__getitem__)
+
+
+def _decide(lines: Sequence[bytes], source: str) -> tuple[str, dict[int, DataError]]:
     """utf-8 or gb18030, and the lines that are not in it; DataError where most are in neither.
 
     UTF-8 Chinese with one broken byte often decodes as GB18030, to other characters. So GB18030 is taken only where most lines
     beyond ASCII are no UTF-8, as in a real GB18030 file.
     """
-    beyond_ascii = [(number, line) for number, line in enumerate(lines, start=first) if not line.isascii()]
+    beyond_ascii = [(number, line) for number, line in enumerate(lines, start=1) if not line.isascii()]
 
     def failures(encoding: str, what: str) -> dict[int, DataError]:
         tried = ((number, _decode_error(line, encoding)) for number, line in beyond_ascii)
@@ -204,7 +218,3 @@ def _decode_error(line: bytes, encoding: str) -> UnicodeDecodeError | None:
 def _undecodable(source: str, number: int, error: UnicodeDecodeError, what: str) -> DataError:
     found = f"byte 0x{error.object[error.start]:02x} at place {error.start + 1} of the line"
     return DataError(f"{source}:{number}: {what} ({found}); mend the line or save the file as UTF-8")
-
-
-def _shown(encoding: str | None) -> str:
-    return (encoding or "ascii").upper()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fenlei.errors import DataError
+from fenlei.errors import DataError, first_few
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,9 @@ class Example:
         return f"{self.source}:{self.line}"
 
 
+Rows = tuple[Example, ...]
+
+
 def candidates_of(examples: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
     """What each row offers; None where none of them offers any."""
     candidates = [example.candidates for example in examples]
@@ -78,6 +81,6 @@ def check_gold(row: Example) -> None:
         return
     if not row.candidates:
         raise DataError(f"{row.where}: the list of candidate labels is empty; fill it, or remove it from the row")
-    shown = ", ".join(repr(name) for name in row.candidates[:8]) + (", ..." if len(row.candidates) > 8 else "")
+    shown = first_few([repr(name) for name in row.candidates])
     missing = next(name for name in row.all_labels if name not in row.candidates)
     raise DataError(f"{row.where}: label {missing!r} is not among the row's candidates, {shown}; add it to them, or correct it")

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from fenlei.config import DataConfig
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, Rows
 from fenlei.data.label_file import named_as_in_rows
 from fenlei.data.label_ids import is_number, with_names
 from fenlei.data.labelling import Labelling
-from fenlei.data.readers import ColumnNames, read_examples
+from fenlei.data.readers import read_files
 from fenlei.data.sources import part_files, split_files
-from fenlei.data.splits import DEV_RATIO, Dataset, Rows
+from fenlei.data.splits import DEV_RATIO, Dataset
 from fenlei.data.stratify import halves, set_aside
 from fenlei.errors import DataError
 from fenlei.hierarchy import Hierarchy
@@ -93,18 +92,12 @@ def _parts(
 
 def read_rows(data: str | Path, config: DataConfig, class_names: Sequence[str] | None = None) -> Rows:
     """The labelled rows of a file, or of the train files of a folder or a data set on a hub; DataError where there are none."""
-    return _read(split_files(data).train, config, class_names)
+    return read_files(split_files(data).train, config, _labelling(config), class_names)
 
 
 def class_file_names(config: DataConfig) -> Mapping[str, LabelNote]:
     """What the class file for an extension says of each class, old and new or new alone; nothing where there is none."""
     return {} if config.class_file is None else named_as_in_rows(config.class_file, _labelling(config), least=1)
-
-
-def _read(files: Sequence[Path], config: DataConfig, class_names: Sequence[str] | None = None) -> Rows:
-    columns: ColumnNames = {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": config.label_column}
-    read = (read_examples(file, **columns, class_names=class_names, labelling=_labelling(config)) for file in files)
-    return tuple(chain.from_iterable(read))
 
 
 def _labelling(config: DataConfig) -> Labelling:
@@ -182,7 +175,7 @@ def _unlearned(labels: LabelSet, known: LabelSet, new: Rows) -> list[str]:
 
 def _dev_file(config: DataConfig, with_ids: LabelSet, labels: LabelSet, holds_ids: Callable[[str], bool]) -> Rows:
     assert config.dev is not None
-    rows = with_names(_read(part_files(config.dev, "dev"), config), with_ids, holds_ids)
+    rows = with_names(read_files(part_files(config.dev, "dev"), config, _labelling(config)), with_ids, holds_ids)
     strange = next((row for row in rows if row.label not in labels), None)
     if strange is not None:
         raise DataError(f"{strange.where}: {labels.unknown(str(strange.label))}; correct or remove the row")

@@ -11,7 +11,9 @@ from fenlei.errors import DataError
 
 ROLES = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 """What data sets call their splits."""
-_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})")
+SHARD_NUMBER = r"-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?"
+"""What stands behind the name of a split that is cut into files; older versions of Hugging Face datasets put a fingerprint there too."""
+_SHARD = re.compile(rf"(.+){SHARD_NUMBER}")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ def find_split_files(folder: str | Path) -> SplitFiles:
     `train.jsonl` goes before names that only contain the word, like `cnews.train.txt`. DataError where there is no train file, or
     more than one that could be meant.
     """
-    found = {role: _files_of(Path(folder), role) for role in ("train", "dev", "test")}
+    found = {role: files_of_role(Path(folder), role) for role in ("train", "dev", "test")}
     if not found["train"] and (Path(folder) / "data").is_dir():
         return find_split_files(Path(folder) / "data")
     if not found["train"]:
@@ -38,7 +40,8 @@ def find_split_files(folder: str | Path) -> SplitFiles:
     return SplitFiles(found["train"], found["dev"], found["test"])
 
 
-def _files_of(folder: Path, role: str) -> tuple[Path, ...]:
+def files_of_role(folder: Path, role: str) -> tuple[Path, ...]:
+    """The files of one split in a folder, maybe none; DataError where more than one could be meant."""
     exact, loose = [], []
     for file in sorted(folder.iterdir()):
         if file.name.startswith(".") or not file.is_file() or suffix_of(file) not in SUFFIXES:

@@ -17,6 +17,7 @@ from typing import Any
 
 from fenlei.data.annotated import without_tasks
 from fenlei.data.argilla import without_records
+from fenlei.data.chats import with_texts
 from fenlei.data.delimited import Row, looks_tabbed, read_csv, read_tabbed, read_tsv
 from fenlei.data.encodings import STDIN, Lines, open_bytes, read_lines, source_name
 from fenlei.data.growing import open_growing
@@ -28,6 +29,9 @@ TextReader = Callable[[Lines, Sequence[str]], Iterator[Row]]
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".pq", ".txt")
 """File name endings that are known to hold rows, each also with .gz behind it."""
+TASKS, RECORDS = "Label Studio tasks", "Argilla records"
+ANNOTATED = (TASKS, RECORDS)
+"""Formats whose rows have their answers beside them, where annotators gave any."""
 _FASTTEXT_LABEL = re.compile(r"__label__(\S*)(?:\s+|$)")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -64,15 +68,18 @@ def open_table(
     source = source_name(path)
     if follow is not None:
         with open_growing(path, follow) as growing:
-            lines = read_lines(growing, source, head_bytes=1)
+            lines = read_lines(growing, source, head_bytes=0)  # a line alone does not tell the encoding of those that are still to come
             rows, _ = without_tasks(_json_lines(lines, named), source, labelled, multi_label)
+            rows, _ = with_texts(rows, source, labelled)
             yield Table(source, "JSON lines", lines.encoding, rows)
         return
     with open_bytes(path) as stream:
         if suffix_of(path) in (".parquet", ".pq"):
             rows, class_names = read_parquet(stream, source)
             rows, are_records = without_records(rows, source, labelled)
-            yield Table(source, "Argilla records" if are_records else "Parquet", None, rows, class_names)
+            rows, are_chats = with_texts(rows, source, labelled)
+            name = RECORDS if are_records else "conversations" if are_chats else "Parquet"
+            yield Table(source, name, None, rows, class_names)
             return
         lines = read_lines(stream, source)
         name, reader = _text_format(path, lines, labelled, multi_label)
@@ -80,7 +87,9 @@ def open_table(
         if reader in (_json_array, _json_lines):
             rows, are_tasks = without_tasks(rows, source, labelled, multi_label)
             rows, are_records = without_records(rows, source, labelled)
-            name = "Label Studio tasks" if are_tasks else "Argilla records" if are_records else name
+            rows, are_chats = with_texts(rows, source, labelled)
+            kinds = {TASKS: are_tasks, RECORDS: are_records, "conversations": are_chats}
+            name = next((kind for kind, is_it in kinds.items() if is_it), name)
         yield Table(source, name, lines.encoding, rows)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from fenlei.data.encodings import open_bytes, read_lines, source_name
 from fenlei.data.labelling import Labelling
-from fenlei.errors import DataError
+from fenlei.errors import DataError, shortened
 from fenlei.labels import LabelNote, LabelSet, names_in
 
 YAML_SUFFIXES = (".yaml", ".yml")
@@ -82,7 +82,7 @@ def _from_yaml(path: str | Path, least: int) -> dict[str, LabelNote]:
         loaded = loaded["labels"]
     entries = [{"name": name, **_entry(note)} for name, note in loaded.items()] if isinstance(loaded, dict) else loaded
     if not isinstance(entries, list) or len(entries) < least:
-        raise DataError(f"{source}: {_EXPECTED}, at least {_COUNTS[least]} of them; found {_short(loaded)}")
+        raise DataError(f"{source}: {_EXPECTED}, at least {_COUNTS[least]} of them; found {shortened(loaded)}")
     found: dict[str, LabelNote] = {}
     for place, entry in enumerate(entries, start=1):
         name, note = _label(entry, f"{source}, entry {place}")
@@ -107,7 +107,7 @@ def _label(entry: Any, where: str) -> tuple[str, LabelNote]:
         raise DataError(f"{where}: the name is missing; {_EXPECTED}")
     aliases = [aliases] if isinstance(aliases, str) else aliases
     if not isinstance(aliases, list):
-        raise DataError(f"{where}: expected aliases as a list of names, found {_short(aliases)}")
+        raise DataError(f"{where}: expected aliases as a list of names, found {shortened(aliases)}")
     return name, LabelNote(_text(entry.get("description"), "description", where), tuple(_text(one, "aliases", where) for one in aliases))
 
 
@@ -117,9 +117,4 @@ def _text(value: Any, key: str, where: str) -> str:
         return ""
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         return str(value).strip()
-    raise DataError(f"{where}: expected {key} to be a text, found {_short(value)}; put it in quotes")
-
-
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
+    raise DataError(f"{where}: expected {key} to be a text, found {shortened(value)}; put it in quotes")

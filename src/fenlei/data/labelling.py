@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fenlei.data.examples import Example
-from fenlei.errors import DataError
+from fenlei.errors import DataError, shortened
 from fenlei.hierarchy import Hierarchy
 from fenlei.labels import LabelSet
 
@@ -51,9 +51,9 @@ class Labelling:
             return [one for one in value if not (isinstance(one, str) and not one.strip())]
         if isinstance(value, str) and self.separator is not None:
             return [one for part in value.split(self.separator) if (one := part.strip())]
-        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
+        found = shortened(value)
         cure = "name what joins its labels with --label-separator" if isinstance(value, str) else "write [] for a row without labels"
-        raise DataError(f"{where}: expected a list of labels in column {column!r} (multi-label), found {shown}; write a list, or {cure}")
+        raise DataError(f"{where}: expected a list of labels in column {column!r} (multi-label), found {found}; write a list, or {cure}")
 
     def path(self, name: str, where: str) -> str:
         """A label as it is called wherever it is read: `科技 ## 手机` is 科技##手机. DataError where a level has no name."""

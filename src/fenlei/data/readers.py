@@ -12,10 +12,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
+from fenlei.config import DataConfig
 from fenlei.data.columns import NO_CLASS, TITLE_NAMES, Columns, choose_columns, find_name
 from fenlei.data.delimited import Row
 from fenlei.data.encodings import STDIN
-from fenlei.data.examples import Example, joined
+from fenlei.data.examples import Example, Rows, joined
 from fenlei.data.formats import open_table
 from fenlei.data.label_file import LABEL_FILES
 from fenlei.data.labelling import ONE_LABEL, Labelling, listed
@@ -35,6 +36,11 @@ class ColumnNames(TypedDict):
     text_column: str | None
     pair_column: str | None
     label_column: str | None
+
+
+def columns_named_by(config: DataConfig) -> ColumnNames:
+    """Those that the options of a run name."""
+    return {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": config.label_column}
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ def read_examples(
 
     text_column: one name, or several joined by commas, whose texts are joined by line breaks. None: found by name.
     pair_column: that of the second text, where rows are pairs of texts.
+    label_column: None: found by name. With labelled=False, the column that is not to be taken for anything else, if the file has it.
     class_names: the only labels allowed; an id in the file becomes its name.
     labelled: False leaves labels unread, so that no label column is needed.
     labelling: whether a row has one label or any number, and how they are written.
@@ -97,7 +104,7 @@ def read_examples(
                 label, names = None, None
                 candidates = columns.candidates_of(row)
                 candidates = candidates and labelling.offered(candidates, where)
-                if not labelled or (blanks and not columns.has_label(row, multi_label=labelling.multi_label)):
+                if not labelled or (blanks and not columns.has_label(row, labelling)):
                     pass
                 elif labelling.multi_label:
                     names = columns.labels_of(row, where, labelling, known)
@@ -110,6 +117,12 @@ def read_examples(
                 on_bad_row(line, error)
                 continue
             yield Example(text, label, layout.source, line, row, candidates, names, pair, columns.label)
+
+
+def read_files(files: Sequence[Path], config: DataConfig, labelling: Labelling, class_names: Sequence[str] | None = None) -> Rows:
+    """The labelled rows of a run's files, one file behind the other; DataError at the first row that does not fit."""
+    columns = columns_named_by(config)
+    return tuple(chain.from_iterable(read_examples(file, **columns, class_names=class_names, labelling=labelling) for file in files))
 
 
 def file_layout(
@@ -127,12 +140,14 @@ def file_layout(
 
 
 def check_labelled(path: str | Path, *, text_column: str | None, pair_column: str | None, label_column: str | None) -> None:
-    """DataError where a file has no labels: no column of them, or one in which every row has the id of no class."""
+    """DataError where a file has no labels: no column of them, or one in which every row has nothing, or the id of no class."""
     with _opened(path, (text_column, pair_column, label_column), True, None) as (layout, rows):
         columns = layout.columns
-        if columns.names is None or any(isinstance(row, DataError) or columns.has_label(row, multi_label=True) for _, row in rows):
+        several = Labelling(multi_label=True)  # a list may be empty in every row, and says so
+        if any(isinstance(row, DataError) or columns.has_label(row, several) for _, row in rows):
             return
-    raise DataError(f"{layout.source}: expected labels in column {columns.label!r}, found {NO_CLASS}, the id of no class, in every row")
+    found = "none in any row" if columns.names is None else f"{NO_CLASS}, the id of no class, in every row"
+    raise DataError(f"{layout.source}: expected labels in column {columns.label!r}, found {found}")
 
 
 def label_cells(
@@ -193,9 +208,7 @@ def _opened(
         )
         names = table.class_names.get(columns.label) if columns.label is not None else None
         columns = columns if names is None else replace(columns, names=LabelSet(names))
-        title = (
-            find_name(row, TITLE_NAMES, excluded=(*columns.text, columns.pair or "", columns.label or "")) if text_column is None else None
-        )
+        title = find_name(row, TITLE_NAMES, excluded=columns.taken) if text_column is None else None
         yield FileLayout(table.source, table.format, table.encoding, columns, title), chain([(line, row)], rows)
 
 

@@ -15,7 +15,7 @@ from typing import Literal
 
 from fenlei.config import Source
 from fenlei.data.dataset_card import Subset, subsets_of
-from fenlei.data.folders import ROLES, SplitFiles, find_split_files
+from fenlei.data.folders import ROLES, SHARD_NUMBER, SplitFiles, files_of_role, find_split_files
 from fenlei.data.formats import SUFFIXES, suffix_of
 from fenlei.errors import DataError
 from fenlei.hubs.fetch import NotFoundError, fetch
@@ -156,8 +156,18 @@ def _by_name(asked: _Asked, folder: Path, parts: tuple[str, ...]) -> tuple[dict[
     if not parts:
         found = find_split_files(folder)
         return {role: files for role in ("train", "dev", "test") if (files := getattr(found, role))}, False
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and suffix_of(path) in SUFFIXES]
-    chosen = tuple(path for path in files if re.match(rf"{re.escape(parts[-1])}(-\d{{5}}-of-\d{{5}})?\.", path.name))
+    split = parts[-1]
+    files = tuple(path for path in sorted(folder.rglob("*")) if path.is_file() and suffix_of(path) in SUFFIXES)
+    chosen = tuple(path for path in files if re.match(rf"{re.escape(split)}({SHARD_NUMBER})?\.", path.name))
+    chosen = chosen or _of_role(folder, split)
     if not chosen:
-        raise DataError(f"{asked.given}: no file of split {parts[-1]!r}, found {', '.join(path.name for path in files[:12])}")
-    return {parts[-1]: chosen}, True
+        raise DataError(f"{asked.given}: no file of split {split!r}, found {', '.join(path.name for path in files[:12])}")
+    return {split: chosen}, True
+
+
+def _of_role(folder: Path, split: str) -> tuple[Path, ...]:
+    """The files that would be this split if all were asked for, as `cnews.train.txt` would be train."""
+    if (role := ROLES.get(split.lower())) is None:
+        return ()
+    places = (place for place in (folder, folder / "data") if place.is_dir())
+    return next((found for place in places if (found := files_of_role(place, role))), ())

@@ -10,7 +10,7 @@ from typing import Any
 
 from fenlei.config import DataConfig
 from fenlei.data.labelling import Labelling
-from fenlei.data.readers import label_cells
+from fenlei.data.readers import columns_named_by, label_cells
 from fenlei.hierarchy import Hierarchy
 
 JUDGED_ROWS = 48
@@ -31,7 +31,7 @@ def choose_labelling(config: DataConfig, files: Sequence[Path], notes: list[str]
 
 def _first_with_several(file: Path, config: DataConfig) -> str | None:
     """Where the first row with several labels stands; none is looked for where most of the first rows that say something have no list."""
-    cells = label_cells(file, text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
+    cells = label_cells(file, **columns_named_by(config))
     head = list(islice(cells, JUDGED_ROWS))
     are_lists = Counter(_is_list(value) for _, value in head if value not in (None, ""))
     if not are_lists or not are_lists.most_common(1)[0][0]:  # of as many, what came first: Counter keeps the order

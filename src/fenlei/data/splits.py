@@ -4,31 +4,27 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from fenlei.config import DataConfig
-from fenlei.data.columns import known_label
 from fenlei.data.encodings import STDIN, same_file
-from fenlei.data.examples import Example, joined
+from fenlei.data.examples import Example, Rows
 from fenlei.data.folders import SplitFiles
-from fenlei.data.label_file import named_as_in_rows
 from fenlei.data.labelling import ONE_LABEL, Labelling
-from fenlei.data.readers import check_labelled, file_layout, find_class_file, read_examples
+from fenlei.data.readers import check_labelled, columns_named_by, read_files
 from fenlei.data.several_labels import choose_labelling
 from fenlei.data.sources import part_files, split_files
 from fenlei.data.stratify import fewest_rows, halves, sample, set_aside
-from fenlei.errors import ConfigError, DataError
+from fenlei.data.train_rows import read_train
+from fenlei.errors import ConfigError, DataError, first_few
 from fenlei.labels import LabelNote, LabelSet
 
 DEV_RATIO = 0.15
 """The share of dev where neither a dev file nor a ratio is given: that of the first requirements (S1)."""
-
-Rows = tuple[Example, ...]
 
 
 @dataclass(frozen=True)
@@ -61,25 +57,12 @@ class Dataset:
         return self.labelling.gold(rows, self.labels)
 
 
-@dataclass(frozen=True)
-class _ClassFile:
-    """Class names and where they stand; `found` beside the data, or named by the user."""
-
-    path: Path
-    notes: Mapping[str, LabelNote]
-    found: bool
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self.notes)
-
-
 def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     """The rows that a configuration names, split; DataError for rows and ConfigError for options that do not fit."""
     notes: list[str] = []
     files = _choose_files(config, notes)
     labelling = choose_labelling(config, files.train, notes)
-    rows, class_file = _read_train(files.train, config, labelling, notes)
+    rows, class_file = read_train(files.train, config, labelling, notes)
     class_names = None if class_file is None else labelling.completed(class_file.names)
     labels = _label_set(rows, class_names, notes)
     dev_file_rows = _read_part("dev", files.dev, config, labelling, labels, class_names, notes)
@@ -129,7 +112,7 @@ def _with_labels(test: tuple[Path, ...], config: DataConfig, notes: list[str]) -
     """A test file that only lies in the folder is left out where it has no labels, as in competitions."""
     if test:
         try:
-            check_labelled(test[0], text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
+            check_labelled(test[0], **columns_named_by(config))
         except DataError as error:
             notes.append(f"{_listed(test)} is not used: {error}")
             return ()
@@ -142,56 +125,6 @@ def _refuse_seen(role: str, part: tuple[Path, ...], others: tuple[Path, ...]) ->
             raise ConfigError(f"{role}: {file} is used for training or dev as well, so a result on it would say nothing; give another file")
 
 
-def _read_train(files: tuple[Path, ...], config: DataConfig, labelling: Labelling, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
-    """The rows to train on, and the class file where there is one that fits."""
-    class_file = _class_file(config, files[0], labelling, notes)
-    layout = file_layout(files[0], text_column=config.text_column, pair_column=config.pair_column, label_column=config.label_column)
-    if class_file is None or class_file.found:
-        rows = _read(files, config, labelling)
-    else:
-        rows = _read(files, config, labelling, class_file.names)
-    notes.append(f"{layout}; {len(rows):,} rows" + (f" in {len(files)} files" if len(files) > 1 else ""))
-    if class_file is None:
-        return rows, None
-    if class_file.found:
-        return _with_found_names(rows, class_file, labelling, notes)
-    notes.append(f"{class_file.path}: {len(class_file.names)} class names, in this order")
-    return rows, class_file
-
-
-def _class_file(config: DataConfig, train: Path, labelling: Labelling, notes: list[str]) -> _ClassFile | None:
-    """The class file that the user named, else one lying beside the data."""
-    if config.class_file is not None:
-        return _ClassFile(Path(config.class_file), named_as_in_rows(Path(config.class_file), labelling), found=False)
-    path = find_class_file(train)
-    if path is None:
-        return None
-    try:
-        return _ClassFile(path, named_as_in_rows(path, labelling), found=True)
-    except DataError as error:
-        notes.append(f"{path}, found beside the data, is not used as class file: {error}")
-        return None
-
-
-def _with_found_names(rows: Rows, class_file: _ClassFile, labelling: Labelling, notes: list[str]) -> tuple[Rows, _ClassFile | None]:
-    """Rows with names for their ids. A file that nobody named may be about something else: where it fits no row, it is left alone."""
-    known = LabelSet(labelling.completed(class_file.names))
-    named: list[Example] = []
-    misfit: DataError | None = None
-    for row in rows:
-        try:
-            named.append(_named(row, known, labelling))
-        except DataError as error:
-            misfit = misfit or error
-    if misfit is None:
-        notes.append(f"{class_file.path}, found beside the data: {len(known)} class names, in this order")
-        return tuple(named), class_file
-    if named:
-        raise DataError(f"{misfit}. The class names are those of {class_file.path}, found beside the data: complete it, or move it away")
-    notes.append(f"{class_file.path}, found beside the data, is not used as class file: it has none of the labels of the data")
-    return rows, None
-
-
 def _label_set(rows: Rows, class_names: tuple[str, ...] | None, notes: list[str]) -> LabelSet:
     """The labels of a run; DataError where there is nothing to learn: one class, or a class with one row."""
     counts = Counter(label for row in rows for label in row.all_labels)
@@ -200,7 +133,7 @@ def _label_set(rows: Rows, class_names: tuple[str, ...] | None, notes: list[str]
         raise DataError(f"{rows[0].source}: expected at least two classes, found {found}; is it the right label column?")
     lonely = [f"{label!r} ({row.where})" for row in rows for label in row.all_labels if counts[label] == 1]
     if lonely:
-        shown = ", ".join(lonely[:5]) + (", ..." if len(lonely) > 5 else "")
+        shown = first_few(lonely, 5)
         cure = "add rows, correct the label if it is misspelt, or remove the row"
         raise DataError(f"expected at least two rows of every class, found only one of {len(lonely)}: {shown}; {cure}")
     labels = LabelSet.in_order_of_appearance(counts) if class_names is None else LabelSet(class_names)
@@ -222,7 +155,7 @@ def _read_part(
     """The rows of a dev or test file; every label has to be one of train."""
     if not files:
         return ()
-    rows = _read(files, config, labelling, class_names)
+    rows = read_files(files, config, labelling, class_names)
     strange = [(row, label) for row in rows for label in row.all_labels if label not in labels]
     if strange:
         row, label = strange[0]
@@ -234,21 +167,6 @@ def _read_part(
     if absent:
         notes.append(f"{role} has no row of {len(absent)} of the {len(labels)} classes: {_quoted(absent)}")
     return rows
-
-
-def _read(files: Sequence[Path], config: DataConfig, labelling: Labelling, class_names: Sequence[str] | None = None) -> Rows:
-    read = (
-        read_examples(
-            file,
-            text_column=config.text_column,
-            pair_column=config.pair_column,
-            label_column=config.label_column,
-            class_names=class_names,
-            labelling=labelling,
-        )
-        for file in files
-    )
-    return tuple(chain.from_iterable(read))
 
 
 def _set_aside(
@@ -288,12 +206,6 @@ def split_dev(dev: Rows, strata: Sequence[int], seed: int) -> tuple[Rows, Rows]:
     return tuple(dev[place] for place in selecting), tuple(dev[place] for place in calibrating)
 
 
-def _named(row: Example, known: LabelSet, labelling: Labelling) -> Example:
-    """The row with the names that its labels are the ids of."""
-    names = tuple(known_label(label, known, row.where) for label in row.all_labels)
-    return replace(row, label=names[0]) if row.labels is None else replace(row, label=joined(names), labels=labelling.completed(names))
-
-
 def _limited(train: Rows, strata: Sequence[int], most: int | None, seed: int, notes: list[str]) -> Rows:
     """As many of the training rows as are asked for. They are taken last, so that dev and test are the same with any number of them."""
     if most is None or most >= len(train):
@@ -308,4 +220,4 @@ def _listed(files: Sequence[Path]) -> str:
 
 
 def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names[:8]) + (", ..." if len(names) > 8 else "")
+    return first_few([repr(name) for name in names])

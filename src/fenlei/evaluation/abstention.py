@@ -16,6 +16,8 @@ STARTS = (1 / 8, 1 / 4, 1 / 2, 1)
 """Shares of the rows, the most confident first, at which a search begins: one alone would end at an early unlucky row."""
 STEP = 0.01
 """Share of the rows by which a search goes on."""
+POINTS = 200
+"""Of a curve of accuracy by coverage."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,11 @@ def least_rows(target: float) -> int:
     return math.ceil(math.log((1 - ASSURANCE) / len(STARTS)) / math.log(target))
 
 
-def accuracy_by_coverage(probabilities: np.ndarray, label_ids: np.ndarray, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-    """Shares of the rows, the most confident first, and the accuracy of each: two float64 arrays of at most `points`, by coverage."""
+def accuracy_by_coverage(probabilities: np.ndarray, label_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Shares of the rows, the most confident first, and the accuracy of each: two float64 arrays of at most POINTS, by coverage."""
     confidence, correct = answers(probabilities, label_ids)
     order = np.argsort(-confidence, kind="stable")
-    rows = np.unique(np.linspace(1, len(order), min(points, len(order))).round().astype(np.int64))
+    rows = np.unique(np.linspace(1, len(order), min(POINTS, len(order))).round().astype(np.int64))
     return rows / len(order), np.cumsum(correct[order])[rows - 1] / rows
 
 

@@ -66,6 +66,8 @@ def calibration_told(manifest: Mapping[str, Any]) -> str:
     """What was fitted to a run's confidence, by its manifest, for people: the temperature where it is what is applied."""
     if not manifest["calibrated"]:
         return "not calibrated"
+    if manifest.get("merged"):
+        return "calibrated before labels were merged"
     if manifest.get("decision"):
         return "calibrated, a threshold for each label"
     return "calibrated, vector scaling" if manifest.get("vector_scaling") else f"calibrated, temperature {manifest['temperature']:.3f}"
@@ -119,19 +121,20 @@ def fit_temperature(logits: np.ndarray, label_ids: np.ndarray) -> float:
     return math.exp(float(found.x))
 
 
-def fit_calibration(logits: np.ndarray, label_ids: np.ndarray, known: int | None = None) -> Calibration:
+def fit_calibration(logits: np.ndarray, label_ids: np.ndarray, known: int | None = None, *, summands: bool = True) -> Calibration:
     """The temperature of the logits (rows, labels), or more than that where the rows allow it and show that it is better.
 
     Vector scaling takes VECTOR_ROWS of every class. Of an extended run the first `known` labels are old ones, and a summand for all new
     ones takes SHIFT_ROWS of either kind. They show it where the log-loss on held-out fifths is lower by more than two standard errors:
     anything less is as likely an accident of these rows. For the summand one is enough: it is a single number, and which way it will go is
-    known.
+    known. Without `summands` the temperature is all: they would learn how often classes are among these rows, where that is not how often
+    they come.
     """
     temperature = fit_temperature(logits, label_ids)
     scores, gold = np.asarray(logits, dtype=np.float64), np.asarray(label_ids, dtype=np.int64)
-    counts = np.bincount(gold, minlength=scores.shape[1])
-    if not np.isfinite(scores).all():
+    if not summands or not np.isfinite(scores).all():
         return Calibration(temperature)
+    counts = np.bincount(gold, minlength=scores.shape[1])
     ways: list[tuple[Way, float]] = [(fit_vector_scaling, 2.0)] if counts.min() >= VECTOR_ROWS else []
     if known is not None and min(counts[:known].sum(), counts[known:].sum()) >= SHIFT_ROWS:
         ways.append((partial(fit_shift, known=known), 1.0))

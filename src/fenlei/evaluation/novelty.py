@@ -13,8 +13,6 @@ import numpy as np
 from fenlei.errors import DataError, ModelError
 
 NoveltyScore = Literal["energy", "joint energy", "mahalanobis"]
-DEFAULT: NoveltyScore = "energy"
-"""Where there are no out-of-scope rows to choose by: it needs no state and no extra pass over training rows."""
 ROUNDING = 1e-5
 """Of a score that was computed in float32."""
 

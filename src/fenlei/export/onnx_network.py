@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from fenlei.errors import ConfigError, first_line
 from fenlei.evaluation.calibration import Calibration
 from fenlei.models.attention import NAME as SHORT_ROWS
+from fenlei.models.attention import sees_all
 from fenlei.models.backbone import head_modules, is_decoder
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
@@ -46,7 +47,7 @@ class ClassifierGraph(nn.Module):
         if not is_decoder(self.network):
             logits = network(input_ids=input_ids, attention_mask=attention_mask).logits
         else:
-            seen = attention_mask if getattr(network.config, "use_bidirectional_attention", False) else None
+            seen = attention_mask if sees_all(network.config) else None
             states = network.base_model(input_ids=input_ids, attention_mask=seen, use_cache=False).last_hidden_state
             last = attention_mask.sum(dim=1) - 1
             logits = network.score(states[torch.arange(states.shape[0]), last])

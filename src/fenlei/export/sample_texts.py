@@ -6,11 +6,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 LONGEST = 24
+SEED = 0
 
 
-def sample_texts(tokenizer: PreTrainedTokenizerBase, count: int, seed: int = 0) -> list[str]:
-    """`count` texts of 1 to 24 tokens, always the same for a seed, without special tokens or broken characters."""
-    generator = np.random.default_rng(seed)
+def sample_texts(tokenizer: PreTrainedTokenizerBase, count: int) -> list[str]:
+    """`count` texts of 1 to 24 tokens, always the same, without special tokens or broken characters."""
+    generator = np.random.default_rng(SEED)
     special = set(tokenizer.all_special_ids)
     ordinary = np.array([i for i in range(len(tokenizer)) if i not in special])
     texts: list[str] = []

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 from fenlei.errors import first_line
-from fenlei.hubs.repository import DEFAULT_BRANCHES, NotThereError, Repository
+from fenlei.hubs.repository import DEFAULT_BRANCHES, NotThereError, Repository, offline_by
 
 TITLE = "Hugging Face"
 
@@ -40,7 +40,20 @@ def fetch(repository: Repository, offline: bool) -> Path:
 
 
 def is_complete(folder: Path, repository: Repository) -> bool:
-    """Whether a folder of the cache has all that is wanted: huggingface_hub keeps the list of files, and gives no other."""
+    """Whether a folder of the cache has all that is wanted. With a list of the files beside it, huggingface_hub gives no other; who fetched
+    them one by one left no list. What a model lacks then is found when it is opened, rows that a data set lacks would be missed by nobody.
+    """
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    if repository.kind == "model":
+        return True
+    if not hasattr(huggingface_hub, "get_cached_repo_tree"):  # an older one, which keeps no list
+        return False
+    try:
+        huggingface_hub.get_cached_repo_tree(repository.name, repo_type="dataset", revision=folder.name, cache_dir=repository.cache_dir)
+    except errors.CachedRepoTreeNotFoundError:
+        return False
     return True
 
 
@@ -79,7 +92,7 @@ def _reason(error: Exception, repository: Repository) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"it has no revision {repository.revision!r}"
     if isinstance(cause, errors.OfflineModeIsEnabled):
-        return "not asked, HF_HUB_OFFLINE is set"
+        return f"not asked, {offline_by() or 'HF_HUB_OFFLINE'} is set"
     if isinstance(error, errors.LocalEntryNotFoundError) and cause is not None:
         return f"{constants.ENDPOINT} cannot be reached ({first_line(cause)}); a mirror goes into HF_ENDPOINT"
     return first_line(error)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 from pathlib import Path
 
 from fenlei.errors import first_line
-from fenlei.hubs.repository import DEFAULT_BRANCHES, NotThereError, Repository
+from fenlei.hubs.repository import DEFAULT_BRANCHES, NotThereError, Repository, offline_by
 
 TITLE = "ModelScope"
 NOTE = ".fenlei-fetched"
@@ -33,8 +32,8 @@ def fetch(repository: Repository, offline: bool) -> Path:
     from modelscope_hub.compat.snapshot_download import snapshot_download
     from modelscope_hub.errors import HubError
 
-    if not offline and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        raise NotThereError("not asked, HF_HUB_OFFLINE is set")
+    if not offline and (variable := offline_by()):
+        raise NotThereError(f"not asked, {variable} is set")
     try:
         folder = Path(
             snapshot_download(

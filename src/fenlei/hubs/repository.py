@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,3 +52,9 @@ def split_prefix(name: str) -> tuple[Source | None, str]:
 def is_id(name: str) -> bool:
     """Whether `name` has the form of an id: owner/name, or the bare name of an old model."""
     return _ID.fullmatch(name) is not None
+
+
+def offline_by() -> str | None:
+    """The variable by which no hub is to be asked, read as huggingface_hub reads it; None where none says so."""
+    name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    return name if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") else None

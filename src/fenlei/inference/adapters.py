@@ -101,5 +101,8 @@ def refuse_run_options(folder: str | Path, *, int8: bool, verify: bool, head: bo
 def check_adapter_labels(folder: str | Path, labels: Sequence[str] | None) -> Sequence[str]:
     """The labels; ConfigError where none are given."""
     if not labels:
-        raise ConfigError(f"{folder}: is an adapter, which names no classes; give them, in the order of their ids (labels=[...], --labels)")
+        raise ConfigError(
+            f"{folder}: is an adapter, which names no classes; give them, in the order of their ids (labels=[...], predict --labels); "
+            "other commands, as serve, take runs that fenlei trained"
+        )
     return labels

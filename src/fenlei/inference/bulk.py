@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fenlei.artifact import saving, whole_file
+from fenlei.data.columns import LABEL_COLUMN
 from fenlei.data.encodings import STDIN, same_file
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import json_value, to_json
@@ -25,6 +26,7 @@ from fenlei.errors import ConfigError, DataError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
 from fenlei.inference.passages import check_has_passages
 from fenlei.inference.rowtext import RowText, promised_columns, row_text
+from fenlei.inference.storage import is_url, known_as
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Row, Window, answer_window
 from fenlei.models.allocator import SteadyMemory
 from fenlei.text.pairs import columns_of
@@ -85,8 +87,10 @@ def predict_file(
     would be written twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
     """
     began = time.monotonic()
-    text_column, pair_column = columns_of(classifier.describe(), text_column, pair_column)
-    options = BulkOptions(text_column, pair_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
+    run = classifier.describe()
+    text_column, pair_column = columns_of(run, text_column, pair_column)
+    among = None if labels is None else tuple(labels)
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, run.get(LABEL_COLUMN))
     if passages:
         check_has_passages(classifier)
     target = checked_target(target, source)
@@ -104,7 +108,7 @@ def predict_file(
 
             intake = Intake(options, WINDOW_ROWS, answer, takes_labels=classifier.takes_labels, to_skip=before.rows + before.rejected)
             waiting = intake.flush if follow else None
-            named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=None)
+            named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=options.label_column)
             for example in read_examples(source, **named, labelled=False, on_bad_row=intake.reject, follow=waiting):
                 intake.take(example)
             intake.flush()
@@ -171,12 +175,16 @@ def opened_sink(
     if isinstance(target, str):
         yield _Stdout()
         return
-    resumable = str(source) != STDIN and Path(source).is_file()  # a pipe can be read but once
+    remote = is_url(source)
+    resumable = remote or (str(source) != STDIN and Path(source).is_file())  # a pipe can be read but once
+
+    def identified() -> dict[str, Any]:
+        identify = known_by_its_start if follow else known_by
+        return known_as(str(source)) if remote else identify(Path(source))
 
     def task() -> dict[str, Any]:
-        identify = known_by_its_start if follow else known_by
         return {
-            "source": identify(Path(source)) if resumable else None,
+            "source": identified() if resumable else None,
             "model": digest_of(classifier),
             "set of options": json_value({**asdict(options), "window": WINDOW_ROWS, "follow": follow}),
         }
@@ -222,4 +230,4 @@ def checked_target(target: str | Path, source: str | Path) -> str | Path:
 def write_rows(target: Path, examples: Sequence[Example], rows: Sequence[Row]) -> None:
     """`rows` to a file, CSV or JSON lines by its ending, whole or not at all; `examples` say where each is from, for errors."""
     with whole_file(target, DataError) as temporary, saving(target, DataError):
-        temporary.write_bytes(row_text(target)(examples, rows).encode("utf-8"))
+        temporary.write_bytes(row_text(target)(examples, rows).encode("utf-8", "backslashreplace"))  # as artifact.write_text

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
+from fenlei.data.columns import LABEL_COLUMN
 from fenlei.data.encodings import STDIN
 from fenlei.data.jsonvalues import json_value
 from fenlei.data.readers import ColumnNames, read_examples
@@ -82,7 +83,8 @@ class Reading:
         """The windows of a file, in order; DataError where it cannot be read on. Errors name the file as the user did."""
         ready: list[Window] = []
         options = self.options
-        named_columns = ColumnNames(text_column=options.text_column, pair_column=options.pair_column, label_column=None)
+        label_column = options.label_column
+        named_columns = ColumnNames(text_column=options.text_column, pair_column=options.pair_column, label_column=label_column)
         intake = Intake(options, WINDOW_ROWS, ready.append, takes_labels=self.takes_labels, to_skip=self.to_skip)
         with local_file(file) as path:
 
@@ -143,8 +145,10 @@ def predict_distributed(
     ConfigError where Ray is not installed or not reached, or source and target do not go together.
     """
     began = time.monotonic()
-    text_column, pair_column = columns_of(run.describe(), text_column, pair_column)
-    options = BulkOptions(text_column, pair_column, probabilities, prefix, None if labels is None else tuple(labels), passages)
+    described = run.describe()
+    text_column, pair_column = columns_of(described, text_column, pair_column)
+    among = None if labels is None else tuple(labels)
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, described.get(LABEL_COLUMN))
     if passages:
         check_has_passages(run)
     if str(source) == STDIN or str(target) == "-":

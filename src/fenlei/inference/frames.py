@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fenlei.data.columns import choose_columns
+from fenlei.data.columns import LABEL_COLUMN, choose_columns
 from fenlei.data.examples import Example
 from fenlei.data.frames import is_frame, to_table, with_columns
 from fenlei.errors import DataError
@@ -33,9 +33,15 @@ def predict_frame(
     rows = to_table(frame).to_pylist()
     if not rows:
         return frame
-    text_column, pair_column = columns_of(classifier.describe(), text_column, pair_column)
+    run = classifier.describe()
+    text_column, pair_column = columns_of(run, text_column, pair_column)
     columns = choose_columns(
-        rows[0], text_column=text_column, pair_column=pair_column, label_column=None, labelled=False, where=f"{source}:1"
+        rows[0],
+        text_column=text_column,
+        pair_column=pair_column,
+        label_column=run.get(LABEL_COLUMN),
+        labelled=False,
+        where=f"{source}:1",
     )
     examples = []
     for number, row in enumerate(rows, start=1):

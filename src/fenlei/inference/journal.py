@@ -211,7 +211,7 @@ def reading(source: Path) -> Iterator[None]:
 def _append(path: Path, text: str) -> int:
     """The size of the file with `text` at its end, on the disk."""
     with path.open("ab") as file:
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "backslashreplace"))  # a name of a file may be no Unicode
         file.flush()
         os.fsync(file.fileno())
         return file.tell()

@@ -196,12 +196,14 @@ def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:
     base = manifest["base_model"]
     folder = Path(base["folder"])
     if not (folder / "config.json").exists():
-        if base["local"]:
+        was = base.get("file") or base["folder"]  # GGUF: the file, for its folder lies in a cache
+        file = next((place for place in (base["folder"], was) if Path(place).is_file()), None)
+        if base["local"] and file is None:
             raise ArtifactError(
-                f"{model_folder}: adapts the base model {base['name']!r}, which was in {folder} and is there no more; put it back, "
+                f"{model_folder}: adapts the base model {base['name']!r}, which was in {was} and is there no more; put it back, "
                 "or write its new place into base_model.folder of fenlei.json"
             )
-        folder = resolve_model(base["name"], revision=base["revision"])
+        folder = resolve_model(file or base["name"], revision=base["revision"])
     _check_base(folder, base, str(manifest["libraries"].get("fenlei", "as it was then")))
     return folder
 

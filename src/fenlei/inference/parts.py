@@ -109,7 +109,7 @@ class PartsFolder:
         """Writes the rejected rows, given by part, and that all is done."""
         if state.rejected:
             lines = "".join(line for name in sorted(rejected) for line in rejected[name])
-            write_whole(self.rejected_file, lines.encode("utf-8"))
+            write_whole(self.rejected_file, lines.encode("utf-8", "backslashreplace"))  # a name of a file may be no Unicode
         else:
             remove(self.rejected_file)  # that of an earlier prediction
         write_whole(inside(self.folder, SUCCESS), to_json(asdict(state)).encode("utf-8"))

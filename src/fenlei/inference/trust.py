@@ -52,6 +52,12 @@ class NoveltyRule:
     """float64 (rows,), sorted: the calibrating rows' own scores."""
     gaussians: ClassGaussians | None = None
 
+    @classmethod
+    def of(cls, score: NoveltyScore, known: Scores, gaussians: ClassGaussians | None = None) -> NoveltyRule:
+        """Of the calibrating rows, whose scores `known` are in any order."""
+        unsorted = cls(score, np.zeros(0), gaussians)
+        return dataclasses.replace(unsorted, known=np.sort(unsorted.raw(known)))
+
     def raw(self, scores: Scores) -> np.ndarray:
         """Higher for stranger texts, float64 (rows,); the unit is the score's own."""
         if self.gaussians is None:

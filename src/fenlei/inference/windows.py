@@ -36,6 +36,8 @@ class BulkOptions:
     prefix: str = ""
     labels: tuple[str, ...] | None = None
     passages: bool = False
+    label_column: str | None = None
+    """That which the run learned its labels from: not to be taken for the text, nor for candidates."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.modeling_layers import GenericForSequenceClassification
 
@@ -25,3 +26,11 @@ def classifier_class(config: Any) -> Any:
     family = next(base for base in writer.__mro__ if issubclass(base, PreTrainedModel) and not hasattr(base, "generate"))
     name = type(config).__name__.removesuffix("Config") + "ForSequenceClassification"
     return type(name, (GenericForSequenceClassification, family), {"__module__": __name__, "config_class": type(config)})
+
+
+def empty_classifier(config: Any) -> PreTrainedModel:
+    """A classifier with this configuration on the meta device, without weights; ValueError where none can be made."""
+    kind = classifier_class(config)
+    with torch.device("meta"):
+        network: PreTrainedModel = (getattr(kind, "from_config", None) or kind._from_config)(config)
+    return network

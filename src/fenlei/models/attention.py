@@ -49,13 +49,17 @@ def without_masks(network: PreTrainedModel, length: int) -> Iterator[None]:
         config._attn_implementation = NAME
 
 
+def sees_all(config: Any) -> bool:
+    """Whether a decoder was made to look at what follows a token as well (EmbeddingGemma): it sees padding, unless a mask hides it."""
+    return not getattr(config, "is_causal", True) or bool(getattr(config, "use_bidirectional_attention", False))
+
+
 def is_plainly_causal(config: Any, length: int) -> bool:
     """Whether each token of a row of `length` tokens looks at all before it and at nothing else, by the attention of this module."""
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    window = getattr(config, "sliding_window", None)
-    causal = getattr(config, "is_causal", True) and not getattr(config, "use_bidirectional_attention", False)
+    window = getattr(config, "sliding_window", None) or None  # 0 is none, as Qwen2 MoE says it
     known = config._attn_implementation == NAME and config.model_type not in OWN_MASKS
-    plain = known and config.get_text_config() is config and causal and not kinds
+    plain = known and config.get_text_config() is config and not sees_all(config) and not kinds
     return plain and (window is None or length <= window)
 
 

@@ -24,8 +24,9 @@ from transformers import (
 
 from fenlei.errors import ConfigError, ModelError, first_line
 from fenlei.labels import LabelSet
-from fenlei.models.architectures import classifier_class, has_stock_classifier
+from fenlei.models.architectures import classifier_class, empty_classifier
 from fenlei.models.attention import speed_up_short_rows
+from fenlei.models.scorable import check_scorable
 from fenlei.models.shared_prefix import ATTENTION
 
 DEFAULT_MAX_LENGTH = 1024
@@ -80,11 +81,14 @@ def load_config(folder: Path) -> Any:
 
 
 def longest_input(config: Any) -> int:
-    """Tokens the model takes."""
+    """Tokens the model takes; of longrope (Phi-3 128k, Phi-4-mini) those before its factors change: they do so for all rows of a batch."""
     text_config = config.get_text_config()
     limit = int(getattr(text_config, "max_position_embeddings", None) or 0)
     if limit < 1:  # none, or -1 for "any length"
         return UNLIMITED
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        limit = min(limit, int(rope["original_max_position_embeddings"]))
     return limit - 2 if text_config.model_type in POSITIONS_AFTER_PAD else limit
 
 
@@ -182,17 +186,8 @@ def load_language_model(
     missing = sorted(loaded[1]["missing_keys"])
     if missing:
         raise ModelError(f"{folder}: {len(missing)} weights are not in its files, among them {missing[0]!r}")
-    _check_attention(network, folder)
+    check_scorable(network, folder)
     return network
-
-
-def _check_attention(network: PreTrainedModel, folder: Path) -> None:
-    """ModelError for what shared_prefix cannot compute: encoders, recurrent or chunked layers, attention of an architecture's own."""
-    kinds = set(getattr(network.config.get_text_config(), "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    causal = all(getattr(module, "is_causal", True) for module in network.modules())
-    if kinds or not causal or not network._supports_attention_backend:
-        what = f"has layers of kind {', '.join(sorted(kinds))}" if kinds else "is no decoder" if not causal else "has attention of its own"
-        raise ModelError(f"{folder}: {network.config.model_type} {what}, which the generate method cannot score with; use --method head")
 
 
 def head_modules(network: PreTrainedModel) -> dict[str, torch.nn.Module]:
@@ -213,10 +208,7 @@ def output_weights(folder: Path) -> frozenset[str]:
     for labels in (2, 3):
         config = load_config(folder)
         config.num_labels = labels
-        kind = classifier_class(config)
-        with torch.device("meta"):
-            network = kind.from_config(config) if has_stock_classifier(config) else kind(config)
-        shapes.append({name: weight.shape for name, weight in network.state_dict().items()})
+        shapes.append({name: weight.shape for name, weight in empty_classifier(config).state_dict().items()})
     return frozenset(name for name, shape in shapes[0].items() if shapes[1][name] != shape)
 
 
@@ -226,12 +218,10 @@ def is_decoder(network: PreTrainedModel) -> bool:
 
 
 def has_score(folder: Path) -> bool:
-    """Whether a classifier over `folder`'s weights is a decoder. Built on the meta device: nothing is loaded."""
+    """Whether a classifier over `folder`'s weights is a decoder. Nothing is loaded."""
     config = load_config(folder)
-    kind = classifier_class(config)
     try:
-        with torch.device("meta"):
-            return is_decoder((getattr(kind, "from_config", None) or kind._from_config)(config))
+        return is_decoder(empty_classifier(config))
     except ValueError:  # an architecture without a classifier, of which `load_network` tells
         return False
 
@@ -282,8 +272,10 @@ def _keep_layers(config: Any, layers: int) -> None:
     if layers > depth:
         raise ConfigError(f"layers {layers}: the model has only {depth}")
     text_config.num_hidden_layers = layers
-    if getattr(text_config, "layer_types", None):
-        text_config.layer_types = text_config.layer_types[:layers]
+    for name in ("layer_types", "mlp_layer_types"):
+        kinds = getattr(text_config, name, None)
+        if kinds and len(kinds) > layers:  # where they follow from the number of layers, they cannot be set
+            setattr(text_config, name, kinds[:layers])
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 The sample is every tensor's name, type and shape, and one slice from its middle: 20 ms for half a billion parameters. A training of whole
 matrices leaves not one of those slices as it was; one that moves single rows alone (of added tokens, PEFT's trainable_token_indices) may
-leave all. What was computed from weights is therefore named by every byte: some two seconds a gigabyte, once a process.
+leave all. What was computed from weights is therefore named by every byte (digest.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fenlei.errors import ModelError
+from fenlei.models.digest import digest_of
 from fenlei.models.hub import weight_files
 
 
@@ -37,20 +37,9 @@ def weights_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in weight_files(folder):
         try:
-            now = path.stat()
-            digest.update(_digest_of(path.resolve(), now.st_size, now.st_mtime_ns).encode())
+            digest.update(digest_of(path).encode())
         except OSError as error:
             raise ModelError(f"{path}: cannot be read ({error}); fetch the model again") from error
-    return digest.hexdigest()
-
-
-@cache
-def _digest_of(path: Path, size: int, changed: int) -> str:
-    """SHA-256 of a file as it is with that size and time of its last change."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
     return digest.hexdigest()
 
 

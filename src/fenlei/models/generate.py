@@ -155,7 +155,8 @@ class GenerateMethod(nn.Module):
 
     def _prior(self, question: Question) -> torch.Tensor:
         """What each column scores on an empty text, float32 (columns,)."""
-        nothing = np.array([*question.between, *question.after, *question.tree.tokens], dtype=np.int64)
+        read = [*question.between, *question.after] or [*question.stand_in]
+        nothing = np.array([*read, *question.tree.tokens], dtype=np.int64)
         return _remembered(self._priors, question, lambda: self._score([nothing], [question])[0])
 
     def _forget(self) -> None:

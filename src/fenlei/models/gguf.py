@@ -1,11 +1,10 @@
 """GGUF files, llama.cpp's format, as base models: dequantised once into a stock folder, and from there on a model like any other.
 
-The folder lies in the user's cache under the content of the file. bfloat16 holds what the coarse steps of a quantised file have left.
+The folder lies in the user's cache, named by all that the file holds. bfloat16 holds what the coarse steps of a quantised file have left.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import struct
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.errors import ModelError, first_line
+from fenlei.models.digest import digest_of
 
 SUFFIX = ".gguf"
-SAMPLED = 1 << 20
-"""Bytes of a file's beginning and of its end by which it is known: the description of its tensors, and the last of them."""
 
 
 def cache_folder() -> Path:
@@ -27,7 +25,7 @@ def cache_folder() -> Path:
 
 def dequantized(file: Path) -> Path:
     """The stock folder of `file`, made where it is not there yet. ModelError where it cannot be read, or its architecture is unknown."""
-    folder = cache_folder() / f"{file.stem}-{_key(file)}"
+    folder = cache_folder() / f"{file.stem}-{digest_of(file)[:16]}"
     if folder.is_dir():
         return folder
     if importlib.util.find_spec("gguf") is None:
@@ -66,13 +64,3 @@ def _convert(file: Path, folder: Path) -> None:
     network.is_quantized, network.hf_quantizer = False, None
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-def _key(file: Path) -> str:
-    size = file.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with file.open("rb") as opened:
-        digest.update(opened.read(SAMPLED))
-        opened.seek(max(0, size - SAMPLED))
-        digest.update(opened.read(SAMPLED))
-    return digest.hexdigest()[:16]

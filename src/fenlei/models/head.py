@@ -22,7 +22,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from fenlei.errors import ConfigError, first_line
-from fenlei.models.attention import is_plainly_causal, without_masks
+from fenlei.models.attention import is_plainly_causal, sees_all, without_masks
 from fenlei.models.backbone import head_modules, is_decoder, recomputes_activations
 from fenlei.models.encoders import classify_first, first_states
 from fenlei.models.last_block import only_read_at, spare_last_block
@@ -32,7 +32,7 @@ from fenlei.models.packing import Packing, rows_packed
 from fenlei.models.passages import Pooling, WindowStates, read_windows
 from fenlei.text.batches import Batch, DocumentBatch, sent
 
-POOLED_BY = 1
+POOLED_BY = 2
 """Raised whenever `HeadMethod.pool` comes to say something else of the same weights and tokens: what was kept of it is computed anew."""
 
 
@@ -110,8 +110,7 @@ class HeadMethod(nn.Module):
         longest = batch.input_ids.shape[1]
         if self.packs(longest) and not batch.attention_mask.all():
             return self._pool_packed(batch.input_ids, Packing.of(batch.attention_mask))
-        # A decoder that was made bidirectional (EmbeddingGemma) does see the padding.
-        mask = batch.attention_mask if getattr(self.stock.config, "use_bidirectional_attention", False) else None
+        mask = batch.attention_mask if sees_all(self.stock.config) else None
         last = batch.attention_mask.sum(dim=1) - 1
         places = (torch.arange(len(last), device=self.device), last)
         with only_read_at(places, batch.input_ids.shape), without_masks(self.stock, longest):

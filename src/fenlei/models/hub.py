@@ -56,8 +56,14 @@ def resolve_model(name: str, *, revision: str | None = None, source: Source = "a
 
 
 def is_local(name: str) -> bool:
-    """Whether `name` is a folder of the user's, and neither built in nor on a hub."""
-    return name != NANO and Path(name).expanduser().is_dir()
+    """Whether `name` is a folder or a file of the user's, and neither built in nor on a hub."""
+    return name != NANO and Path(name).expanduser().exists()
+
+
+def local_file(name: str) -> str | None:
+    """Where the file `name` lies, wherever it is asked from; None where the model is no file of the user's."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if is_local(name) and path.is_file() else None
 
 
 def resolved_revision(folder: Path) -> str | None:

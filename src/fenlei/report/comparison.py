@@ -14,7 +14,7 @@ from fenlei.artifact import read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.labelling import Labelling
-from fenlei.errors import ArtifactError, DataError
+from fenlei.errors import ArtifactError, DataError, first_few
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
 from fenlei.evaluation.comparison import PairedTest, holm, mcnemar
 from fenlei.evaluation.figures import AnyMetrics, figures_of
@@ -75,8 +75,7 @@ def names_of(sources: Sequence[str | Path]) -> list[str]:
     """What runs are called side by side, each by its folder or a predictions.jsonl: by the folder's name, where several are alike with
     that of the folder above, and with their place where even that does not tell them apart.
     """
-    resolved = [Path(one).resolve() for one in sources]
-    folders = [one.parent.parent if one.is_file() and one.parent.parent.name else one for one in resolved]
+    folders = [_folder_of(Path(one).resolve()) for one in sources]
     short = [one.name for one in folders]
     names = [name if short.count(name) == 1 else f"{one.parent.name}/{name}" for name, one in zip(short, folders, strict=True)]
     return [name if name not in names[:at] else f"{name} ({at + 1})" for at, name in enumerate(names)]
@@ -139,14 +138,24 @@ def differing_rows(contenders: Sequence[Contender], examples: Sequence[Example],
         yield {"where": examples[row].where, "text": examples[row].whole, "gold": examples[row].gold, "predictions": said}
 
 
+def _folder_of(source: Path) -> Path:
+    """What a run, or the report that a file belongs to, is called by; a `report` lies in its run's folder where nothing else was asked."""
+    if not source.is_file():
+        return source
+    folder = source.parent.parent if source.parent.name == "report" else source.parent
+    return folder if folder.name else source
+
+
 def _check_run(folder: Path, examples: Sequence[Example], labels: LabelSet, own: LabelSet) -> None:
     manifest = read_manifest(folder)
     _check_labels(folder, manifest["labels"], own)
-    if len(labels) > len(own) and manifest["method"] != "generate":
-        offered = next(name for name in labels if name not in own)
+    offered = next((name for row in examples for name in row.candidates or () if name not in own), None)
+    # Only a run that generates is asked among what rows offer: `labels` then have it.
+    if offered is not None and (offered in labels) != (manifest["method"] == "generate"):
+        which = "it" if offered in labels else "the evaluated run"
         raise ArtifactError(
-            f"{folder}: cannot be compared, since rows offer {offered!r}, which it was not trained on, and a head answers with no other "
-            "labels; compare runs of --method generate"
+            f"{folder}: cannot be compared, since rows offer {offered!r}, which {which} was not trained on, and a head answers with no "
+            "other labels; compare runs of --method generate"
         )
     if Labelling.from_json(manifest).multi_label != (examples[0].labels is not None):
         raise ArtifactError(f"{folder}: cannot be compared, since only one of the runs is multi-label; compare runs of one task")
@@ -166,7 +175,7 @@ def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device:
 def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answers:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # not splitlines: texts hold other line ends
-        rows = [json.loads(line) for line in lines if line]
+        rows = [_answer_in(json.loads(line)) for line in lines if line]
         named: list[Mapping[str, float]] = [row["probabilities"] for row in rows]
         gold = [row["gold"] for row in rows]
         answers = [(row["prediction"], float(row["confidence"])) for row in rows]
@@ -192,8 +201,16 @@ def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answe
     return MultiLabelAnswers(shares, chosen, np.array([confidence for _, confidence in answers]))
 
 
+def _answer_in(row: dict[str, Any]) -> dict[str, Any]:
+    """What an evaluation wrote of a row, without the prefix of its columns: `gold` is the last of them. The row may have columns of the
+    same names, of another run, under no prefix or another.
+    """
+    prefix = str(next(reversed(row), "")).rpartition("gold")[0]
+    return {name: row[prefix + name] for name in ("probabilities", "gold", "prediction", "confidence")}
+
+
 def _check_labels(where: Path, names: Sequence[str], labels: LabelSet) -> None:
     if set(names) != set(labels.names):
         strange = sorted(set(names) ^ set(labels.names))
-        shown = ", ".join(map(repr, strange[:5])) + (", ..." if len(strange) > 5 else "")
+        shown = first_few(list(map(repr, strange)), 5)
         raise ArtifactError(f"{where}: cannot be compared, since not both runs know {shown}; compare runs of one label set")

@@ -12,7 +12,6 @@ import numpy as np
 
 from fenlei.evaluation.abstention import accuracy_by_coverage
 from fenlei.evaluation.answers import Answers, confidence_and_gold, right_rows
-from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.metrics import wilson_interval
 from fenlei.evaluation.reliability import ReliabilityBin, expected_calibration_error, reliability
 
@@ -88,7 +87,8 @@ def measure_confidence(
     logits: np.ndarray, answers: Answers, gold: np.ndarray, predictions: Sequence[Prediction], trust: Trust, names: Sequence[str]
 ) -> Confidence:
     """Of raw logits (rows, labels), the answers, the labels of the rows, and the predictions made of them under `trust`."""
-    raw_answers = trust.answers(Calibration(multi_label=trust.calibration.multi_label).probabilities(logits))
+    unfitted = trust.unfitted()
+    raw_answers = unfitted.answers(unfitted.probabilities(logits))
     right = right_rows(gold, answers)
     raw, raw_gold = confidence_and_gold(raw_answers, gold)
     calibrated, own_gold = confidence_and_gold(answers, gold)

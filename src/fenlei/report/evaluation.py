@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fenlei.artifact import MANIFEST, read_manifest
-from fenlei.config import DataConfig, Device, RunConfig, TrustConfig
+from fenlei.config import Device, TrustConfig, trained_on
 from fenlei.data.examples import Example, candidates_of, check_gold
 from fenlei.data.label_ids import may_hold_ids
 from fenlei.data.labelling import Labelling
@@ -24,7 +23,7 @@ from fenlei.evaluation.figures import AnyMetrics, figures_of
 from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.plots import confusion_plot
 from fenlei.inference.baseline import baseline_answers
-from fenlei.inference.passages import decisive_passage, where_it_counts
+from fenlei.inference.passages import decisive_passage
 from fenlei.inference.windows import ADDED as ANSWERED
 from fenlei.inference.windows import UNREAD_CANDIDATES, predicted_row, refuse_clash
 from fenlei.labels import LabelSet
@@ -32,12 +31,14 @@ from fenlei.models.baseline import Baseline
 from fenlei.report.answering import AnsweredRows, answer_rows
 from fenlei.report.comparison import Contender, Entry, compare, differing_rows, names_of, score_others
 from fenlei.report.confidence import Confidence
-from fenlei.report.files import write_figures, write_page, write_rows
+from fenlei.report.files import remove, write_figures, write_page, write_rows
 from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.levels import Level, by_level
 from fenlei.report.mistakes import Mistake, find_mistakes, find_wrong_sets
 from fenlei.report.page import Page
+from fenlei.report.remarks import remarks
 from fenlei.report.wording import BASELINE, facts
+from fenlei.text.asking import Candidates
 from fenlei.text.pairs import pair_column_of
 
 if TYPE_CHECKING:
@@ -104,15 +105,16 @@ def evaluate_run(
     columns = _columns(run, text_column, pair_column, label_column)
     examples = _read(source, run, labels, labelling, columns, class_names)
     own = labels
-    if candidates_of(examples):
-        if _takes_labels(run, classifier):
-            labels = _with_offered(labels, examples)
-        else:
-            notes.append(UNREAD_CANDIDATES)
+    candidates = candidates_of(examples)
+    if candidates and _takes_labels(run, classifier):
+        labels = _with_offered(labels, examples)
+    elif candidates:
+        notes.append(UNREAD_CANDIDATES)
+        candidates = None
     _check_rows(examples, labels, prefix)
     gold = labelling.gold(examples, labels)
     # First: it takes seconds, and may be damaged.
-    baseline = _baseline_answers(run / "baseline", examples, labelling, labels, own, notes)
+    baseline = _baseline_answers(run / "baseline", examples, labelling, labels, own, candidates, notes)
     name, *others = names_of([run, *compare_with])
     entries = [Entry(BASELINE, baseline)] if baseline is not None and compare_with else []
     entries += score_others(dict(zip(others, compare_with, strict=True)), examples, labels, own, device)
@@ -123,7 +125,7 @@ def evaluate_run(
         baseline=None if baseline is None else figures_of(gold, baseline, labels, uncertainty=True),
         out=target,
         mistakes=_with_passages(_mistakes(examples, gold, answered.answers, labels), answered.predictions),
-        notes=(*notes, *_remarks(examples, answered.predictions, labels)),
+        notes=(*notes, *remarks(examples, answered.predictions, labels)),
         confidence=answered.confidence,
         comparison=compare([Entry(name, answered.answers), *entries], gold, labels) if entries else (),
         levels=by_level(labelling.hierarchy, gold, answered.answers, labels),
@@ -140,22 +142,17 @@ def _labelled_file(data: str | Path, notes: list[str]) -> str | Path:
 
 
 def _read(
-    source: str | Path,
-    run: Path,
-    labels: LabelSet,
-    labelling: Labelling,
-    columns: ColumnNames,
-    class_names: Sequence[str] | None,
+    source: str | Path, run: Path, labels: LabelSet, labelling: Labelling, columns: ColumnNames, class_names: Sequence[str] | None
 ) -> tuple[Example, ...]:
     """The rows, read as the run's own were where the caller does not say otherwise."""
-    if class_names is None and may_hold_ids(source, labels, _trained_on(run), _manifest(run)):
+    if class_names is None and may_hold_ids(source, labels, trained_on(run), _manifest(run)):
         class_names = labels.names
     return tuple(read_examples(source, **columns, class_names=class_names, labelling=labelling))
 
 
 def _columns(run: Path, text_column: str | None, pair_column: str | None, label_column: str | None) -> ColumnNames:
     """Those given, else those the run was trained on. ConfigError for a second text that it does not read."""
-    trained = _trained_on(run)
+    trained = trained_on(run)
     return {
         "text_column": trained.text_column if text_column is None else text_column,
         "pair_column": pair_column_of(_manifest(run), pair_column),
@@ -165,10 +162,6 @@ def _columns(run: Path, text_column: str | None, pair_column: str | None, label_
 
 def _manifest(run: Path) -> dict[str, Any]:
     return read_manifest(run) if (run / MANIFEST).is_file() else {}
-
-
-def _trained_on(run: Path) -> DataConfig:
-    return RunConfig.from_yaml(run / "config.yaml").data if (run / "config.yaml").is_file() else DataConfig()
 
 
 def _takes_labels(run: Path, classifier: Classifier | None) -> bool:
@@ -211,25 +204,14 @@ def _with_passages(mistakes: Sequence[Mistake], predictions: Sequence[Prediction
     return tuple(replace(one, passage=decisive_passage(one.example.whole, predictions[one.row])) for one in mistakes)
 
 
-def _remarks(examples: Sequence[Example], predictions: Sequence[Prediction], labels: LabelSet) -> Iterator[str]:
-    cut = [one.tokens_cut for one in predictions if one.tokens_cut]
-    if cut:
-        yield f"{len(cut):,} of {len(examples):,} texts were longer than the run takes: {sum(cut):,} tokens were not read"
-    counted = where_it_counts(predictions)
-    if counted:
-        yield counted
-    if not all(one.calibrated for one in predictions):
-        yield "The probabilities are not calibrated: confidence, log-loss and calibration error are those of the raw network."
-    rows = Counter(label for example in examples for label in example.all_labels)
-    absent = [name for name in labels if not rows[name]]
-    if absent:
-        yield f"{len(absent)} of {len(labels)} classes have no row here and count 0 in the macro figures: {', '.join(absent[:8])}" + (
-            ", ..." if len(absent) > 8 else ""
-        )
-
-
 def _baseline_answers(
-    folder: Path, examples: Sequence[Example], labelling: Labelling, labels: LabelSet, own: LabelSet, notes: list[str]
+    folder: Path,
+    examples: Sequence[Example],
+    labelling: Labelling,
+    labels: LabelSet,
+    own: LabelSet,
+    candidates: Candidates | None,
+    notes: list[str],
 ) -> Answers | None:
     """None where the run has no baseline, and where rows offer labels besides the run's `own`, which none knows."""
     if not folder.is_dir():
@@ -240,7 +222,7 @@ def _baseline_answers(
     baseline = Baseline.load(folder)
     if baseline.n_labels != len(labels):
         raise ArtifactError(f"{folder}: knows {baseline.n_labels} labels, the run {len(labels)}; remove the folder or train again")
-    return baseline_answers(baseline, [example.whole for example in examples], labelling, labels)
+    return baseline_answers(baseline, [example.whole for example in examples], labelling, labels, candidates)
 
 
 def _written_row(example: Example, prediction: Prediction, prefix: str) -> dict[str, Any]:
@@ -261,7 +243,6 @@ def _write_report(
     metrics, out = evaluation.metrics, evaluation.out
     plot = confusion_plot(metrics) if isinstance(metrics, Metrics) else None  # sets of labels have no such matrix
     evaluation = replace(evaluation, notes=(*evaluation.notes, *([plot.note] if plot and plot.note else [])))
-    manifest = read_manifest(run) if (run / "fenlei.json").is_file() else {}
     tokens_cut = [one.tokens_cut for one in answered.predictions]
     page = Page(
         title=f"{run.resolve().name} on {Path(source).name}",
@@ -275,7 +256,7 @@ def _write_report(
         comparison=evaluation.comparison,
         levels=evaluation.levels,
         history=_history(run),
-        facts=(("Run", str(run)), ("Rows evaluated", f"{metrics.rows:,} of {source}"), *facts(manifest)),
+        facts=(("Run", str(run)), ("Rows evaluated", f"{metrics.rows:,} of {source}"), *facts(_manifest(run))),
         notes=evaluation.notes,
     )
     rows = [_written_row(example, one, prefix) for example, one in zip(examples, answered.predictions, strict=True)]
@@ -284,6 +265,8 @@ def _write_report(
     write_rows(out / "bad_cases.jsonl", ({**rows[one.row], suspected: one.label_suspected} for one in evaluation.mistakes))
     if evaluation.comparison:
         write_rows(out / "differences.jsonl", differing_rows(evaluation.comparison, examples, labels))
+    else:
+        remove(out / "differences.jsonl")
     write_page(out, page)
     write_figures(out / "metrics.json", _figures(evaluation, run, source))
     return evaluation

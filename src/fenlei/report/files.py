@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fenlei.artifact import write_bytes, write_text
+from fenlei.artifact import saving, write_bytes, write_text
 from fenlei.data.jsonvalues import to_json
 from fenlei.report.markdown import render_markdown
 from fenlei.report.page import Page, render_html
@@ -15,10 +15,18 @@ from fenlei.report.page import Page, render_html
 
 def write_page(out: Path, page: Page) -> None:
     """The page, as HTML and as Markdown, and the picture that the Markdown shows."""
-    if page.confusion_png is not None:
+    if page.confusion_png is None:
+        remove(out / "confusion.png")
+    else:
         write_bytes(out / "confusion.png", page.confusion_png)
     write_text(out / "report.md", render_markdown(page))
     write_text(out / "report.html", render_html(page))
+
+
+def remove(path: Path) -> None:
+    """Takes away what an earlier evaluation wrote and this one does not: it would lie beside a report that it does not belong to."""
+    with saving(path):
+        path.unlink(missing_ok=True)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from fenlei.evaluation.figures import AnyMetrics
-from fenlei.report.comparison import Contender, by_class
+from fenlei.report.comparison import by_class
 from fenlei.report.page import PAIR_HEADINGS, SHORT_CHARACTERS, SHOWN_MISTAKES, Page, confused_pairs, excerpt
 from fenlei.report.wording import (
     BASELINE,
     LEVEL_HEADINGS,
-    compared,
+    class_cells,
+    class_headings,
+    comparison_headings,
     confidence_lines,
+    contender_cells,
     headline,
     level_cells,
-    p_value,
     percent,
     three_places,
     verdict,
@@ -33,7 +34,7 @@ def render_markdown(page: Page) -> str:
         "## Confidence",
         _list(confidence_lines(page.metrics, page.confidence)),
         "## By class",
-        _classes(page.metrics, page.baseline),
+        _table(class_headings(page.baseline), class_cells(page.metrics, page.baseline)),
         *(["## Confusion", "![Confusion matrix](confusion.png)"] if page.confusion_png is not None else []),
         *_confused(page),
         *_mistakes(page),
@@ -55,8 +56,7 @@ def _comparison(page: Page) -> Iterable[str]:
     if not page.comparison:
         return
     yield "## Side by side"
-    header = ("", *compared(page.metrics), "Right alone", "Wrong alone", "McNemar p")
-    yield _table(header, map(_contender, page.comparison))
+    yield _table(comparison_headings(page.metrics), map(contender_cells, page.comparison))
     yield "F1 by class"
     rows = [(one.name, *map(three_places, one.f1), f"{one.support:,}") for one in by_class(page.comparison)]
     yield _table(("", *(one.name for one in page.comparison), "Rows"), rows)
@@ -66,19 +66,6 @@ def _levels(page: Page) -> Iterable[str]:
     if page.levels:
         yield "## By level"
         yield _table(LEVEL_HEADINGS, map(level_cells, page.levels))
-
-
-def _contender(one: Contender) -> tuple[str, ...]:
-    against = ("", "") if one.test is None else (f"{one.test.only_second:,}", f"{one.test.only_first:,}")
-    return (one.name, *compared(one.metrics, rounded=one.rounded).values(), *against, p_value(one.p_value))
-
-
-def _classes(metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
-    rows = []
-    for at, one in enumerate(metrics.classes):
-        figures = [one.precision, one.recall, one.f1, *([baseline.classes[at].f1] if baseline else [])]
-        rows.append((one.name, *map(three_places, figures), f"{one.support:,}"))
-    return _table(("Class", "Precision", "Recall", "F1", *(["Baseline F1"] if baseline else []), "Rows"), rows)
 
 
 def _confused(page: Page) -> Iterable[str]:

@@ -15,6 +15,7 @@ from fenlei.labels import LabelSet
 
 SHOWN_EXAMPLES = 3
 """Texts told of a confused pair."""
+SHOWN_PAIRS = 10
 
 
 @dataclass(frozen=True)
@@ -99,26 +100,26 @@ def find_wrong_sets(examples: Sequence[Example], gold: np.ndarray, answers: Mult
     )
 
 
-def taken_for(metrics: MultiLabelMetrics, mistakes: Sequence[Mistake], *, most: int = 10) -> tuple[ConfusedPair, ...]:
-    """Multi-label: the commonest pairs of a label missed and a label invented in one row, at most `most`."""
+def taken_for(metrics: MultiLabelMetrics, mistakes: Sequence[Mistake]) -> tuple[ConfusedPair, ...]:
+    """Multi-label: the commonest pairs of a label missed and a label invented in one row, at most SHOWN_PAIRS."""
     rows_of: dict[tuple[str, str], list[Example]] = {}
     for mistake in mistakes:
         for pair in ((missed, invented) for missed in mistake.missed for invented in mistake.invented):
             rows_of.setdefault(pair, []).append(mistake.example)
     support = {one.name: one.support for one in metrics.classes}
-    ranked = sorted(rows_of.items(), key=lambda item: -len(item[1]))[:most]
+    ranked = sorted(rows_of.items(), key=lambda item: -len(item[1]))[:SHOWN_PAIRS]
     return tuple(ConfusedPair(*pair, len(rows), len(rows) / support[pair[0]], tuple(rows[:SHOWN_EXAMPLES])) for pair, rows in ranked)
 
 
-def most_confused(metrics: Metrics, mistakes: Sequence[Mistake] = (), *, most: int = 10) -> tuple[ConfusedPair, ...]:
-    """The commonest confusions, at most `most`, with examples from `mistakes`, which come the most confident first."""
+def most_confused(metrics: Metrics, mistakes: Sequence[Mistake] = ()) -> tuple[ConfusedPair, ...]:
+    """The commonest confusions, at most SHOWN_PAIRS, with examples from `mistakes`, which come the most confident first."""
     examples: dict[tuple[str, str], list[Example]] = {}
     for mistake in mistakes:
         shown = examples.setdefault((mistake.gold, mistake.predicted), [])
         if len(shown) < SHOWN_EXAMPLES:
             shown.append(mistake.example)
     counts = metrics.confusion - np.diag(np.diag(metrics.confusion))
-    ranked = np.argsort(-counts, axis=None, kind="stable")[:most]
+    ranked = np.argsort(-counts, axis=None, kind="stable")[:SHOWN_PAIRS]
     pairs = []
     for gold, predicted in zip(*np.unravel_index(ranked, counts.shape), strict=True):
         rows = int(counts[gold, predicted])

@@ -93,6 +93,8 @@ def held_out_line(result: TuneResult) -> str:
     if beside is None:
         if best_trial(result).defaults:
             return "No trial was better than the defaults."
+        if any(one.defaults and one.state == "failed" for one in result.trials):
+            return "The training with the defaults failed, so nothing says what the search has won."
         return "The defaults were not tried, so nothing says what the search has won."
     gain = 100 * (beside.best.accuracy - beside.defaults.accuracy)
     verdict = f"{abs(gain):.1f} points {'more' if gain > 0 else 'less'} accurate than" if abs(gain) >= 0.05 else "level with"

@@ -11,7 +11,17 @@ from rich.text import Text
 from fenlei.evaluation.figures import AnyMetrics
 from fenlei.report.comparison import Contender
 from fenlei.report.levels import Level
-from fenlei.report.wording import BASELINE, LEVEL_HEADINGS, compared, headline, level_cells, p_value, three_places, verdict
+from fenlei.report.wording import (
+    BASELINE,
+    LEVEL_HEADINGS,
+    class_cells,
+    class_headings,
+    comparison_headings,
+    contender_cells,
+    headline,
+    level_cells,
+    verdict,
+)
 
 
 def metrics_tables(metrics: AnyMetrics, baseline: AnyMetrics | None = None) -> Group:
@@ -35,13 +45,9 @@ def headline_table(metrics: AnyMetrics, baseline: AnyMetrics | None = None) -> T
 def comparison_table(contenders: Sequence[Contender]) -> Table:
     """One row a classifier."""
     table = Table(title="Side by side", title_justify="left")
-    table.add_column("", overflow="fold")
-    for heading in (*compared(contenders[0].metrics), "Right alone", "Wrong alone", "McNemar p"):
-        table.add_column(heading, justify="right")
-    for one in contenders:
-        test = one.test
-        against = ("", "", "") if test is None else (f"{test.only_second:,}", f"{test.only_first:,}", p_value(one.p_value))
-        table.add_row(Text(one.name), *compared(one.metrics, rounded=one.rounded).values(), *against)
+    _add_columns(table, comparison_headings(contenders[0].metrics))
+    for name, *figures in map(contender_cells, contenders):
+        table.add_row(Text(name), *figures)
     return table
 
 
@@ -58,10 +64,14 @@ def level_table(levels: Sequence[Level]) -> Table:
 def class_table(metrics: AnyMetrics, baseline: AnyMetrics | None = None) -> Table:
     """One row a class, in label order."""
     table = Table(title="By class", title_justify="left")
-    table.add_column("Class", overflow="fold")
-    for heading in ("Precision", "Recall", "F1", *(["Baseline F1"] if baseline else []), "Rows"):
-        table.add_column(heading, justify="right")
-    for at, one in enumerate(metrics.classes):
-        figures = [one.precision, one.recall, one.f1, *([baseline.classes[at].f1] if baseline else [])]
-        table.add_row(Text(one.name), *map(three_places, figures), f"{one.support:,}")  # as Text: a label such as [red] is no markup
+    _add_columns(table, class_headings(baseline))
+    for name, *figures in class_cells(metrics, baseline):
+        table.add_row(Text(name), *figures)  # as Text: a label such as [red] is no markup
     return table
+
+
+def _add_columns(table: Table, headings: Sequence[str]) -> None:
+    """One of names, which may be long, and those of figures."""
+    table.add_column(headings[0], overflow="fold")
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right")

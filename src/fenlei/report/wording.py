@@ -10,6 +10,7 @@ from fenlei.evaluation.calibration import calibration_told
 from fenlei.evaluation.figures import AnyMetrics, main_figure
 from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.multi_label import MultiLabelMetrics
+from fenlei.report.comparison import Contender
 from fenlei.report.confidence import Confidence
 from fenlei.report.levels import Level
 
@@ -86,6 +87,29 @@ def compared(metrics: AnyMetrics, *, rounded: bool = False) -> dict[str, str]:
     if isinstance(metrics, MultiLabelMetrics):
         return dict(zip(COMPARED_SETS, (percent(metrics.micro_f1), *figures), strict=True))
     return dict(zip(COMPARED, (figures[0], interval(metrics.accuracy_interval), *figures[1:]), strict=True))
+
+
+def comparison_headings(metrics: AnyMetrics) -> tuple[str, ...]:
+    """Of the columns of a comparison, the first of them without one."""
+    return ("", *compared(metrics), "Right alone", "Wrong alone", "McNemar p")
+
+
+def contender_cells(one: Contender) -> tuple[str, ...]:
+    """A classifier in a comparison."""
+    alone = ("", "") if one.test is None else (f"{one.test.only_second:,}", f"{one.test.only_first:,}")
+    return (one.name, *compared(one.metrics, rounded=one.rounded).values(), *alone, p_value(one.p_value))
+
+
+def class_headings(baseline: AnyMetrics | None) -> tuple[str, ...]:
+    """Of the columns of figures by class."""
+    return ("Class", "Precision", "Recall", "F1", *(["Baseline F1"] if baseline else []), "Rows")
+
+
+def class_cells(metrics: AnyMetrics, baseline: AnyMetrics | None) -> Iterator[tuple[str, ...]]:
+    """A row each class, in label order."""
+    for at, one in enumerate(metrics.classes):
+        figures = [one.precision, one.recall, one.f1, *([baseline.classes[at].f1] if baseline else [])]
+        yield (one.name, *map(three_places, figures), f"{one.support:,}")
 
 
 def level_cells(level: Level) -> tuple[str, ...]:

@@ -25,6 +25,8 @@ TOO_MUCH = frozenset({413, 504})
 """Fewer texts at a time may be answered."""
 REFUSED = frozenset({413, 422})
 """The texts or the labels are at fault, and neither the service nor the key."""
+TOLD = ("takes_labels", "max_client_batch_size", "max_body_bytes")
+"""What /info of a `fenlei serve` tells, and that of others does not."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between two tries where the service does not say when."""
 BODY_SHARE = 0.25
@@ -47,6 +49,7 @@ class Client:
         self._connections = connections
         self._timeout = timeout
         self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._described: str | None = None  # the version of the run that `describe` told of
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -60,14 +63,18 @@ class Client:
         return bool(self._info["takes_labels"])
 
     def describe(self) -> dict[str, Any]:
-        """What the service says of itself and its run, without its limits: an answer does not depend on them."""
+        """What the service says of itself and its run, without its limits: an answer does not depend on them.
+
+        From then on `predict` refuses the answers of another run that took over: they would not be those of the one described.
+        """
+        self._described = self._info.get("model_sha")
         return {name: told for name, told in self._info.items() if not name.startswith("max_")}
 
     def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, in their order, whatever their number; see Classifier.predict.
 
         RequestError where the service refuses the texts or the labels, ModelError where it refuses for another reason, fails, or has not
-        answered within `patience`.
+        answered within `patience`, and once where another run took over since `describe`.
         """
         check_texts(texts, pairs=len(texts) > 0 and isinstance(texts[0], (tuple, list)))
         each = None if labels is None or all(isinstance(one, str) for one in labels) else list(labels)
@@ -88,7 +95,13 @@ class Client:
     @cached_property
     def _info(self) -> dict[str, Any]:
         with self._open() as http:
-            found: dict[str, Any] = self._send(http, "GET", "/info").json()
+            answer = self._send(http, "GET", "/info")
+        try:
+            found = answer.json()
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or any(name not in found for name in TOLD):
+            raise ModelError(f"{self.url}/info is not that of `fenlei serve`; give the address of one")
         return found
 
     def _open(self) -> httpx2.Client:
@@ -120,7 +133,17 @@ class Client:
             raise type(error)(f"texts {part.start} to {part.stop - 1}: {error}") from error
         if not answer.is_success:
             return [*self._ask(http, body, slice(part.start, middle)), *self._ask(http, body, slice(middle, part.stop))]
-        return [_prediction(one) for one in answer.json()["results"]]
+        told = answer.json()
+        self._check_same_run(told.get("version"))
+        return [_prediction(one) for one in told["results"]]
+
+    def _check_same_run(self, version: str | None) -> None:
+        """ModelError where another run than the one described has answered; it is the one to describe then."""
+        if self._described is None or version in (None, self._described):
+            return
+        self._described = None
+        self.__dict__.pop("_info", None)
+        raise ModelError(f"{self.url}: another run took over; its answers are not mixed with those of the run before")
 
     def _send(
         self, http: httpx2.Client, method: str, path: str, body: Any = None, *, returned: frozenset[int] = frozenset()

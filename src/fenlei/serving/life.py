@@ -58,8 +58,11 @@ class Settings:
     workers: int = 1
     api_key_file: Path | None = None
     cors_origins: tuple[str, ...] = ()
+    served_model_name: str | None = None
+    """None: the folder's name."""
     classify_shape: Shape = "vllm"
     log_texts: bool = False
+    verify: bool = False
     limits: Limits = field(default_factory=Limits)
 
 
@@ -120,7 +123,8 @@ class Server(uvicorn.Server):
 
     def _make_app(self) -> App:
         settings = self._settings
-        run = ServedRun(settings.run, partial(Classifier.load, device=settings.device, trust=settings.trust, int8=settings.int8))
+        load = partial(Classifier.load, device=settings.device, trust=settings.trust, int8=settings.int8, verify=settings.verify)
+        run = ServedRun(settings.run, load, settings.served_model_name)
         self._service = Service(run, settings.limits, Metrics(), self._on_death, log_texts=settings.log_texts)
         if self._load_first:
             self._service.load()

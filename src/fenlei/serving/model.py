@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fenlei.artifact import MANIFEST
+from fenlei.config import trained_on
 from fenlei.errors import FenleiError, ModelError
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.prediction import Prediction
@@ -48,11 +49,13 @@ class Served:
 
     classifier: Classifier
     run: str
-    """Its name: that of its folder."""
+    """Its name: that of its folder, unless it is served under another."""
     version: str
     """The beginning of the SHA-256 of its fenlei.json: another training, another version."""
     loaded: float
     """Seconds since 1970."""
+    text_column: str | None = None
+    """The column that it was trained on, as it was named; None where it was found by its name."""
 
     @property
     def max_length(self) -> int | None:
@@ -78,11 +81,12 @@ class Served:
 
 
 class ServedRun:
-    """The run in `folder`, as it is served now. `load` gives a classifier for a folder."""
+    """The run in `folder`, as it is served now. `load` gives a classifier for a folder; `name` None: the run is called as its folder."""
 
-    def __init__(self, folder: Path, load: Callable[[Path], Classifier]) -> None:
+    def __init__(self, folder: Path, load: Callable[[Path], Classifier], name: str | None = None) -> None:
         self.folder = folder
         self._load = load
+        self._name = name
         self._served: Served | None = None
         self._loading = threading.Lock()
 
@@ -114,7 +118,7 @@ class ServedRun:
     def _warmed(self, folder: Path) -> Served:
         classifier = self._load(folder)
         version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:VERSION_DIGITS]
-        served = Served(classifier, folder.name, version, time.time())
+        served = Served(classifier, self._name or folder.name, version, time.time(), trained_on(folder).text_column)
         _prove(served)
         served.answer([served.own_text(1 + row) for row in range(WARMING_ROWS)], None)
         return served

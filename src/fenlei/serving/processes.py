@@ -29,6 +29,8 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 TICK_SECONDS = 0.2
 MOST_DEATHS, WITHIN_SECONDS = 5, 60.0
 """More deaths than this a process in so short a time, and something is wrong that starting again does not cure."""
+NOT_NOW, AGAIN_SECONDS = 4, 10.0
+"""Exit code of a process that was to replace one and could not load the run; how long it is left alone while others answer."""
 
 
 def serve(settings: Settings) -> int:
@@ -85,6 +87,7 @@ class _Parent:
         self._listener = listener
         self._children: list[BaseProcess] = []
         self._deaths: deque[float] = deque()
+        self._again: dict[int, float] = {}  # when the replacement in a place is tried again
         self._ending = threading.Event()
 
     def run(self) -> int:
@@ -114,16 +117,24 @@ class _Parent:
                 continue
             if child.exitcode == NEVER_LOADED:
                 return NEVER_LOADED
-            now = time.monotonic()
-            self._deaths.append(now)
-            while now - self._deaths[0] > WITHIN_SECONDS:
-                self._deaths.popleft()
-            if len(self._deaths) > MOST_DEATHS * self._settings.workers:
+            if child.exitcode == NOT_NOW and any(other.exitcode is None for other in self._children):
+                if time.monotonic() < self._again.setdefault(place, time.monotonic() + AGAIN_SECONDS):
+                    continue
+            elif self._died_too_often():
                 logger.critical("%d processes died within %g s: giving up", len(self._deaths), WITHIN_SECONDS)
                 return DIED
+            self._again.pop(place, None)
             logger.error("process %s ended with %s: another one takes its place", child.pid, child.exitcode)
             self._children[place] = self._start(others_answer=True)
         return 0
+
+    def _died_too_often(self) -> bool:
+        """Whether with the death of just now there are too many."""
+        now = time.monotonic()
+        self._deaths.append(now)
+        while now - self._deaths[0] > WITHIN_SECONDS:
+            self._deaths.popleft()
+        return len(self._deaths) > MOST_DEATHS * self._settings.workers
 
     def _pass_on(self, told: signal.Signals) -> None:
         for child in self._children:
@@ -134,8 +145,8 @@ class _Parent:
 def _child(settings: Settings, listener: socket.socket, others_answer: bool) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = run_server(settings, listener, load_first=others_answer)
-    # Where others answer, a run that cannot be loaded just now is one more death, and no reason to end them.
-    sys.exit(DIED if others_answer and code == NEVER_LOADED else code)
+    # Where others answer, a run that cannot be loaded just now, as while its folder is exchanged, is no reason to end them.
+    sys.exit(NOT_NOW if others_answer and code == NEVER_LOADED else code)
 
 
 def _end_with_parent() -> None:

@@ -20,7 +20,7 @@ from fenlei.text.encoded import EncodedTexts, Question
 from fenlei.text.instructions import Instruction
 from fenlei.text.pair_encoder import LEAST_ROOM, paired_ids
 from fenlei.text.pairs import Pair, Text, check_texts
-from fenlei.text.prompts import chunks, shortened, shortened_pair
+from fenlei.text.prompts import chunks, shortened, shortened_pair, stand_in
 from fenlei.text.tokens import control_ids, plain_ids
 from fenlei.text.windows import WINDOWED, encode_in_windows
 
@@ -81,7 +81,9 @@ class QuestionEncoder:
             else:
                 tree, columns = answer_tree(answers, self._end), ids
             asks_each = self.instruction.yes_no is not None
-            self._asked[names] = Question(tuple(before), tree, columns, width, tuple(after), room, asks_each, tuple(between))
+            self._asked[names] = Question(
+                tuple(before), tree, columns, width, tuple(after), room, asks_each, tuple(between), (stand_in(self._tokenizer),)
+            )
         return self._asked[names]
 
     @property
@@ -136,7 +138,8 @@ class QuestionEncoder:
         for row, (kept, tokens_cut) in enumerate(self._read(texts, questions)):
             question = different[asked[row]]
             cut.append(tokens_cut)
-            pieces.append(np.array([*kept, *question.after, *question.tree.tokens], dtype=np.int32))
+            read = [*kept, *question.after] or [*question.stand_in]
+            pieces.append(np.array([*read, *question.tree.tokens], dtype=np.int32))
         flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
         starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces], dtype=np.int64)]).astype(np.int64)
         return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32), tuple(different), asked)

@@ -46,6 +46,8 @@ class Question:
     """Multi-label: the first half of the columns are a yes to each label, the second half a no; their difference is the label's logit."""
     between: tuple[int, ...] = ()
     """Pairs: token ids of the prompt between the first text and the second."""
+    stand_in: tuple[int, ...] = ()
+    """Token ids that are read of an empty text where the prompt has none behind it: an answer follows a token of its row."""
 
 
 @dataclass(frozen=True)

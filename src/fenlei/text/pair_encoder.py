@@ -16,7 +16,7 @@ from fenlei.config import Long
 from fenlei.errors import ModelError, first_line
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.pairs import Pair, Text, check_texts
-from fenlei.text.prompts import PROBES, TextEncoder, chunks, plain_ids, shortened_pair, special_ids, token_ids
+from fenlei.text.prompts import PROBES, TextEncoder, chunks, plain_ids, shortened_pair, special_ids, stand_in, token_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,7 +94,7 @@ class PairEncoder(TextEncoder):
             one, other = shortened_pair(first, second, self.room, self.long)
             cut.append(len(first) + len(second) - len(one) - len(other))
             ids = [*self.form.before, *one, *self.form.between, *other, *self.form.after]
-            pieces.append(np.array(ids or [self._stand_in], dtype=np.int32))
+            pieces.append(np.array(ids or [stand_in(self._tokenizer)], dtype=np.int32))
             types.append(np.array(self.form.types_of(len(one), len(other)), dtype=np.int8))
         flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
         starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces], dtype=np.int64)]).astype(np.int64)

@@ -35,7 +35,7 @@ def told_columns(text_column: str | None, pair_column: str | None) -> dict[str, 
 
 
 def columns_of(manifest: Mapping[str, Any], text_column: str | None, pair_column: str | None) -> tuple[str | None, str | None]:
-    """The columns of both texts for rows that a run is to read: those given, else of a run on pairs its own.
+    """The columns of both texts for rows that a run is to read: those given, else its own, which a run on pairs and a service name.
 
     ConfigError where a second is given and the run reads single texts.
     """

@@ -87,7 +87,7 @@ class TextEncoder:
             for ids in token_ids(self._tokenizer, chunk):
                 kept = shortened(ids, self.room, self.long)
                 cut.append(len(ids) - len(kept))
-                row = np.array([*self._before, *kept, *self._after] or [self._stand_in], dtype=np.int32)
+                row = np.array([*self._before, *kept, *self._after] or [stand_in(self._tokenizer)], dtype=np.int32)
                 pieces.append(row)
                 lengths.append(len(row))
         flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
@@ -97,11 +97,11 @@ class TextEncoder:
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for chunk in chunks(texts) for ids in token_ids(self._tokenizer, chunk)]
 
-    @property
-    def _stand_in(self) -> int:
-        """What an empty text is read as, so that there is a last token to pool: eos, or else whatever pads."""
-        eos, pad = self._tokenizer.eos_token_id, self._tokenizer.pad_token_id
-        return int(eos if eos is not None else pad)
+
+def stand_in(tokenizer: PreTrainedTokenizerBase) -> int:
+    """What an empty text is read as where nothing stands around it, so that there is a last token: eos, or else whatever pads."""
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    return int(eos if eos is not None else pad)
 
 
 def shortened(ids: Sequence[int], room: int, long: Long) -> Sequence[int]:

@@ -18,6 +18,7 @@ from fenlei.models.backbone import UNLIMITED
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.instructions import Instruction, compose
+from fenlei.text.prompts import TextEncoder
 
 
 def with_candidates(dataset: Dataset) -> Dataset:
@@ -94,8 +95,8 @@ def question_encoder(tokenizer: PreTrainedTokenizerBase, config: RunConfig, data
     return encoder
 
 
-def encode_for_training(encoder: QuestionEncoder, rows: Sequence[Example], config: ModelConfig) -> EncodedTexts:
-    """Each row with what its loss needs: all labels, or the right one and its end."""
-    if config.objective == "tokens":
+def encode_for_training(encoder: TextEncoder | QuestionEncoder, rows: Sequence[Example], config: ModelConfig) -> EncodedTexts:
+    """Each row with what its loss needs: of generate all labels, or the right one and its end."""
+    if isinstance(encoder, QuestionEncoder) and config.objective == "tokens":
         return encoder.encode_answers([row.input for row in rows], [str(row.label) for row in rows], offered_to(encoder, rows))
     return encode_examples(encoder, rows)

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from fenlei.artifact import COMPLETE, checkpoints, fingerprint, read_json, write_text
+from fenlei.artifact import COMPLETE, checkpoints, fingerprint, read_json, step_of, write_text
 from fenlei.errors import ArtifactError
 
 WEIGHTS_FILE = "trainable.safetensors"
@@ -59,12 +59,8 @@ def remove_newer(checkpoint: Path) -> None:
     Trainer keeps the highest numbers where times are too close to tell, and would remove what it has just written instead.
     """
     for other in checkpoint.parent.glob("checkpoint-*"):
-        if _step(other) > _step(checkpoint):
+        if step_of(other) > step_of(checkpoint):
             shutil.rmtree(other, ignore_errors=True)
-
-
-def _step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _damage(checkpoint: Path, files: tuple[str, ...] | None = None) -> str | None:

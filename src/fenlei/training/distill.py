@@ -28,7 +28,9 @@ from fenlei.inference.trust import load_scores, load_trust
 from fenlei.labels import LabelSet
 from fenlei.text.pairs import Text
 from fenlei.training.fit import TrainResult, run_training
+from fenlei.training.held_out import TEST, lines_of
 from fenlei.training.lessons import Lessons, taught, taught_loss
+from fenlei.training.model_card import escaped
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
@@ -145,7 +147,7 @@ def _build(
     teacher = load_teacher(run, config.optimization.device)
     manifest = read_manifest(run)
     dataset = student_rows(run, manifest, config.data, seed=config.optimization.seed)
-    pool, notes = unlabelled_rows(unlabeled, config.data, dataset)
+    pool, notes = unlabelled_rows(unlabeled, manifest, config.data, dataset)
     if announce:
         how = " in 8-bit integers, as it was trained" if teacher.describe().get("int8") else ""
         announce(f"asking the teacher about {len(dataset.train) + len(pool):,} texts{how}")
@@ -156,12 +158,12 @@ def _build(
     setup = prepare(config, dataset=replace(dataset, notes=(*dataset.notes, *notes)), unlabelled=pool)
     if len(setup.dataset.train) != len(dataset.train) or setup.dataset.labels != dataset.labels:
         raise ConfigError("shots and rows with candidates of their own change what the student is asked; leave them out")
-    several = dataset.multi_label
+    several, told = dataset.multi_label, {"run": str(run), "manifest": fingerprint(run / MANIFEST)}
     lessons = Lessons(
         taught(torch.from_numpy(setup.label_ids), torch.from_numpy(said)),
         taught_loss(choose_loss(setup.config, setup.class_counts, multi_label=several), multi_label=several),
         unlabelled=pool,
-        origin={"distilled_from": {"run": str(run), "manifest": fingerprint(run / MANIFEST), "unlabelled_rows": len(pool)}},
+        origin={"distilled_from": {**told, "unlabelled_rows": len(pool), TEST: lines_of(manifest, TEST)}},
     )
     return replace(setup, lessons=lessons), exam
 
@@ -198,8 +200,8 @@ def _card_section(result: Distillation) -> str:
     """Markdown for the student's model card."""
     figures = [main_figure(one.metrics) for one in (result.teacher, result.student)]
     rows = [
-        f"| {role}, {one.name} | {figure.value:.3f}{_spread(figure)} | {one.metrics.macro_f1:.3f} | {one.rows_per_second:,.0f} | "
-        f"{one.parameters:,} |"
+        f"| {role}, {escaped(one.name)} | {figure.value:.3f}{_spread(figure)} | {one.metrics.macro_f1:.3f} | "
+        f"{one.rows_per_second:,.0f} | {one.parameters:,} |"
         for role, one, figure in zip(("teacher", "student"), (result.teacher, result.student), figures, strict=True)
     ]
     return "\n".join(

@@ -65,7 +65,7 @@ class DryRun:
 def dry_run(data: str | Path | None = None, *, model: str | None = None, config: RunConfig | None = None, **options: Any) -> DryRun:
     """Prepares the run as `train` would, tries a few steps, and throws them away. The same errors as `train`."""
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
-    setup = prepare((config or RunConfig()).replace(**named, **options))
+    setup = prepare((config or RunConfig()).overridden({**named, **options}))
     lengths = setup.train.lengths
     learns = setup.config.model.tuning != "none"
     tokens_a_second = _try(setup) if learns else 1.0
@@ -87,7 +87,7 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
 
 def _rows_read(setup: Setup) -> int:
     """Rows that go through the backbone in all: once each where it is frozen, however many epochs there are."""
-    return len(setup.train) if states_are_kept(setup, setup.train) else setup.steps * setup.batch_size
+    return len(setup.train) if states_are_kept(setup.method, setup, setup.train) else setup.steps * setup.batch_size
 
 
 def _try(setup: Setup) -> float:

@@ -20,16 +20,16 @@ import torch
 
 from fenlei.artifact import MANIFEST, fingerprint, read_json, read_manifest, write_text
 from fenlei.config import RunConfig
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, Rows
 from fenlei.data.extension import class_file_names, load_extension, read_rows
-from fenlei.data.label_ids import may_hold_ids
+from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.labelling import Labelling
-from fenlei.data.splits import Rows
 from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.inference.loading import load_run
 from fenlei.inference.trust import load_trust
 from fenlei.labels import LabelSet
+from fenlei.models.backbone import load_tokenizer
 from fenlei.models.head import HeadMethod
 from fenlei.text.instructions import Instruction
 from fenlei.training.exemplars import load_exemplars
@@ -37,7 +37,7 @@ from fenlei.training.extension_report import ASKED, Cost, Extension, card_sectio
 from fenlei.training.fit import TrainResult, run_training
 from fenlei.training.former_answers import former_answers
 from fenlei.training.growth import settle_new_rows, take_over
-from fenlei.training.held_out import dev_rows_of
+from fenlei.training.held_out import DEV, TEST, lines_of, rows_of
 from fenlei.training.lessons import Lessons, taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
@@ -53,8 +53,8 @@ ENOUGH_STEPS, LARGEST_BATCH, LEAST_BATCH, MOST_EPOCHS = 100, 32, 8, 10
 COST, MOST_OVER_MANY = 0.25, 3
 """Over many rows there are more passes, up to MOST_OVER_MANY, as long as all costs no more than this share of training again on all rows:
 what the known classes were given, new ones need too."""
-ANEW = ("learning_rate", "batch_size", "epochs", "max_steps", "early_stopping_patience")
-"""Options of the run that were right for learning from nothing."""
+ANEW = ("learning_rate", "batch_size", "batch_tokens", "epochs", "max_steps", "early_stopping_patience")
+"""Options of the run that were right for learning from nothing, or on the machine of that time."""
 KEPT = ("prompt", "shots")
 """Options of the run that cannot be others: what it said before is asked, and learned from, under the prompt that it knows."""
 
@@ -97,7 +97,7 @@ def extend(
     def report(training: TrainResult, extended: dict[str, Any]) -> None:
         start, trust = started[0], load_trust(training.out, extended)
         cost = replace(start.cost, seconds=start.cost.seconds + _learning_seconds(training.out))
-        result = compared(training, known, start.before, trust, cost)
+        result = compared(training, known, start.before, trust, cost, row_candidates=bool(extended.get("row_candidates")))
         results.append(result)
         if is_first():
             write_text(training.out / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
@@ -142,15 +142,15 @@ def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any], tuning: str) -
 
 
 def _extended_config(run: Path, new_data: str | Path, options: dict[str, Any]) -> RunConfig:
-    before = RunConfig.from_yaml(run / "config.yaml").to_options()
-    usual = RunConfig().to_options()
+    trained = RunConfig.from_yaml(run / "config.yaml")
+    before, usual = trained.to_options(), RunConfig().to_options()
     anew = {key: usual[key] for key in ANEW}
     files = dict.fromkeys(("class_file", "dev", "dev_ratio", "test", "test_ratio"))
     given = {key: value for key, value in options.items() if value is not None}
     changed = next((key for key in KEPT if given.get(key, before[key]) != before[key]), None)
     if changed is not None:
         raise ConfigError(f"{changed}: a run goes on with the prompt that it was trained with; leave it out, or train again on all rows")
-    return RunConfig.from_options({**before, **anew, **files, "data": str(new_data), **given})
+    return trained.replace(**anew, **files).overridden({"data": str(new_data), **given})
 
 
 def _replayed(run: Path, replay: str | Path | None, config: RunConfig, known: LabelSet) -> Rows:
@@ -168,6 +168,7 @@ def _replayed(run: Path, replay: str | Path | None, config: RunConfig, known: La
 def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows, known: LabelSet) -> tuple[Setup, _Start]:
     """The grown network, ready to go on learning, and what the run said before."""
     holds_ids = _holds_ids(run, manifest, config, known)
+    replay = with_names(replay, known, holds_ids)
     setup = _prepared(run, manifest, config, replay, known, holds_ids)
     loaded = load_run(run, device="cpu", fold=True)  # in float32, the adapters apart
     grown = take_over(setup.method, loaded.method, len(known), len(setup.dataset.labels))
@@ -191,9 +192,10 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     lessons = Lessons(
         label_ids if by_answer else taught(label_ids, torch.from_numpy(said.logits)),
         alone if by_answer else taught_loss(under_prior(alone, prior)),
-        known=len(known) if _dev_is_natural(config, setup, dev_rows_of(manifest)) else None,
+        known=len(known),
+        dev_is_natural=_dev_is_natural(config, setup, rows_of(manifest, *DEV)),
         exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
-        origin=_origin(run, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),
+        origin=_origin(run, manifest, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),
     )
     return replace(setup, lessons=lessons, solved=False), _Start(before, cost)  # the head begins as the run's
 
@@ -204,15 +206,26 @@ def _prepared(
     """The network over all labels, its new weights as they come, and the rows that it is to learn from."""
     instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"]) if manifest["method"] == "generate" else None
     shown = {text for text, _ in instruction.examples} if instruction else set()
+    replay, left_out = _untested(run, manifest, replay)
     replay = tuple(row for row in replay if row.text not in shown)  # the prompt has the answer to these
-    dataset = load_extension(config.data, known, replay, dev_rows_of(manifest), seed=config.optimization.seed, holds_ids=holds_ids)
-    dataset = replace(dataset, labelling=Labelling.from_json(manifest))
+    dataset = load_extension(config.data, known, replay, rows_of(manifest, *DEV), seed=config.optimization.seed, holds_ids=holds_ids)
+    dataset = replace(dataset, labelling=Labelling.from_json(manifest), notes=(*left_out, *dataset.notes))
     if instruction is not None:
         instruction = instruction.with_notes(dataset.label_notes)
     rows, epochs = _learned_before(run, manifest)
     rows += sum(row.label not in known for row in dataset.train)
     config = _with_passes(config, len(dataset.train), COST * rows * epochs / len(dataset.train) - ASKED)
-    return prepare(config, dataset=dataset, instruction=instruction)
+    return prepare(config, dataset=dataset, instruction=instruction, tokenizer=load_tokenizer(run / "model"))
+
+
+def _untested(run: Path, manifest: dict[str, Any], replay: Rows) -> tuple[Rows, list[str]]:
+    """The replay without the rows that are to test the run, and what is said of them."""
+    was_test = rows_of(manifest, TEST)
+    kept = tuple(row for row in replay if not was_test(row))
+    if not kept:
+        raise DataError(f"{run}: every row of the replay is one of its test rows, from which nothing is to be learned; give others")
+    left_out = len(replay) - len(kept)
+    return kept, [f"{left_out:,} rows of the replay are test rows of the run, and are left out"] if left_out else []
 
 
 def _holds_ids(run: Path, manifest: dict[str, Any], config: RunConfig, known: LabelSet) -> Callable[[str], bool]:
@@ -222,10 +235,11 @@ def _holds_ids(run: Path, manifest: dict[str, Any], config: RunConfig, known: La
     return cache(lambda source: told[: len(known)] == known.names or may_hold_ids(source, known, trained, manifest))
 
 
-def _origin(run: Path, known: LabelSet, cost: Cost, *, label_ids: bool) -> dict[str, Any]:
+def _origin(run: Path, manifest: dict[str, Any], known: LabelSet, cost: Cost, *, label_ids: bool) -> dict[str, Any]:
     """What the manifest says of where the run comes from."""
     told = {"run": str(run), "manifest": fingerprint(run / MANIFEST), "known_labels": len(known), "label_ids": label_ids}
-    return {"extended_from": {**told, "all_rows": cost.retraining_rows, "all_epochs": cost.retraining_epochs}}
+    cost_of_all = {"all_rows": cost.retraining_rows, "all_epochs": cost.retraining_epochs}
+    return {"extended_from": {**told, **cost_of_all, TEST: lines_of(manifest, TEST)}}
 
 
 def _dev_is_natural(config: RunConfig, setup: Setup, held_out: Callable[[Example], bool]) -> bool:

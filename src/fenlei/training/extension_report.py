@@ -12,6 +12,7 @@ from fenlei.evaluation.metrics import ClassMetrics, compute_metrics, wilson_inte
 from fenlei.inference.trust import Trust, load_scores
 from fenlei.labels import LabelSet
 from fenlei.training.fit import TrainResult
+from fenlei.training.model_card import escaped
 
 ASKED = 0.5
 """A forward pass beside an optimiser step: half of it for adapters, a third where all weights learn."""
@@ -49,6 +50,8 @@ class Extension:
     """The new classes among all, on all dev rows."""
     dev_rows: int
     cost: Cost
+    row_candidates: bool = False
+    """Whether dev rows were asked among candidates of their own: before, among those that the run knew."""
 
     def recall_interval(self, one: ClassMetrics) -> tuple[float, float] | None:
         """Wilson 95 % interval of its recall; None where it has no dev rows."""
@@ -64,7 +67,9 @@ class Extension:
         }
 
 
-def compared(training: TrainResult, known: LabelSet, before: dict[str, np.ndarray], trust: Trust, cost: Cost) -> Extension:
+def compared(
+    training: TrainResult, known: LabelSet, before: dict[str, np.ndarray], trust: Trust, cost: Cost, *, row_candidates: bool
+) -> Extension:
     """From what the run answered before (ids by part of dev) and what the finished extension kept of its own dev scores."""
     dev = load_scores(training.out)
     parts = ("selecting", "calibrating")
@@ -73,26 +78,29 @@ def compared(training: TrainResult, known: LabelSet, before: dict[str, np.ndarra
     metrics = compute_metrics(gold, shares, LabelSet(training.labels))
     earlier = np.concatenate([before[part] for part in parts])
     changes = recall_changes(gold, earlier, shares.argmax(axis=1), known)
-    return Extension(training, changes, metrics.classes[len(known) :], len(gold), cost)
+    return Extension(training, changes, metrics.classes[len(known) :], len(gold), cost, row_candidates)
 
 
 def card_section(result: Extension) -> str:
     """Markdown for the new run's model card."""
     known = [
-        f"| {one.name or 'all known classes'} | {one.before:.3f} | {one.after:.3f} | {one.change:+.3f} ({one.interval[0]:+.3f} to "
-        f"{one.interval[1]:+.3f}) | {one.rows:,} |"
+        f"| {escaped(one.name or 'all known classes')} | {one.before:.3f} | {one.after:.3f} | {one.change:+.3f} ({one.interval[0]:+.3f} "
+        f"to {one.interval[1]:+.3f}) | {one.rows:,} |"
         for one in result.changes
     ]
-    new = [f"| {one.name} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} | {one.support:,} |" for one in result.new]
+    new = [f"| {escaped(one.name)} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} | {one.support:,} |" for one in result.new]
     cost = result.cost
     rows = result.changes[0].rows if result.changes else 0
     replayed = f"{cost.new_rows:,} new and {cost.replayed_rows:,} replayed rows"
+    among = ""
+    if result.row_candidates:
+        among = "; rows that offer candidates\nare asked among these, and were asked among those of them that the run knew"
     return f"""
 ## Extended
 
 By {len(result.new)} classes, from {replayed}, {cost.epochs:g} times each: {cost.share:.0%} of the cost of
 training again on all {cost.retraining_rows:,} rows. Of the {rows:,} dev rows of known classes, the share that was right before,
-and that is right now, when the answer may be a new class too:
+and that is right now, when the answer may be a new class too{among}:
 
 | known class | recall before | after | change (95 % interval) | rows |
 |---|---|---|---|---|

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_folder, write_manifest, write_text
-from fenlei.data.examples import Example
+from fenlei.data.columns import LABEL_COLUMN
+from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import to_json
 from fenlei.errors import DataError
 from fenlei.evaluation.figures import AnyMetrics, figures_of
@@ -33,16 +34,17 @@ from fenlei.models.baseline import Baseline
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
-from fenlei.models.hub import is_local, resolved_revision
+from fenlei.models.hub import is_local, local_file, resolved_revision
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.pairs import told_columns
 from fenlei.text.windows import WINDOWED
 from fenlei.training.exemplars import choose_exemplars, save_exemplars
+from fenlei.training.frozen import states_are_kept
 from fenlei.training.model_card import model_card
 from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, ScoreRows, make_promises
 from fenlei.training.selection import kept_step
 from fenlei.training.setup import Setup
-from fenlei.training.vectors import can_be_kept, score_frozen
+from fenlei.training.vectors import score_frozen
 
 TEST_ROWS = "test.jsonl"
 """Rows that the run itself set aside for test."""
@@ -83,7 +85,7 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
 
     def scores(examples: Sequence[Example], keep_states: bool = False) -> Scores:
         encoded = encode_examples(run.encoder, examples)
-        if setup.config.model.tuning == "frozen" and isinstance(run.method, HeadMethod) and can_be_kept(run.method, encoded):
+        if states_are_kept(run.method, setup, encoded):
             return score_frozen(run.method, setup.base, encoded, len(labels), keep_states=keep_states)
         return score(run.method, encoded, len(labels), keep_states=keep_states)
 
@@ -95,12 +97,12 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     known = KnownRows(dataset.calibrating, dataset.train, setup.label_ids)
     promises = make_promises(
         setup.config.trust, dev["calibrating"], known, labels.names, scores, setup.config.optimization.seed, dataset.labelling,
-        setup.lessons.known if setup.lessons else None,
+        setup.lessons.known if setup.lessons else None, dev_is_natural=setup.lessons is None or setup.lessons.dev_is_natural,
     )  # fmt: skip
     if promises.trust.novelty:
         save_novelty(out, promises.trust.novelty)
     manifest |= promises.trust.to_json()
-    if setup.config.data.store_exemplars is not None and not dataset.multi_label:
+    if setup.config.data.store_exemplars is not None:
         save_exemplars(out, _exemplars(setup, setup.config.data.store_exemplars, scores))
     gold = dev["selecting"].label_ids
     metrics = figures_of(gold, promises.trust.answers(promises.trust.probabilities(dev["selecting"].logits)), labels, uncertainty=True)
@@ -159,6 +161,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "labels": list(setup.dataset.labels),
         **setup.dataset.labelling.to_json(),
         **told_columns(setup.config.data.text_column, setup.config.data.pair_column),
+        LABEL_COLUMN: next((row.label_column for row in setup.dataset.train if row.label_column is not None), None),
         "method": model.method,
         "tuning": model.tuning,
         "head": setup.head_kind,
@@ -171,6 +174,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "base_model": {
             "name": model.model,
             "local": is_local(str(model.model)),
+            "file": local_file(str(model.model)),
             "revision": resolved_revision(setup.base) or model.revision,
             "folder": str(setup.base.resolve()),
             "config_sha256": fingerprint(setup.base / "config.json"),
@@ -181,14 +185,23 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "data": {
             "files": setup.data_fingerprints(),
             "rows": {name: len(getattr(setup.dataset, name)) for name in ("train", "selecting", "calibrating", "test")},
+            "classes": dict(zip(setup.dataset.labels, setup.class_counts.tolist(), strict=True)),
+            "characters": _characters(setup.dataset.train),
             "selecting": _lines(setup.dataset.selecting),
             "calibrating": _lines(setup.dataset.calibrating),
+            "test": _lines(setup.dataset.test),
         },
         **(setup.lessons.origin if setup.lessons else {}),
         "seed": setup.config.optimization.seed,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "libraries": library_versions(),
     }
+
+
+def _characters(examples: Sequence[Example]) -> dict[str, int]:
+    """How long texts are, of pairs both together."""
+    lengths = [len(example.whole) for example in examples]
+    return {"median": int(np.median(lengths)), "longest": max(lengths)}
 
 
 def _length_rule(setup: Setup) -> str:
@@ -212,16 +225,21 @@ def _method_facts(setup: Setup) -> dict[str, Any]:
 
 def _baseline(setup: Setup, out: Path, gold: np.ndarray) -> AnyMetrics:
     """Fitted on the same rows, calibrated on the same rows, and kept in the run so that `evaluate` can show it beside the model."""
-    dataset = setup.dataset
-    calibrating = dataset.calibrating
-    baseline = Baseline.fit([e.whole for e in dataset.train], setup.label_ids, len(dataset.labels), seed=setup.config.optimization.seed)
-    ancestors = dataset.labelling.ancestors(dataset.labels)
+    dataset, labelling, labels = setup.dataset, setup.dataset.labelling, setup.dataset.labels
+    calibrating, selecting = dataset.calibrating, dataset.selecting
+    baseline = Baseline.fit([e.whole for e in dataset.train], setup.label_ids, len(labels), seed=setup.config.optimization.seed)
     if len(calibrating) >= LEAST_CALIBRATING_ROWS:
-        baseline = calibrate_baseline(baseline, [e.whole for e in calibrating], dataset.gold(calibrating), ancestors)
+        fitted_on = [e.whole for e in calibrating]
+        baseline = calibrate_baseline(baseline, fitted_on, dataset.gold(calibrating), labelling, labels, _asked_among(setup, calibrating))
     with whole_folder(out / "baseline") as folder:
         baseline.save(folder)
-    answers = baseline_answers(baseline, [e.whole for e in dataset.selecting], dataset.labelling, dataset.labels)
-    return figures_of(gold, answers, dataset.labels, uncertainty=True)
+    answers = baseline_answers(baseline, [e.whole for e in selecting], labelling, labels, _asked_among(setup, selecting))
+    return figures_of(gold, answers, labels, uncertainty=True)
+
+
+def _asked_among(setup: Setup, rows: Sequence[Example]) -> list[tuple[str, ...] | None] | None:
+    """The candidates of rows, where the network is asked among them; None where it answers with all labels, as a head does."""
+    return candidates_of(rows) if isinstance(setup.encoder, QuestionEncoder) else None
 
 
 def _exemplars(setup: Setup, count: int, score: ScoreRows) -> tuple[Example, ...]:

@@ -34,7 +34,7 @@ from fenlei.training.progress import Progress
 from fenlei.training.ranks import Ranks, is_first, join
 from fenlei.training.rates import ATTENTION_RATE
 from fenlei.training.recorded import recorder_for
-from fenlei.training.resume import TRAIN, Command, check_same_data, recall, remember, way_on
+from fenlei.training.resume import TRAIN, Command, check_same_data, recall, recall_order, remember, remember_order, way_on
 from fenlei.training.selecting import evaluation_of
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
@@ -99,7 +99,7 @@ def train(
     own_head = head if isinstance(head, nn.Module) else None
     if head is not None and own_head is None:
         options["head"] = head
-    config = (config or RunConfig()).replace(**named, **options)
+    config = (config or RunConfig()).overridden({**named, **options})
     return run_training(
         config, out, lambda given: prepare(given, head=own_head),
         head=own_head, resume=resume, progress=progress, announce=announce, trackers=trackers,
@@ -219,10 +219,13 @@ def _optimise(
             setbacks=Setbacks(lambda row: setup.rows[row].where, tell, may_halve=ranks.world == 1),
             ranks=ranks,
             shares=row_shares(options.imbalance, setup.label_ids),
+            alike=None if start is None else recall_order(out),
             recorder=recorder_for(setup, ranks),
             attention_rate=ATTENTION_RATE if setup.solved else 1.0,
             callbacks=callbacks,
         )
+    if start is None and ranks.is_first:
+        remember_order(out, alike=trainer.alike)
     trainer.remove_callback(PrinterCallback)
     _keep_logs(trainer, out)
     with quiet_transformers(), stop.listening():

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from fenlei.data.examples import Example
 from fenlei.evaluation.calibration import Calibration
@@ -22,6 +21,7 @@ def former_answers(
 ) -> Scores:
     """What the run says of rows, over the labels it knows: the new rows of its head play no part.
 
+    A row that offers candidates is asked among those that the run knows, as it will be asked among all of them; other labels have -inf.
     Logits are as it answers with them, in the network's own unit: what it was extended by before may have been taken back a little.
     """
     scores = _scores(setup, known, rows, encoded)
@@ -31,12 +31,17 @@ def former_answers(
 def _scores(setup: Setup, known: LabelSet, rows: Sequence[Example], encoded: EncodedTexts | None) -> Scores:
     setup.method.eval()
     if isinstance(setup.encoder, QuestionEncoder):
-        asked = setup.encoder.with_labels(known).encode([row.input for row in rows])
-        return score(setup.method, asked, len(known), autocast=_autocast(setup))
+        asked = setup.encoder.with_labels(known).encode([row.input for row in rows], [_offered(row, known) for row in rows])
+        return score(setup.method, asked, len(known), autocast=setup.scoring_autocast)
     asked = setup.encoder.encode([row.input for row in rows]) if encoded is None else encoded
-    said = score(setup.method, asked, len(setup.dataset.labels), autocast=_autocast(setup), keep_states=True)
+    said = score(setup.method, asked, len(setup.dataset.labels), autocast=setup.scoring_autocast, keep_states=True)
     return replace(said, logits=np.ascontiguousarray(said.logits[:, : len(known)]))
 
 
-def _autocast(setup: Setup) -> torch.dtype | None:
-    return setup.autocast if setup.precision.weights != torch.float32 else None
+def _offered(row: Example, known: LabelSet) -> tuple[str, ...] | None:
+    """The known labels among a row's candidates; None where it offers none: all."""
+    if row.candidates is None:
+        return None
+    # Where all are new, any one will do: what is said of the row is neither learned from nor compared with, and to ask among all known
+    # labels might leave no room for the text.
+    return tuple(name for name in row.candidates if name in known) or known.names[:1]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import numpy as np
 
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.setup import Setup
@@ -15,17 +17,14 @@ from fenlei.training.vectors import cached_vectors, can_be_kept
 RUN_AGAIN_NOTE = "frozen: the head of this encoder reads more than the first token's state, so the backbone is run in every epoch"
 
 
-def states_are_kept(setup: Setup, encoded: EncodedTexts) -> bool:
-    """Whether the backbone reads every row once, however many epochs there are."""
-    return setup.config.model.tuning == "frozen" and isinstance(setup.method, HeadMethod) and can_be_kept(setup.method, encoded)
+def states_are_kept(method: HeadMethod | GenerateMethod, setup: Setup, encoded: EncodedTexts) -> TypeGuard[HeadMethod]:
+    """Whether the backbone reads every row once, however many epochs there are; `method` is that of the run, or the run loaded back."""
+    return setup.config.model.tuning == "frozen" and isinstance(method, HeadMethod) and can_be_kept(method, encoded)
 
 
 def kept_states(setup: Setup, encoded: EncodedTexts) -> np.ndarray | None:
     """What a frozen backbone says of every row, or window of one; None where it learns, or its head reads more than can be kept."""
-    if not states_are_kept(setup, encoded):
-        return None
-    assert isinstance(setup.method, HeadMethod)
-    return cached_vectors(setup.method, setup.base, encoded)
+    return cached_vectors(setup.method, setup.base, encoded) if states_are_kept(setup.method, setup, encoded) else None
 
 
 def states_to_learn_from(setup: Setup, tell: Callable[[str], None], *, anew: bool) -> np.ndarray | None:

@@ -14,6 +14,7 @@ from torch import nn
 
 from fenlei.errors import ArtifactError
 from fenlei.models.head import HeadMethod
+from fenlei.models.quantized import Int8Linear
 
 DECAY = 1e-3
 """Half of it times the squared new weights is added to the mean loss of a row: separable states have no best head without."""
@@ -28,10 +29,12 @@ def take_over(method: nn.Module, run: nn.Module, known: int, labels: int) -> tup
     """
     theirs, grown = run.state_dict(), []
     own = method.state_dict()
-    odd = sorted(own.keys() ^ theirs.keys())
+    # Frozen below a head, and kept in 8 bits alone: both have it from the base model.
+    eight_bit = {name for name, module in method.named_modules() if isinstance(module, Int8Linear)}
+    odd = sorted(name for name in own.keys() ^ theirs.keys() if name.rpartition(".")[0] not in eight_bit)
     for name, weight in own.items():
         stored = theirs.get(name, weight)
-        if not weight.numel():  # frozen, and given up for its 8-bit copy: both have it from the base model
+        if not weight.numel():  # the same below adapters
             continue
         if stored.shape == weight.shape:
             weight.copy_(stored)

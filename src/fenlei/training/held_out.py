@@ -9,26 +9,42 @@ from typing import Any
 from fenlei.artifact import fingerprint
 from fenlei.data.examples import Example
 
+DEV = ("selecting", "calibrating")
+TEST = "test"
+ORIGINS = ("extended_from", "distilled_from")
+"""What a manifest says of the run that its own comes from, whose test rows stay test rows."""
 
-def dev_rows_of(manifest: Mapping[str, Any]) -> Callable[[Example], bool]:
-    """Whether a row of a file was a dev row of the run: by line, in a file with the content that the run's had."""
-    lines: dict[str, set[int]] = {}
-    for part in ("selecting", "calibrating"):
-        for source, ranges in manifest["data"][part].items():
-            content = manifest["data"]["files"].get(source)
-            if content is not None:
-                lines.setdefault(content, set()).update(_lines(ranges))
+
+def rows_of(manifest: Mapping[str, Any], *parts: str) -> Callable[[Example], bool]:
+    """Whether a row of a file was in one of these parts of the run: by line, in a file with the content that the run's had."""
+    lines = {content: _numbers(ranges) for content, ranges in lines_of(manifest, *parts).items()}
     contents: dict[str, str] = {}
 
-    def was_dev(row: Example) -> bool:
+    def was_there(row: Example) -> bool:
         if row.source not in contents:
             contents[row.source] = fingerprint(Path(row.source)) if Path(row.source).is_file() else ""
         return row.line in lines.get(contents[row.source], ())
 
-    return was_dev
+    return was_there
 
 
-def _lines(ranges: str) -> set[int]:
+def lines_of(manifest: Mapping[str, Any], *parts: str) -> dict[str, str]:
+    """The lines of these parts of the run, by the SHA-256 of their file; with test those of the runs that it comes from.
+
+    A run of an older fenlei does not say which rows were to test it.
+    """
+    data = manifest["data"]
+    told = [(data["files"].get(source), ranges) for part in parts for source, ranges in data.get(part, {}).items()]
+    if TEST in parts:
+        told += [pair for origin in ORIGINS for pair in manifest.get(origin, {}).get(TEST, {}).items()]
+    found: dict[str, str] = {}
+    for content, ranges in told:
+        if content is not None:
+            found[content] = f"{found[content]},{ranges}" if content in found else ranges
+    return found
+
+
+def _numbers(ranges: str) -> set[int]:
     """`1-3,7` as numbers."""
     pairs = [part.partition("-") for part in ranges.split(",") if part]
     return {line for first, _, last in pairs for line in range(int(first), int(last or first) + 1)}

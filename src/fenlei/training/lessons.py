@@ -54,7 +54,9 @@ class Lessons:
     exemplars: tuple[Example, ...] = ()
     """Rows that the run keeps as they are, since an older run chose them."""
     known: int | None = None
-    """Of an extension: how many labels, the first ones, the older run had, where dev has them as often as they come."""
+    """Of an extension: how many labels, the first ones, the older run had."""
+    dev_is_natural: bool = True
+    """Whether classes are in dev as often as they come."""
     origin: Mapping[str, Any] = field(default_factory=dict)
     """What the run's manifest says of where it comes from."""
 

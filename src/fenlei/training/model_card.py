@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from fenlei.evaluation.calibration import calibration_told
@@ -35,12 +36,20 @@ Confidence: {calibration_told(manifest)}, expected calibration
 error {metrics.expected_calibration_error:.3f}. Where an input would be longer than {manifest["max_length"]} tokens,
 {manifest["length_rule"]}.
 
+## Intended use
+
+{_use(manifest)}
+
 ```python
 from fenlei import Classifier
 
 classifier = Classifier.load("this/folder")
 classifier.predict([{asked}])
 ```
+
+## Data
+
+{_data(manifest["data"])}
 
 Made with {libraries}.
 """
@@ -49,6 +58,44 @@ Made with {libraries}.
 def escaped(text: str) -> str:
     """On one line, with nothing that Markdown or HTML would act on."""
     return re.sub(r"([\\`*_{}\[\]<>|#!&~$])", r"\\\1", " ".join(text.split()))
+
+
+def _use(manifest: dict[str, Any]) -> str:
+    """What it is for, how far its confidence goes, and what it is not for."""
+    many, rows = manifest.get("problem_type") == "multi_label_classification", manifest["data"]["rows"]
+    texts = "texts" if manifest.get("pair_column") is None else "pairs of texts"
+    given = "any number of them, maybe none" if many else "one of them, also where none fits"
+    lines = [f"For {texts} like those of the data below, in {len(manifest['labels'])} classes: each gets {given}."]
+    if manifest["method"] == "generate":
+        lines.append("It can be asked among other labels, and then answers with a confidence that nothing was measured of.")
+    if manifest["calibrated"]:
+        measured = f"fitted on {rows['calibrating']:,} rows that nothing else was chosen by"
+        lines.append(f"Its confidence is {measured}: of rows like these answered with 0.9, about nine in ten should be right.")
+    else:
+        lines.append("Its confidence says which answers are surer than others, not how often they are right.")
+    if manifest.get("abstention"):
+        least = manifest["abstention"]["min_confidence"]
+        lines.append(f"Answers below a confidence of {least:.4f} are marked as abstained, for a person to look at.")
+    lines.append(
+        f"Not for {texts} of another kind, language or time before it is measured on some of them (`fenlei evaluate`), and not for "
+        "decisions about people that nobody looks at."
+    )
+    return "\n".join(lines)
+
+
+def _data(data: dict[str, Any]) -> str:
+    """The files, the rows of each part, and how long and of which classes those of train are, as far as the run wrote it down."""
+    rows, names = data["rows"], [Path(name).name for name in data["files"]]
+    shown = escaped(", ".join(names[:8]) or "the data") + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    parts = f"{rows['train']:,} rows of train, {rows['selecting'] + rows['calibrating']:,} of dev ({rows['selecting']:,} select, "
+    lines = [f"{shown}: {parts}{rows['calibrating']:,} calibrate), {rows['test']:,} of test."]
+    if "characters" in data:
+        told = data["characters"]
+        lines.append(f"Texts of train have {told['median']:,} characters in the median, {told['longest']:,} at most.")
+    if "classes" in data:
+        lines += ["", "| class in the data | rows of train |", "|---|---|"]
+        lines += [f"| {escaped(name)} | {count:,} |" for name, count in data["classes"].items()]
+    return "\n".join(lines)
 
 
 def _headline(manifest: dict[str, Any], metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:

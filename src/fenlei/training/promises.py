@@ -13,8 +13,7 @@ from fenlei.config import TrustConfig
 from fenlei.data.examples import Example
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import read_examples
-from fenlei.errors import DataError
-from fenlei.evaluation import novelty
+from fenlei.errors import DataError, first_few
 from fenlei.evaluation.calibration import Calibration, fit_calibration
 from fenlei.evaluation.decision import Decision, fit_decision, plain_decision
 from fenlei.evaluation.novelty import ClassGaussians, NoveltyScore, auroc
@@ -27,6 +26,10 @@ LEAST_CALIBRATING_ROWS = 30
 """Fewer rows cannot fit even one number to better than chance."""
 STATE_ROWS = 5000
 """Training rows whose states the Gaussians are fitted on: more than the dimensions of any state, and minutes at most to compute."""
+OF_A_SAMPLE = (
+    "dev was set aside from the new rows and a part of the replay, so classes are not in it as often as they come: threshold and sets hold "
+    "for such rows alone; --dev takes rows that come as they do"
+)
 
 ScoreRows = Callable[[Sequence[Example], bool], Scores]
 """Rows, and whether their states are wanted, to scores."""
@@ -61,18 +64,23 @@ def make_promises(
     seed: int,
     labelling: Labelling = ONE_LABEL,
     known: int | None = None,
+    *,
+    dev_is_natural: bool = True,
 ) -> Promises:
     """Fitted on `dev`, the scores of the calibrating rows; `score` is asked for states only where novelty needs them.
 
-    `known`: of an extended run how many labels, the first ones, it had before.
+    `known`: of an extended run how many labels, the first ones, it had before. `dev_is_natural`: whether classes are in dev as often as
+    they come.
     """
-    calibration, notes = _calibrated(dev, labels, labelling.multi_label, known)
+    calibration, notes = _calibrated(dev, labels, labelling.multi_label, known, summands=dev_is_natural)
     trust = Trust(calibration, len(dev.label_ids) >= LEAST_CALIBRATING_ROWS)
     if labelling.multi_label:
         trust = dataclasses.replace(trust, decision=_decision(dev, trust, labels, labelling))
     fitted = fit_promises(asked, trust, dev)
     trust = dataclasses.replace(trust, abstention=fitted.abstention, sets=fitted.sets)
     notes += _told(trust, labels)
+    if not dev_is_natural and (trust.abstention or trust.sets):
+        notes.append(OF_A_SAMPLE)
     if len(dev.label_ids):
         rule, told = _novelty(asked.out_of_scope, dev, rows, score, seed, labelling.multi_label)
         trust = dataclasses.replace(trust, novelty=rule)
@@ -88,7 +96,9 @@ def read_out_of_scope(path: str | Path) -> list[Example]:
     return rows
 
 
-def _calibrated(dev: DevScores, labels: Sequence[str], multi_label: bool, known: int | None) -> tuple[Calibration, list[str]]:
+def _calibrated(
+    dev: DevScores, labels: Sequence[str], multi_label: bool, known: int | None, *, summands: bool
+) -> tuple[Calibration, list[str]]:
     rows = len(dev.label_ids)
     if rows < LEAST_CALIBRATING_ROWS:
         unfitted = Calibration(multi_label=multi_label)
@@ -99,12 +109,12 @@ def _calibrated(dev: DevScores, labels: Sequence[str], multi_label: bool, known:
         notes = [f"logits times {scale:.3f}, plus {bias:.3f}, and a threshold for each label: fitted on {rows:,} calibrating rows"]
         absent = [name for at, name in enumerate(labels) if not dev.label_ids[:, at].any()]
     else:
-        calibration = fit_calibration(dev.logits, dev.label_ids, known)
+        calibration = fit_calibration(dev.logits, dev.label_ids, known, summands=summands)
         kind = _beside_temperature(calibration, known)
         notes = [f"temperature {calibration.temperature:.3f}{kind}: fitted on {rows:,} calibrating rows"]
         absent = [name for at, name in enumerate(labels) if not (dev.label_ids == at).any()]
     if absent:
-        shown = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
+        shown = first_few(absent)
         notes.append(f"{len(absent)} of {len(labels)} classes have no calibrating row, so nothing is promised for them: {shown}")
     return calibration, notes
 
@@ -134,7 +144,7 @@ def _told(trust: Trust, labels: Sequence[str]) -> list[str]:
         notes.append(f"answers from confidence {rule.min_confidence:.4f} on: {rule.coverage:.1%} of the calibrating rows{kept}")
     if trust.sets is not None and trust.sets.class_conditional and len(trust.sets.unpromised):
         names = [labels[at] for at in trust.sets.unpromised]
-        shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        shown = first_few(names)
         notes.append(f"{len(names)} classes have too few calibrating rows for a coverage of their own, and are in every set: {shown}")
     return notes
 
@@ -142,28 +152,21 @@ def _told(trust: Trust, labels: Sequence[str]) -> list[str]:
 def _novelty(
     out_of_scope: str | None, dev: DevScores, rows: KnownRows, score: ScoreRows, seed: int, multi_label: bool
 ) -> tuple[NoveltyRule, list[str]]:
-    """The default score, or with out-of-scope texts the one that tells them best from the calibrating rows."""
+    """By energy, or with out-of-scope texts the one that tells them best from the calibrating rows."""
     by_energy: NoveltyScore = "joint energy" if multi_label else "energy"
-    if out_of_scope is None and novelty.DEFAULT == "energy":
-        return _rule(by_energy, Scores(dev.logits, np.zeros(0)), None), []
+    if out_of_scope is None:  # energy needs no state, and no extra pass over training rows
+        return NoveltyRule.of(by_energy, Scores(dev.logits, np.zeros(0))), []
     known = score(rows.calibrating, True)
-    candidates = [_rule(by_energy, known, None)]
+    candidates = [NoveltyRule.of(by_energy, known)]
     # A Gaussian a class takes rows of one class each.
     gaussians = _gaussians(rows, score, seed) if known.pooled is not None and not multi_label else None
     if gaussians is not None:
-        candidates.append(_rule("mahalanobis", known, gaussians))
-    if out_of_scope is None:
-        return candidates[-1], []
+        candidates.append(NoveltyRule.of("mahalanobis", known, gaussians))
     novel = score(read_out_of_scope(out_of_scope), True)
     reached = [auroc(rule.known, rule.raw(novel)) for rule in candidates]
     best = int(np.argmax(reached))
     figures = ", ".join(f"{rule.score} {figure:.3f}" for rule, figure in zip(candidates, reached, strict=True))
     return candidates[best], [f"novelty by {candidates[best].score}: AUROC on the {len(novel.logits):,} out-of-scope rows {figures}"]
-
-
-def _rule(score: NoveltyScore, known: Scores, gaussians: ClassGaussians | None) -> NoveltyRule:
-    unsorted = NoveltyRule(score, np.zeros(0), gaussians)
-    return dataclasses.replace(unsorted, known=np.sort(unsorted.raw(known)))
 
 
 def _gaussians(rows: KnownRows, score: ScoreRows, seed: int) -> ClassGaussians | None:

@@ -17,7 +17,7 @@ from fenlei.artifact import MANIFEST, check_new, fingerprint, read_manifest, who
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError
 from fenlei.evaluation.decision import plain_decision
-from fenlei.inference.checksums import checksums
+from fenlei.inference.checksums import EXEMPLARS, checksums
 from fenlei.inference.loading import question_encoder_of
 from fenlei.labels import LabelNote, LabelSet
 from fenlei.models.backbone import load_tokenizer
@@ -108,7 +108,7 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
         }
     }
     with whole_folder(target) as new:
-        _copy(folder, new, "model", "config.yaml")
+        _copy(folder, new, "model", "config.yaml", EXEMPLARS)
         write_manifest(new, {**manifest, **changed, **origin, "labels": list(names), "files": checksums(new)})
     return Relabelled(target, names, GENERATED)
 

@@ -31,6 +31,8 @@ from fenlei.training.label_plan import LabelPlan
 from fenlei.training.model_card import model_card
 
 MLP_OUTPUTS = frozenset(("score.out.weight", "score.out.bias"))
+NO_STATES = "novelty is told by energy now: Mahalanobis distances take the rows' states, which the run does not keep"
+"""Of a run that loses a label, whose texts are to be strange to it."""
 
 
 def with_head(run: Path, new: Path, manifest: dict[str, Any], plan: LabelPlan) -> tuple[dict[str, Any], list[str]]:
@@ -45,6 +47,10 @@ def with_head(run: Path, new: Path, manifest: dict[str, Any], plan: LabelPlan) -
     merged = manifest.get("merged") is not None or any(len(part) > 1 for part in plan.parts)
     changed: dict[str, Any] = {"labels": list(plan.names), "abstention": None, "prediction_sets": None, "merged": None}
     changed["decision"] = _decision(manifest, plan)
+    told = []
+    if len(kept) < len(before.names) and manifest["novelty"] == "mahalanobis":
+        changed["novelty"] = "energy"
+        told.append(NO_STATES)
     if merged:
         places = tuple(tuple(kept.index(one) for one in label) for label in outputs)
         made = Merging(names, places, *(tuple(values[one] for one in kept) for values in (before.scale, before.bias)))
@@ -53,7 +59,8 @@ def with_head(run: Path, new: Path, manifest: dict[str, Any], plan: LabelPlan) -
         names = plan.names
         changed |= _sliced(calibration, kept).to_json()
     _name_outputs(new / "model" / "config.json", names)
-    return _with_promises(run, new, {**manifest, **changed}, changed, plan, calibration if merged else None)
+    changed, notes = _with_promises(run, new, {**manifest, **changed}, changed, plan, calibration if merged else None)
+    return changed, [*told, *notes]
 
 
 def _decision(manifest: dict[str, Any], plan: LabelPlan) -> dict[str, Any] | None:
@@ -119,9 +126,7 @@ def _with_promises(
     dev = {part: _rescored(scores, plan, folded) for part, scores in load_scores(run).items()}
     save_scores(new, dev)
     if manifest["novelty"] in ("energy", "joint energy"):
-        unsorted = NoveltyRule(manifest["novelty"], np.zeros(0))
-        known = unsorted.raw(Scores(dev["calibrating"].logits, np.zeros(0)))
-        save_novelty(new, NoveltyRule(manifest["novelty"], np.sort(known)))
+        save_novelty(new, NoveltyRule.of(manifest["novelty"], Scores(dev["calibrating"].logits, np.zeros(0))))
     elif manifest["novelty"] is not None:
         shutil.copy2(run / NOVELTY, new / NOVELTY)
     trust = load_trust(new, manifest)

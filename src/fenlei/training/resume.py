@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fenlei.artifact import CHECKPOINTS, MANIFEST, fingerprint, write_text
+from fenlei.artifact import CHECKPOINTS, MANIFEST, ROWS, fingerprint, write_text
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError
 
@@ -41,8 +41,7 @@ def way_on(command: str, out: Path) -> str:
 def remember(out: Path, command: Command, config: RunConfig, labels: list[str], fingerprints: dict[str, str]) -> None:
     """Writes down command, options, labels and data of a training that begins."""
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    begun = {**command.to_json(), "options": config.to_options(), "labels": labels, "files": fingerprints}
-    write_text(out / CHECKPOINTS / BEGUN_WITH, json.dumps(begun, ensure_ascii=False, indent=2) + "\n")
+    _write(out, {**command.to_json(), "out": str(out), "options": config.to_options(), "labels": labels, "files": fingerprints})
 
 
 def recall(out: Path, command: Command, given: RunConfig) -> RunConfig:
@@ -86,9 +85,35 @@ def check_same_data(out: Path, labels: list[str], fingerprints: dict[str, str]) 
         raise ArtifactError(f"{out}: {what} since the training was begun; restore the data, or start in another folder")
 
 
+def remember_order(out: Path, *, alike: bool) -> None:
+    """Writes down whether rows of a step are of like length, which decides their order, and would be otherwise on another device."""
+    _write(out, {**_read(out), "alike": alike})
+
+
+def recall_order(out: Path) -> bool | None:
+    """Whether rows of a step were of like length; None where an older fenlei did not write it down."""
+    alike = _read(out).get("alike")
+    return None if alike is None else bool(alike)
+
+
+def _write(out: Path, begun: dict[str, Any]) -> None:
+    write_text(out / CHECKPOINTS / BEGUN_WITH, json.dumps(begun, ensure_ascii=False, indent=2) + "\n")
+
+
 def _read(out: Path) -> dict[str, Any]:
     path = out / CHECKPOINTS / BEGUN_WITH
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return _as_in(out, dict(json.loads(path.read_text(encoding="utf-8"))))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); the training cannot be gone on with, start in another folder") from error
+
+
+def _as_in(out: Path, begun: dict[str, Any]) -> dict[str, Any]:
+    """What it was begun with, the frames that lie in its folder named by where it is now: it may have moved, or be spelled otherwise."""
+    then = Path(begun.get("out", out)) / ROWS  # an older fenlei did not write it down
+
+    def now(name: str) -> str:
+        return str(out / ROWS / Path(name).name) if Path(name).parent == then else name
+
+    options = {key: now(value) if value and key in ("data", "dev", "test") else value for key, value in begun["options"].items()}
+    return {**begun, "out": str(out), "options": options, "files": {now(name): content for name, content in begun["files"].items()}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
 from fenlei.evaluation.answers import answers_of
 from fenlei.evaluation.calibration import label_probabilities, probabilities
@@ -29,7 +28,6 @@ def evaluation_of(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | Generate
     """What gives these figures by name; `selection` is the one that chooses the checkpoint."""
     labels = setup.dataset.labels
     gold = setup.dataset.gold(setup.dataset.selecting)
-    autocast = setup.autocast if setup.precision.weights != torch.float32 else None
     vectors = kept_states(setup, setup.selecting)
     rows, lengths = range(len(setup.selecting)), setup.selecting.lengths
     own, budget = ranks.share(rows, lengths), tokens_at_once(setup.device)
@@ -41,9 +39,9 @@ def evaluation_of(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | Generate
         if vectors is not None and isinstance(method, HeadMethod):
             logits = score_vectors(method, vectors, setup.selecting, len(labels)).logits
         else:
-            logits = score(method, setup.selecting, len(labels), autocast=autocast, only=own).logits
+            logits = score(method, setup.selecting, len(labels), autocast=setup.scoring_autocast, only=own).logits
             for _ in range(more):
-                score(method, setup.selecting, len(labels), autocast=autocast, only=[0])
+                score(method, setup.selecting, len(labels), autocast=setup.scoring_autocast, only=[0])
             logits = ranks.summed(logits)
         if setup.dataset.multi_label:
             return _multi_label_figures(gold, logits, labels)

@@ -17,52 +17,30 @@ from fenlei.audit.warnings import data_warnings
 from fenlei.config import RunConfig
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.splits import Dataset, load_dataset
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, first_few
 from fenlei.inference.loading import encode_examples
-from fenlei.inference.trust import check_promises
 from fenlei.inference.windows import UNREAD_CANDIDATES
-from fenlei.models.backbone import (
-    UNLIMITED,
-    backbone_parameters,
-    classifier_labels,
-    load_config,
-    load_tokenizer,
-    longest_input,
-)
+from fenlei.models.backbone import classifier_labels, load_config
 from fenlei.models.devices import Precision, pick_device, pick_precision
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, parameter_counts
-from fenlei.models.hub import resolve_model
 from fenlei.models.qlora import check_four_bit
 from fenlei.models.quantized import quantize_below_adapters, quantize_linears
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
-from fenlei.text.first_token import set_first_token
 from fenlei.text.instructions import Instruction
 from fenlei.text.pair_encoder import text_encoder
 from fenlei.text.prompts import TextEncoder
-from fenlei.training.asking import encode_for_training, question_encoder, question_tokens, with_question
+from fenlei.training.asking import encode_for_training, question_encoder
 from fenlei.training.building import build_method, training_autocast
-from fenlei.training.defaults import (
-    Choice,
-    choose_batch_size,
-    choose_epochs,
-    choose_learning_rate,
-    choose_long,
-    choose_max_length,
-    choose_tuning,
-    propose_prompt,
-)
-from fenlei.training.imbalance import check_imbalance, class_counts, proposal
+from fenlei.training.choices import choose, model_name
+from fenlei.training.defaults import propose_prompt
+from fenlei.training.imbalance import class_counts, proposal
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import with_batch_tokens
-from fenlei.training.promises import read_out_of_scope
-from fenlei.training.solved_head import has_solution
 from fenlei.training.spread import check_options, place
 
 FIRST_TOKEN_NOTE = "first token {}: the tokenizer sets none, and a decoder reads little of what stands first"
-MEASURED_TEXTS = 2000
-"""Training texts whose lengths decide how long ones are read."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +86,11 @@ class Setup:
         return training_autocast(self.config, self.precision)
 
     @property
+    def scoring_autocast(self) -> torch.dtype | None:
+        """What rows are scored in while the network learns: as the finished run computes, so None where its weights are float32."""
+        return self.autocast if self.precision.weights != torch.float32 else None
+
+    @property
     def class_counts(self) -> np.ndarray:
         """Training rows of each label, int64 (labels,)."""
         return class_counts(self.label_ids, len(self.dataset.labels))
@@ -149,67 +132,52 @@ def prepare(
     dataset: Dataset | None = None,
     unlabelled: Sequence[Example] = (),
     instruction: Instruction | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Setup:
     """Reads the data, unless it is given, and loads the model; `train` holds the rows `unlabelled` behind those of the dataset.
 
-    `instruction`: generate: the prompt that an older run has asked with; None: one is written for the labels.
+    `instruction`: generate: the prompt that an older run has asked with; None: one is written for the labels. `tokenizer`: what such a run
+    has read texts with; None: the base model's, for a head with a first token.
     ConfigError, DataError or ModelError where something cannot work, before anything is written.
     """
     if config.data.data is None:
         raise ConfigError("no data: give the labelled file or folder to train on")
-    if config.model.model is None:
-        raise ConfigError("no model: give --model a local folder, `nano`, or a Hugging Face or ModelScope id")
+    model_name(config)  # a run without one ends before its data is read
     seed = config.optimization.seed
     dataset = dataset or load_dataset(config.data, seed=seed)
-    _check(config, dataset)
-    base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
-    tokenizer = load_tokenizer(base)
-    first = set_first_token(tokenizer, config.model.prompt) if config.model.method == "head" else None
-    parameters = backbone_parameters(base, config.model.layers)
-    model_takes = longest_input(load_config(base))
-    if config.model.method == "generate":
-        dataset, instruction = with_question(config, dataset, tokenizer, instruction)
-    config, reading = with_long(config, dataset, tokenizer, model_takes, instruction)
-    solved = has_solution(config, base, dataset.labels, head)
-    config, choices = fill_in(config, len(dataset.train) + len(unlabelled), parameters, model_takes, solved=solved)
-    choices = [*reading, *choices]
-    proposed_prompt = propose_prompt(config.model, parameters, decodes=solved)
-    encoder = _encoder(config, dataset, tokenizer, instruction)
+    chosen = choose(config, dataset, head=head, unlabelled=len(unlabelled), instruction=instruction, tokenizer=tokenizer)
+    config, dataset, tokenizer = chosen.config, chosen.dataset, chosen.tokenizer
+    encoder = _encoder(config, dataset, tokenizer, chosen.instruction)
     device, why_device = pick_device(config.optimization.device)
-    precision = pick_precision(device, parameters)
+    precision = pick_precision(device, chosen.parameters)
     check_options(config, precision)
     _check_int8(config)
     torch.manual_seed(seed)
     if config.model.tuning == "qlora":
         check_four_bit(device)
-    method, kind = build_method(config, base, dataset, int(tokenizer.pad_token_id), precision, head, device)
-    learned_from = (*dataset.train, *unlabelled)
-    if isinstance(encoder, QuestionEncoder):
-        train = encode_for_training(encoder, learned_from, config.model)
-    else:
-        train = encode_examples(encoder, learned_from)
+    method, kind = build_method(config, chosen.base, dataset, int(tokenizer.pad_token_id), precision, head, device)
+    train = encode_for_training(encoder, (*dataset.train, *unlabelled), config.model)
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
     method = _placed(method, config, device)
     config, budget = with_batch_tokens(config, method, train.longest_input, training_autocast(config, precision))
-    choices += budget
     label_ids = dataset.gold(dataset.train)
-    learning = f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})"
+    proposed_prompt = propose_prompt(config.model, chosen.parameters, decodes=chosen.solved)
     notes = (
         *_data_notes(config, dataset, label_ids),
-        *(str(choice) for choice in choices),
+        *map(str, (*chosen.reasons, *budget)),
         *([proposed_prompt] if proposed_prompt else []),
         why_device,
         precision.reason,
-        *([FIRST_TOKEN_NOTE.format(first)] if first else []),
+        *([FIRST_TOKEN_NOTE.format(chosen.first_token)] if chosen.first_token else []),
         *filter(None, [config.trust.without_effect]),
-        *_head_note(base, dataset, kind),
-        learning,
-        *_length_note(train, encoder.max_length, beside_prompt=instruction is not None or config.model.prompt is not None),
+        *_head_note(chosen.base, dataset, kind),
+        f"trainable parameters: {trainable:,} of {everything:,} ({trainable / everything:.2%})",
+        *_length_note(train, encoder.max_length, beside_prompt=chosen.instruction is not None or config.model.prompt is not None),
     )
     return Setup(
-        config, dataset, base, tokenizer, encoder, method, kind, device, precision,
-        train, label_ids, selecting, trainable, everything, notes, solved,
+        config, dataset, chosen.base, tokenizer, encoder, method, kind, device, precision,
+        train, label_ids, selecting, trainable, everything, notes, chosen.solved,
     )  # fmt: skip
 
 
@@ -228,52 +196,6 @@ def _placed(method: HeadMethod | GenerateMethod, config: RunConfig, device: torc
     elif config.optimization.int8:
         quantize_linears(method.stock)
     return method
-
-
-def _check(config: RunConfig, dataset: Dataset) -> None:
-    """ConfigError or DataError for what the data does not allow, before a model is loaded."""
-    check_promises(config.trust, len(dataset.calibrating), multi_label=dataset.multi_label)
-    check_imbalance(config, multi_label=dataset.multi_label)
-    if dataset.multi_label and config.data.store_exemplars is not None:
-        raise ConfigError("store_exemplars keeps rows of each class, and here a row has any number of them; leave it out")
-    if dataset.multi_label and (config.model.objective == "tokens" or config.model.shots):
-        raise ConfigError(
-            "multi-label: objective 'tokens' and shots are for one answer a row; leave them out, each label is asked yes or no"
-        )
-    if config.trust.out_of_scope is not None:
-        read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
-
-
-def with_long(
-    config: RunConfig, dataset: Dataset, tokenizer: PreTrainedTokenizerBase, model_takes: int, instruction: Instruction | None
-) -> tuple[RunConfig, list[Choice]]:
-    """The configuration with a way of reading long texts, by the lengths of training texts evenly spread and the room that a prompt leaves.
-
-    `instruction`: what a run of the generate method asks with.
-    """
-    sample = dataset.train[:: -(-len(dataset.train) // MEASURED_TEXTS)]
-    pairs = config.data.pair_column is not None
-    bare = text_encoder(tokenizer, None, UNLIMITED, pairs=pairs)
-    lengths = bare.encode([example.input for example in sample]).lengths
-    if instruction is None:
-        prompt = bare.room - text_encoder(tokenizer, config.model.prompt, UNLIMITED, pairs=pairs).room
-    else:
-        prompt = question_tokens(tokenizer, dataset, instruction)
-    long, choice = choose_long(config.model, lengths.tolist(), model_takes, prompt=prompt, pairs=pairs)
-    return config.replace(long=long), [choice] if choice else []
-
-
-def fill_in(config: RunConfig, rows: int, parameters: int, model_takes: int, *, solved: bool = False) -> tuple[RunConfig, list[Choice]]:
-    """The configuration without a None that matters, and what was chosen. `solved`: see `has_solution`."""
-    tuning, chosen_tuning = choose_tuning(config.model, parameters)
-    length, chosen_length = choose_max_length(config.model, model_takes)
-    if tuning == "none":
-        return config.replace(max_length=length), [chosen_length] if chosen_length else []
-    batch_size, chosen_batch = choose_batch_size(config.optimization, tuning, parameters, rows)
-    rate, chosen_rate = choose_learning_rate(config.optimization, tuning, parameters, batch_size, solved=solved)
-    epochs, chosen_epochs = choose_epochs(config.optimization, tuning, batch_size, rows)
-    filled = config.replace(tuning=tuning, learning_rate=rate, batch_size=batch_size, epochs=epochs, max_length=length)
-    return filled, [choice for choice in (chosen_tuning, chosen_rate, chosen_batch, chosen_epochs, chosen_length) if choice]
 
 
 def _encoder(
@@ -301,8 +223,7 @@ def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:
         return []
     if names == dataset.labels.names:
         return ["head: that of the base model, which is a classifier of the same labels"]
-    shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    return [f"head: fresh, for the base model is a classifier of other labels ({shown})"]
+    return [f"head: fresh, for the base model is a classifier of other labels ({first_few(names, 5)})"]
 
 
 def _length_note(encoded: EncodedTexts, max_length: int, *, beside_prompt: bool) -> list[str]:

@@ -10,14 +10,15 @@ from typing import Any
 
 from fenlei.artifact import fingerprint
 from fenlei.config import DataConfig, RunConfig
-from fenlei.data.examples import Example
+from fenlei.data.examples import Example, Rows
 from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.readers import ColumnNames, read_examples
+from fenlei.data.remote import is_remote
 from fenlei.data.sources import split_files
-from fenlei.data.splits import Dataset, Rows, load_dataset, split_dev
+from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
-from fenlei.training.held_out import dev_rows_of
+from fenlei.training.held_out import DEV, TEST, rows_of
 
 READ_BY = ("text_column", "pair_column", "label_column", "label_separator", "level_separator", "class_file")
 """Options of the teacher's run by which other rows are read too."""
@@ -41,7 +42,7 @@ def student_config(run: Path, manifest: Mapping[str, Any], options: Mapping[str,
         if options.get(role) is not None or options.get(ratio) is not None:
             own = {key: value for key, value in own.items() if key not in (role, ratio)}
     source = own.get("data")
-    if source is None or (data is None and not Path(source).exists()):
+    if source is None or (data is None and not is_remote(source) and not Path(source).exists()):
         raise DataError(f"{run}: was trained on {source}, which is not there any more; give the labelled rows after the run's folder")
     return RunConfig.from_options({**own, "seed": manifest["seed"], **{key: value for key, value in options.items() if value is not None}})
 
@@ -49,34 +50,54 @@ def student_config(run: Path, manifest: Mapping[str, Any], options: Mapping[str,
 def student_rows(run: Path, manifest: Mapping[str, Any], config: DataConfig, *, seed: int) -> Dataset:
     """The labelled rows, with the labels of `run` in its order; DataError where a row has another.
 
-    Dev rows that are set aside from rows which may have trained the run would flatter it: where its own dev rows are among them, these are
-    dev rows again, unless `config` asks for a share; else a note says so.
+    Rows that are to test the run are left out. Dev rows that are set aside from rows which may have trained it would flatter it: where its
+    own dev rows are among them, these are dev rows again, unless `config` asks for a share; else a note says so. Those that selected the
+    run select again, so that the others have selected neither.
     """
-    dataset = _in_teachers_words(load_dataset(config, seed=seed), run, manifest)
-    was_dev, dev = dev_rows_of(manifest), (*dataset.selecting, *dataset.calibrating)
-    if not {row.source for row in dev} & {row.source for row in dataset.train} or all(map(was_dev, dev)):
+    dataset = _without_test_rows(_in_teachers_words(load_dataset(config, seed=seed), run, manifest), run, manifest)
+    dev, halves = (*dataset.selecting, *dataset.calibrating), [rows_of(manifest, part) for part in DEV]
+    selecting, calibrating = (tuple(filter(was_there, dev)) for was_there in halves)
+    if selecting and calibrating and len(selecting) + len(calibrating) == len(dev):
+        return replace(dataset, selecting=selecting, calibrating=calibrating)
+    if not {row.source for row in dev} & {row.source for row in dataset.train}:
         return dataset
-    unseen = tuple(row for row in (*dataset.train, *dev) if was_dev(row))
-    if config.dev_ratio is not None or len(unseen) < 2:
+    rows = (*dataset.train, *dev)
+    selecting, calibrating = (tuple(filter(was_there, rows)) for was_there in halves)
+    if config.dev_ratio is not None or not (selecting and calibrating):
         note = "dev rows may have trained the teacher, whose figures are flattered by them then; --dev takes rows that did not"
         return replace(dataset, notes=(*dataset.notes, note))
-    selecting, calibrating = split_dev(unseen, dataset.labelling.strata(unseen, dataset.labels), seed)
-    train = tuple(row for row in (*dataset.train, *dev) if not was_dev(row))[: config.max_train_rows]
-    note = f"{len(unseen):,} rows were dev rows of the teacher, and are dev rows again; train {len(train):,}"
+    train = tuple(row for row in rows if not any(was_there(row) for was_there in halves))[: config.max_train_rows]
+    note = f"{len(selecting) + len(calibrating):,} rows were dev rows of the teacher, and are dev rows again; train {len(train):,}"
     return replace(dataset, train=train, selecting=selecting, calibrating=calibrating, notes=(*dataset.notes, note))
 
 
-def unlabelled_rows(path: str | Path | None, config: DataConfig, dataset: Dataset) -> tuple[Rows, list[str]]:
-    """The texts without labels, each once, none of them a row of train, dev or test; and a note of how many there are."""
+def _without_test_rows(dataset: Dataset, run: Path, manifest: Mapping[str, Any]) -> Dataset:
+    """The dataset without rows that are to test the teacher; a file of such rows that is given as dev or test is taken as it is."""
+    was_test, sources = rows_of(manifest, TEST), {row.source for row in dataset.train}
+    parts = (dataset.train, dataset.selecting, dataset.calibrating)
+    train, selecting, calibrating = (tuple(row for row in part if row.source not in sources or not was_test(row)) for part in parts)
+    left_out = sum(map(len, parts)) - len(train) - len(selecting) - len(calibrating)
+    if not left_out:
+        return dataset
+    if not (train and selecting and calibrating):
+        raise DataError(f"{run}: nearly all of the rows are its test rows, from which nothing is to be learned; give others")
+    note = f"{left_out:,} rows are test rows of the teacher, and are left out; train {len(train):,}"
+    return replace(dataset, train=train, selecting=selecting, calibrating=calibrating, notes=(*dataset.notes, note))
+
+
+def unlabelled_rows(path: str | Path | None, manifest: Mapping[str, Any], config: DataConfig, dataset: Dataset) -> tuple[Rows, list[str]]:
+    """The texts without labels, each once, none of them a row of train, dev or test, nor of the teacher's test; and a note of how many."""
     if path is None:
         return (), []
     seen = {row.input for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test) for row in part}
+    was_test = rows_of(manifest, TEST)
     pool: list[Example] = []
     rows = 0
-    columns: ColumnNames = {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": None}
+    label_column = dataset.train[0].label_column  # here too: it may have the name of a text's column, or of one of candidates
+    columns: ColumnNames = {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": label_column}
     for row in chain.from_iterable(read_examples(file, **columns, labelled=False) for file in split_files(path).train):
         rows += 1
-        if row.input not in seen:
+        if row.input not in seen and not was_test(row):
             seen.add(row.input)
             pool.append(replace(row, columns={}))
     if not rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ def load_teacher(run: Path, device: Device) -> Classifier:
     return Classifier.load(run, device=device, int8=int8)
 
 
-def soft_labels(teacher: Classifier, texts: Sequence[Text], out: Path, progress: Callable[[int], None] | None = None) -> np.ndarray:
+def soft_labels(teacher: Classifier, texts: Sequence[Text], out: Path) -> np.ndarray:
     """Calibrated logits of every text, float32 (rows, labels); kept among the checkpoints of `out` until its training ends."""
     folder = out / CHECKPOINTS / "teacher"
     with saving(folder):
@@ -43,8 +43,6 @@ def soft_labels(teacher: Classifier, texts: Sequence[Text], out: Path, progress:
             with whole_file(path) as temporary, saving(path), temporary.open("wb") as file:
                 np.save(file, logits)
         windows.append(np.load(path))
-        if progress:
-            progress(first + len(window))
     return np.concatenate(windows) if windows else np.zeros((0, len(teacher.labels)), dtype=np.float32)
 
 

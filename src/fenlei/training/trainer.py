@@ -19,9 +19,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from accelerate.data_loader import prepare_data_loader
 from safetensors import SafetensorError
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from fenlei.artifact import COMPLETE
@@ -38,23 +37,11 @@ from fenlei.training.objectives import Loss
 from fenlei.training.ranks import Ranks
 from fenlei.training.rates import with_own_rate
 from fenlei.training.recorded import RecordedPasses, Recorder
+from fenlei.training.row_numbers import Rows, in_batches
 from fenlei.training.selection import kept_step
 from fenlei.training.setbacks import Setbacks, is_out_of_memory
 from fenlei.training.spread import blocks, spread_by, spread_on_cpu
 from fenlei.training.state_files import load_spread_optimizer, load_weights, save_spread_optimizer, save_weights
-
-
-class Rows(Dataset[int]):
-    """Row numbers: the rows themselves stay in one array."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __getitem__(self, row: int) -> int:
-        return row
 
 
 class RowTrainer(Trainer):
@@ -76,6 +63,7 @@ class RowTrainer(Trainer):
         setbacks: Setbacks,
         ranks: Ranks,
         shares: np.ndarray | None = None,
+        alike: bool | None = None,
         recorder: Recorder | None = None,
         attention_rate: float = 1.0,
         **rest: Any,
@@ -96,9 +84,9 @@ class RowTrainer(Trainer):
         self._shares = shares
         self._attention_rate = attention_rate
         self._step_rows: list[int] = []
-        # Cached states have no length, and packed rows no padding: only else are rows of a step to be alike.
+        # Cached states have no length, and packed rows no padding: only else are rows of a step to be alike, unless it was begun otherwise.
         packs = isinstance(method, HeadMethod) and method.train().packs(int(self._lengths.max()))
-        self._alike = vectors is None and not packs
+        self.alike = (vectors is None and not packs) if alike is None else alike
         self._learning = [weight for weight in method.parameters() if weight.requires_grad]
         self._spread = spread_by()
         self._parts: list[dict[str, Any]] = []  # the optimiser's groups, as they are before DeepSpeed takes them
@@ -122,10 +110,8 @@ class RowTrainer(Trainer):
             self.is_fsdp_enabled = True
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        batches = TrainingBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares, alike=self._alike)
-        loader: DataLoader[Any] = DataLoader(cast(Any, self.train_dataset), batch_sampler=cast(Any, batches), collate_fn=_row_numbers)
-        # One process, whatever their number: all are given the rows of a step, and each takes its share in `_gradients`.
-        return cast("DataLoader[Any]", prepare_data_loader(cast(Any, loader), num_processes=1, process_index=0))
+        batches = TrainingBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares, alike=self.alike)
+        return in_batches(cast(Any, self.train_dataset), batches)
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimiser step's gradients; the mean loss of its rows. Where memory runs out, once more with half the tokens at once."""
@@ -295,7 +281,3 @@ class RowTrainer(Trainer):
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.args.device.type, self._compute_in) if self._compute_in else nullcontext()
-
-
-def _row_numbers(rows: list[int]) -> dict[str, torch.Tensor]:
-    return {"rows": torch.tensor(rows)}

@@ -20,14 +20,10 @@ from fenlei.artifact import is_taken, saving
 from fenlei.config import RunConfig, SearchConfig
 from fenlei.data.splits import load_dataset
 from fenlei.errors import ArtifactError, ConfigError
-from fenlei.inference.trust import check_promises
-from fenlei.models.backbone import backbone_parameters, load_config, load_tokenizer, longest_input
-from fenlei.models.hub import resolve_model
-from fenlei.training.asking import with_question
+from fenlei.training.choices import choose, model_name
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.ranks import is_one_of_many
-from fenlei.training.setup import data_fingerprints, fill_in, with_long
-from fenlei.training.solved_head import has_solution
+from fenlei.training.setup import data_fingerprints
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -83,7 +79,7 @@ def tune(
     _check_surroundings()
     search = SearchConfig(**{one.name: options.pop(one.name) for one in dataclasses.fields(SearchConfig) if one.name in options})
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
-    plan, notes = _plan((config or RunConfig()).replace(**named, **options), search, space, Path(out))
+    plan, notes = _plan((config or RunConfig()).overridden({**named, **options}), search, space, Path(out))
     for note in notes:
         tell(note)
     with _opened(plan, search) as study:
@@ -131,23 +127,15 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     from fenlei.training.search.plan import Plan, stage_rows
     from fenlei.training.search.space import read_space, space_from, usual_space
 
-    if config.model.model is None:
-        raise ConfigError("no model: give --model a local folder, `nano`, or a Hugging Face or ModelScope id")
+    model_name(config)  # a search without one ends before its data is read
     if config.model.tuning == "none":
         raise ConfigError("tuning 'none' learns nothing, so there is nothing to search")
     dataset = load_dataset(config.data, seed=config.optimization.seed)
     if dataset.multi_label:
         raise ConfigError("a search of multi-label data is not there yet: its figures are those of one label a row; use `fenlei train`")
-    check_promises(config.trust, len(dataset.calibrating))
-    base = resolve_model(config.model.model, revision=config.model.revision, source=config.model.source)
-    rows = len(dataset.train)
-    model_takes = longest_input(load_config(base))
-    # Chosen once: the lengths of an early stage's texts might speak for another way to read.
-    tokenizer = load_tokenizer(base)
-    instruction = with_question(config, dataset, tokenizer, None)[1] if config.model.method == "generate" else None
-    config, reading = with_long(config, dataset, tokenizer, model_takes, instruction)
-    solved = has_solution(config, base, dataset.labels)
-    usual, choices = fill_in(config, rows, backbone_parameters(base, config.model.layers), model_takes, solved=solved)
+    # Once: the lengths of an early stage's texts might speak for another way to read.
+    chosen = choose(config, dataset)
+    usual, rows = chosen.config, len(dataset.train)
     if space is None:
         searched = usual_space(usual)
     elif isinstance(space, Mapping):
@@ -158,7 +146,7 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     # Where the number of steps is given, fewer rows would save nothing.
     stages = (rows,) if config.optimization.max_steps is not None else stage_rows(rows, search.first_rows)
     plan = Plan(out, usual, searched, search.pruner, search.trials, stages, fingerprints)
-    notes = [*dataset.notes, *map(str, [*reading, *choices]), f"searched: {', '.join(searched)}"]
+    notes = [*dataset.notes, *map(str, chosen.reasons), f"searched: {', '.join(searched)}"]
     notes.append("stages of a trial: " + ", ".join(f"{stage:,}" for stage in stages) + f" training rows; pruner {search.pruner}")
     return plan, notes
 

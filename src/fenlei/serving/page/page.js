@@ -120,7 +120,8 @@ async function take(file) {
   try {
     rows = readRows(file.name, await decoded(file));
   } catch (error) {
-    return showProblem(error.message === "badJson" ? words().badJson(error.line) : error.message);
+    const word = words()[error.message];
+    return showProblem(word ? word(error.line) : error.message);
   }
   const { columns, likely } = likelyColumn(rows);
   if (!columns.length) return showProblem(words().noRows);

@@ -33,11 +33,11 @@ class HuggingFaceRequest(BaseModel):
 
 @router.post(
     "/",
-    response_model=list[LabelScore] | list[list[LabelScore]],
+    response_model=list[list[LabelScore]],
     responses=responses(HuggingFaceError, 400, 401, 408, 413, 422, 429, 500, 503, 504),
 )
 async def infer(body: HuggingFaceRequest, service: TextService) -> Response:
-    """In the shape of Hugging Face inference: one text gives a list of labels, a list of texts one list each."""
+    """In the shape of Hugging Face inference: a list of labels for each text, also where it is one: its clients take the first."""
     options = body.parameters or Parameters()
     multi_label = service.served.classifier.multi_label
     if options.function_to_apply == ("softmax" if multi_label else "sigmoid"):
@@ -50,4 +50,4 @@ async def infer(body: HuggingFaceRequest, service: TextService) -> Response:
         raise ProblemError("empty", "inputs: expected at least one text")
     answers = await service.classify(texts)
     scores = [by_score(one.prediction, raw=options.function_to_apply == "none")[: options.top_k] for one in answers]
-    return Json(scores[0] if isinstance(body.inputs, str) else scores, headers=cut_head(one.prediction for one in answers))
+    return Json(scores, headers=cut_head(one.prediction for one in answers))

@@ -10,7 +10,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 
 from fenlei import __version__
+from fenlei.data.columns import LABEL_COLUMN
 from fenlei.data.labelling import Labelling
+from fenlei.inference.bulk import digest_of
 from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import (
     FirstError,
@@ -61,11 +63,13 @@ async def predict(body: TeiRequest, service: TextService) -> Response:
         )
     scores = [by_score(one, raw=body.raw_scores) for one in predictions]
     device = service.served.classifier.device.type
+    milliseconds = str(round(1000 * (time.perf_counter() - began)))
     heads = {
         "x-compute-type": "cpu" if device == "cpu" else "gpu+optimized",
         "x-compute-characters": str(sum(len(text) for text in texts)),
         "x-compute-tokens": str(tokens_read(predictions)),
-        "x-total-time": str(round(1000 * (time.perf_counter() - began))),
+        "x-compute-time": milliseconds,  # TEI's own is the total too
+        "x-total-time": milliseconds,
         **cut_head(predictions),
     }
     return Json(scores if several else scores[0], headers=heads)
@@ -97,12 +101,14 @@ async def info(service: TheService) -> Response:
             "auto_truncate": True,
             "version": __version__,
             "method": manifest["method"],
-            "text_column": manifest.get(TEXT_COLUMN),
+            "text_column": manifest.get(TEXT_COLUMN) or served.text_column,
             "pair_column": manifest.get(PAIR_COLUMN),
+            "label_column": manifest.get(LABEL_COLUMN),
             "takes_labels": served.classifier.takes_labels,
             "multi_label": served.classifier.multi_label,
             **Labelling.from_json(manifest).to_json(),
             "calibrated": bool(manifest.get("calibrated")),
+            "answers_sha": digest_of(served.classifier),
         }
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from fenlei.config import RunConfig
+from fenlei.config.synonyms import meant
 from fenlei.errors import ConfigError
 
 Space = dict[str, BaseDistribution]
@@ -50,8 +50,8 @@ def space_from(given: Mapping[str, Any], usual: RunConfig, where: str = "space")
             problems += [f"{where}: {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError("\n".join(problems))
-    if usual.model.tuning != "lora" and (strange := sorted(LORA_ONLY & space.keys())):
-        raise ConfigError(f"{where}: {', '.join(strange)} belong to tuning 'lora', and this is tuning {usual.model.tuning!r}")
+    if usual.model.tuning not in ("lora", "qlora") and (strange := sorted(LORA_ONLY & space.keys())):
+        raise ConfigError(f"{where}: {', '.join(strange)} belong to tuning 'lora' and 'qlora', and this is tuning {usual.model.tuning!r}")
     if usual.optimization.max_steps is not None and "epochs" in space:
         raise ConfigError(f"{where}: epochs has no effect where max_steps is given; leave one of them out")
     return space
@@ -71,7 +71,7 @@ def usual_space(usual: RunConfig) -> Space:
             space["epochs"] = FloatDistribution(max(1.0, epochs // 2), epochs + max(1.0, epochs // 3), step=1.0)
         else:
             space["epochs"] = FloatDistribution(epochs / 2, epochs * 1.5)
-    if options["tuning"] == "lora":
+    if options["tuning"] in ("lora", "qlora"):
         space["lora_rank"] = CategoricalDistribution(tuple(sorted({8, 16, 32, 64} | {options["lora_rank"]})))
         space["lora_alpha"] = CategoricalDistribution(tuple(sorted({16, 32, 64} | {options["lora_alpha"]})))
     return space
@@ -106,10 +106,9 @@ def within(space: Space, usual: RunConfig) -> dict[str, Any] | None:
 
 def _distribution(name: str, described: Any, usual: RunConfig) -> BaseDistribution:
     if name not in TUNABLE:
-        near = difflib.get_close_matches(name, TUNABLE, n=1)
-        raise ConfigError(
-            f"{name!r} cannot be searched" + (f" (did you mean {near[0]!r}?)" if near else "") + f"; these can: {', '.join(TUNABLE)}"
-        )
+        near = meant(name, TUNABLE)
+        hint = f" (did you mean {near!r}?)" if near else ""
+        raise ConfigError(f"{name!r} cannot be searched{hint}; these can: {', '.join(TUNABLE)}")
     if isinstance(described, list):
         values = [_checked(name, value, usual) for value in described]
         if len(set(values)) < 2:
