@@ -131,7 +131,7 @@ def test_a_complete_run_has_its_report(begin: Begin, tmp_path: Path, monkeypatch
     """Ended while the report is made, it is not complete yet, and going on makes up for it."""
     with monkeypatch.context() as patch:
         for module, name in ((distilling, "_concluded"), (extending, "compared")):
-            patch.setattr(module, name, lambda *_: pytest.fail("the machine lost its power"))
+            patch.setattr(module, name, lambda *_, **__: pytest.fail("the machine lost its power"))
         with pytest.raises(pytest.fail.Exception, match="power"):
             begin(tmp_path / "out")
     assert not (tmp_path / "out" / "fenlei.json").exists()

@@ -86,7 +86,8 @@ class FenleiClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  #
 
     def predict(self, X: Any) -> np.ndarray:
         """The label of each row, one of `classes_`."""
-        labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)
+        labels: np.ndarray = self.classes_[probabilities.argmax(axis=1)]
         return labels
 
     def _temporary_folder(self) -> Path:
