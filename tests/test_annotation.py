@@ -394,13 +394,14 @@ def test_argilla_what_is_no_answer_is_said(tmp_path: Path, row: Row, said: str) 
         list(read_examples(write(tmp_path / "a.jsonl", [row])))
 
 
-def test_a_column_called_text_that_the_run_does_not_read_is_not_lost(classifier: Classifier, tmp_path: Path) -> None:
+def test_a_column_called_text_that_the_run_does_not_read_alone_is_not_lost(classifier: Classifier, tmp_path: Path) -> None:
     pool = write(tmp_path / "a.jsonl", [{"title": "央行降准", "text": "正文一段"}])
-    picked = suggest(classifier, pool, 1, text_column="title")
-    for format in ("doccano", "label-studio", "argilla"):
-        with pytest.raises(DataError, match=r"a\.jsonl:1: the pool has a column 'text' that is not what the run reads"):
-            render(picked, format, "run")  # type: ignore[arg-type]
-    assert json.loads(render(picked, "jsonl", "run"))["text"] == "正文一段"
+    for text_column in ("title", "title,text"):
+        picked = suggest(classifier, pool, 1, text_column=text_column)
+        for format in ("doccano", "label-studio", "argilla"):
+            with pytest.raises(DataError, match=r"a\.jsonl:1: the pool has a column 'text' that is not the whole text that the run reads"):
+                render(picked, format, "run")  # type: ignore[arg-type]
+        assert json.loads(render(picked, "jsonl", "run"))["text"] == "正文一段"
     answered = record("财经", metadata={"text": "正文一段", "source": "rss"})
     (row,) = read_examples(write(tmp_path / "b.jsonl", [answered]))
     assert (row.text, row.columns["source"]) == ("央行降准", "rss")
@@ -437,9 +438,10 @@ def test_what_is_answered_already_is_not_picked_again(classifier: Classifier, tm
     texts = ("央行降准", "球队夺冠", "手机发布")
     tasks = [{**task(), "data": {"text": text}} for text in texts]
     tasks[1]["annotations"] = [chosen("体育")]
+    two_asked = [*tasks[:1], {**tasks[1], "annotations": [asked(topic="财经", tone="好评")]}, *tasks[2:]]
     records = [record(fields={"text": text}, id=text) for text in texts]
     records[1]["responses"] = {"label": [{"value": "体育"}, {"value": "财经"}]}  # nobody need ask again, though it settles nothing
-    for rows in (tasks, records):
+    for rows in (tasks, two_asked, records):
         pool = tmp_path / "pool.json"
         pool.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
         told: list[str] = []

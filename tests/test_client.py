@@ -258,6 +258,24 @@ def test_a_file_is_not_predicted_by_two_runs(tmp_path: Path, monkeypatch: pytest
         assert predict_file(client, source, tmp_path / "other.jsonl").rows == 24
 
 
+def test_what_is_to_be_done_is_said_where_another_run_took_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 8)
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"text": f"row {at}"}) + "\n" for at in range(24)))
+    with scripted(lambda body: 200, lambda asked: "one" if asked <= 1 else "two") as (url, _):
+        command = ["predict", "--url", url, str(source), "--out", str(out)]
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert "goes on from there, with the same run" in said
+        assert "begin anew, or serve the former run again" in said
+        assert main(command) == 1
+        said = capsys.readouterr().err
+        assert f"remove {out}.journal to start over" in said
+        assert "goes on from there" not in said
+
+
 def test_texts_without_a_file_are_answered_by_whichever_run_is_there() -> None:
     texts = [str(at) for at in range(24)]
     with scripted(lambda body: 200, str) as (url, _):
@@ -268,6 +286,16 @@ def test_a_run_with_other_promises_is_another_classifier(service: Running, run: 
     with running(run, trust=TrustConfig(min_confidence=0.5)) as other:
         one, two = (Client(url).describe() for url in (service.url, other.url))
     assert {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)} == {"answers_sha"}
+
+
+def test_the_same_run_on_another_machine_is_the_same_classifier(service: Running, run: Path, tmp_path: Path) -> None:
+    """Its base model may lie elsewhere there, and one balancer stand before both."""
+    manifest = shutil.copytree(run, tmp_path / run.name) / "fenlei.json"
+    told = json.loads(manifest.read_text(encoding="utf-8"))
+    told["base_model"]["folder"] = str(tmp_path / "elsewhere")
+    manifest.write_text(json.dumps(told), encoding="utf-8")
+    with running(manifest.parent) as other:
+        assert Client(other.url).describe() == Client(service.url).describe()
 
 
 @pytest.mark.parametrize("told", [b"<html>", b"[]", b'{"model_id": "x", "max_client_batch_size": 32}'], ids=["a page", "a list", "TEI"])
@@ -299,21 +327,38 @@ def test_a_file_is_predicted_by_a_service(service: Running, run: Path, tmp_path:
     assert "knows its 3 labels" in capsys.readouterr().err
 
 
-def test_the_column_that_the_run_was_trained_on_is_read_through_a_service_too(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, source = tmp_path / "run", tmp_path / "in.jsonl"
-    shutil.copytree(run, folder)
+@pytest.fixture(scope="module")
+def on_body(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Running]]:
+    """A run that was trained on the column `body`, and its service."""
+    folder = shutil.copytree(run, tmp_path_factory.mktemp("body") / "run")
     config = RunConfig.from_yaml(folder / "config.yaml").replace(text_column="body")
     (folder / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    source.write_text(json.dumps({"text": "短", "body": "国" * 300}) + "\n", encoding="utf-8")
     with running(folder) as one:
-        assert main(["predict", "--url", one.url, str(source), "--out", str(tmp_path / "far.jsonl")]) == 0
+        yield folder, one
+
+
+def test_the_column_that_the_run_was_trained_on_is_read_through_a_service_too(
+    on_body: tuple[Path, Running], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder, one), source = on_body, tmp_path / "in.jsonl"
+    source.write_text(json.dumps({"text": "短", "body": "国" * 300}) + "\n", encoding="utf-8")
+    assert main(["predict", "--url", one.url, str(source), "--out", str(tmp_path / "far.jsonl")]) == 0
     assert "text from 'body'" in capsys.readouterr().err
     assert main(["predict", str(folder), str(source), "--out", str(tmp_path / "near.jsonl"), "--device", "cpu"]) == 0
     far, near = (json.loads((tmp_path / name).read_text(encoding="utf-8")) for name in ("far.jsonl", "near.jsonl"))
     assert far["tokens_cut"] == near["tokens_cut"] > 100
     assert far["prediction"] == near["prediction"]
+
+
+@pytest.mark.parametrize("row", [{"text": "短"}, {"text": "短", "body": "国" * 300}], ids=["text", "both"])
+def test_from_python_a_service_reads_the_column_that_the_run_itself_would(
+    row: dict[str, str], on_body: tuple[Path, Running], tmp_path: Path
+) -> None:
+    (folder, one), source = on_body, tmp_path / "in.jsonl"
+    source.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    far = predict_file(Client(one.url), source, tmp_path / "far.jsonl")
+    near = predict_file(Classifier.load(folder, device="cpu"), source, tmp_path / "near.jsonl")
+    assert (far.rows, far.tokens_cut) == (near.rows, near.tokens_cut) == (1, 0)
 
 
 def test_labels_that_a_head_does_not_know_are_refused_before_a_row_is_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,6 +123,14 @@ def test_the_unit_of_the_service_gives_it_time_and_starts_no_run_that_cannot_be_
     assert f"RestartPreventExitStatus=2 {NEVER_LOADED}\n" in text
 
 
+def test_the_unit_of_the_service_is_not_started_for_ever() -> None:
+    """systemd reads its limit in [Unit] alone, and never reaches one whose pauses are longer than the interval."""
+    unit, _, service = (EXAMPLES / "fenlei.service").read_text(encoding="utf-8").partition("[Service]")
+    limits = {name: int(number) for name, number in re.findall(r"^(StartLimit\w+)=(\d+)$", unit, re.MULTILINE)}
+    (pause,) = re.findall(r"^RestartSec=(\d+)$", service, re.MULTILINE)
+    assert limits["StartLimitBurst"] * int(pause) < limits["StartLimitIntervalSec"]
+
+
 @pytest.mark.parametrize("name", ["fenlei.service", "fenlei-search@.service"])
 def test_what_a_unit_needs_is_told_at_its_head(name: str) -> None:
     text = (EXAMPLES / name).read_text(encoding="utf-8")

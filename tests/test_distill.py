@@ -134,7 +134,7 @@ def test_the_teachers_dev_rows_stay_dev_rows(teacher: Path, student: Distillatio
 def test_the_pool_holds_each_text_once_and_no_labelled_one(pool: Path, student: Distillation) -> None:
     lines = pool.read_text(encoding="utf-8").splitlines()
     assert student.unlabelled == len({line for line in lines}) - 1
-    assert any("already" in note for note in student.training.notes)
+    assert any("more are left out: they come twice, or are labelled rows" in note for note in student.training.notes)
 
 
 def test_the_report_has_speed_and_accuracy_of_both(teacher: Path, student: Distillation) -> None:
@@ -298,6 +298,8 @@ def test_what_is_to_test_the_teacher_teaches_nobody(tiny_qwen: Path, toy_file: P
 
     assert len(tested) == 12
     assert not learned() & tested
+    _, (note,) = unlabelled_rows(toy_file, manifest, config, student_rows(run, manifest, config, seed=3))
+    assert note.endswith("60 more are left out: they come twice, or are labelled rows, or test rows of the teacher")
     del manifest["data"]["test"]  # as an older fenlei wrote it
     assert tested < learned()
 

@@ -176,6 +176,14 @@ def test_parts_that_are_there_are_not_answered_again(tmp_path: Path, small: None
     assert len(parts[0]) == 3
 
 
+def test_a_folder_that_an_earlier_version_has_begun_is_gone_on_with(tmp_path: Path, no_ray: None) -> None:
+    """It knows these options and no other; the column of the labels is the run's."""
+    predict_distributed(Lengths(), rows_file(tmp_path / "in.jsonl", 3), tmp_path / "out", part_format="jsonl")  # type: ignore[arg-type]
+    begun = json.loads((tmp_path / "out" / "_fenlei.json").read_text(encoding="utf-8"))
+    options = {"text_column", "pair_column", "probabilities", "prefix", "labels", "passages", "window", "part"}
+    assert set(begun["set of options"]) == options
+
+
 def test_a_folder_is_taken_for_one_prediction_only(tmp_path: Path, no_ray: None) -> None:
     source, run = rows_file(tmp_path / "in.jsonl", 3), Lengths()
     predict_distributed(run, source, tmp_path / "out", part_format="jsonl")  # type: ignore[arg-type]

@@ -24,7 +24,8 @@ TRAINED_INTO = re.compile(r"(?:fenlei (?:train|extend|distill|tune) .*?--out |\b
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")  # a command may go on in the next line
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def uncommented(page: Path) -> list[str]:

@@ -194,6 +194,17 @@ def test_a_predicted_frame_is_of_its_own_kind_with_the_columns_of_a_predicted_fi
     assert "again_prediction" in rows_of(predict_frame(Echo(), predicted, prefix="again_"))[0]
 
 
+def test_a_frame_of_conversations_is_predicted_by_the_users_turns() -> None:
+    from fenlei.inference.frames import predict_frame
+
+    chats = [[{"role": "system", "content": "分类"}, {"role": "user", "content": text}] for text in ("央行降准", "球队夺冠")]
+    predicted = rows_of(predict_frame(Echo(), pandas_frame([{"messages": turns} for turns in chats])))
+    assert [row["prediction"] for row in predicted] == ["央行", "球队"]
+    assert list(predicted[0])[:2] == ["messages", "prediction"], "what is read as its text is no column of the user's"
+    with pytest.raises(DataError, match=r"DataFrame:2: expected a conversation, turns in `messages`"):
+        predict_frame(Echo(), pandas_frame([{"messages": chats[0]}, {"messages": []}]))
+
+
 def test_a_frame_without_a_text_is_said(run: Path) -> None:
     from fenlei.inference.frames import predict_frame
 

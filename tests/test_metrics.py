@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as reference
 
 from fenlei.errors import DataError
+from fenlei.evaluation.bootstrap import of_means
 from fenlei.evaluation.metrics import compute_metrics, wilson_interval
 from fenlei.labels import LabelSet
 
@@ -142,11 +143,31 @@ def test_the_interval_of_macro_f1_holds_it_where_classes_have_few_rows():
     assert low <= metrics.macro_f1 <= high
 
 
+@pytest.mark.parametrize("step", [0, 1], ids=["as the first class", "as the next class"])
+def test_intervals_of_f1_hold_it_where_classes_of_two_rows_are_half_right(step):
+    """A ratio of few rows comes out below itself when they are drawn again."""
+    classes = np.arange(300)
+    wrong = (classes + 1) % 300 * step
+    answered = np.eye(300)[np.concatenate([classes, wrong])]
+    metrics = compute_metrics(np.tile(classes, 2), answered, LabelSet(tuple(map(str, classes.tolist()))), uncertainty=True)
+    for name in ("macro_f1", "weighted_f1"):
+        low, high = metrics.intervals[name]
+        assert low <= getattr(metrics, name) <= high <= 1, name
+
+
 def test_intervals_of_very_many_rows_are_near_those_of_resampling(monkeypatch):
     gold, probabilities = random_rows(3000)
     slow = compute_metrics(gold, probabilities, LABELS, uncertainty=True).intervals["brier"]
     monkeypatch.setattr("fenlei.evaluation.bootstrap.MANY_ROWS", 100)
     assert compute_metrics(gold, probabilities, LABELS, uncertainty=True).intervals["brier"] == pytest.approx(slow, abs=0.003)
+
+
+def test_an_interval_of_very_many_rows_ends_where_its_figure_does(monkeypatch):
+    monkeypatch.setattr("fenlei.evaluation.bootstrap.MANY_ROWS", 100)
+    right = np.arange(300) > 0
+    found = of_means({"right": right, "wrong": ~right})
+    assert found["right"][0] < right.mean() < found["right"][1] <= 1
+    assert 0 <= found["wrong"][0] < (~right).mean() < found["wrong"][1]
 
 
 def test_uncertainty_comes_only_where_it_is_asked_for():

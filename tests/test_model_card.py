@@ -77,7 +77,7 @@ def test_it_says_what_it_is_for_and_what_its_rows_were() -> None:
     assert "abstained" not in use
     assert "my\\_news.jsonl: 80 rows of train, 42 of dev (2 select, 40 calibrate), 9 of test." in data
     assert "/home" not in data, "where files lie says something of who trained"
-    assert "18 characters in the median, 1,043 at most" in data
+    assert "a median of 18 characters, at most 1,043" in data
     assert "| a\\|b | 50 |\n| \\<c\\> | 30 |" in data
     several = {**MANIFEST, "problem_type": "multi_label_classification", "calibrated": False, "abstention": {"min_confidence": 0.75}}
     told = model_card({**several, "data": {name: MANIFEST["data"][name] for name in ("files", "rows")}}, METRICS, None)

@@ -18,6 +18,7 @@ from fenlei.data.readers import read_examples
 from fenlei.data.splits import load_dataset
 from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.answers import answers_of, right_rows
+from fenlei.evaluation.bootstrap import SEED, of_label_counts
 from fenlei.evaluation.calibration import Calibration, label_probabilities
 from fenlei.evaluation.decision import Decision, best_threshold, fit_decision, plain_decision
 from fenlei.evaluation.multi_label import compute_multi_label_metrics
@@ -272,6 +273,14 @@ def test_the_interval_of_macro_f1_holds_it_where_labels_have_few_rows() -> None:
     assert low <= found.macro_f1 <= high
 
 
+def test_the_interval_of_macro_f1_holds_it_where_labels_of_two_rows_are_half_right() -> None:
+    """A ratio of few rows comes out below itself when they are drawn again."""
+    at = np.arange(600)
+    gold, chosen = np.eye(300, dtype=bool)[at % 300], np.eye(300, dtype=bool)[(at + (at >= 300)) % 300]
+    low, high = of_label_counts(gold & chosen, chosen, gold)["macro_f1"]
+    assert low <= 0.5 <= high
+
+
 def test_intervals_of_very_many_rows_lie_around_the_figures_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even where every n-th row, and no other, is wrong."""
     gold = np.eye(3, dtype=bool)[np.arange(3000) % 3]
@@ -282,6 +291,15 @@ def test_intervals_of_very_many_rows_lie_around_the_figures_of_all(monkeypatch: 
     for name, figure in (("micro_f1", found.micro_f1), ("macro_f1", found.macro_f1)):
         assert found.intervals[name][0] <= figure <= found.intervals[name][1]
         assert found.intervals[name] == pytest.approx(slow[name], abs=0.01)
+
+
+def test_an_interval_of_very_many_rows_ends_where_its_figure_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fenlei.evaluation.bootstrap.MANY_ROWS", 100)
+    gold = np.ones((300, 1), dtype=bool)
+    chosen = gold.copy()
+    chosen[np.random.default_rng(SEED).permutation(300)[0]] = False  # one that is in the sample
+    found = of_label_counts(gold & chosen, chosen, gold)
+    assert all(low < 1 - 1 / 599 < high <= 1 for low, high in found.values())
 
 
 def test_a_label_without_rows_has_no_average_precision() -> None:

@@ -253,6 +253,7 @@ def test_a_list_has_several_words_and_ends_before_the_data(words: list[str], tar
         ("--finetuning_type lora --quantization_bit 4 --quantization_method bnb", "qlora", []),
         ("--quant_bits 4 --quant_method bnb --bnb_4bit_quant_type nf4 --bnb_4bit_use_double_quant --tuner_type lora", "qlora", []),
         ("--quant_bits 4", "qlora", []),
+        ("--tuning qlora --quant_bits 4", "qlora", []),
         ("--tuner_type lora --quant_bits 8 --quant_method hqq", "lora", ["--quant_method", "--quant_bits"]),
         ("--tuner_type full --quant_bits 4", "full", ["--quant_bits"]),
     ],

@@ -121,6 +121,16 @@ def test_a_file_is_classified_and_saved(page: Page, tmp_path: Path) -> None:
     assert fits(page)
 
 
+def test_the_column_that_the_run_was_trained_on_is_proposed(page: Page, tmp_path: Path) -> None:
+    page.route("**/info", lambda route: route.fulfill(json={**route.fetch().json(), "text_column": "body"}))
+    page.reload()
+    playwright.expect(page.locator("#run")).to_have_text("asked")
+    (tmp_path / "news.csv").write_text("text,body\n一,二\n", encoding="utf-8")
+    page.set_input_files("#file", tmp_path / "news.csv")
+    page.wait_for_selector("#bulk:not([hidden])")
+    assert page.input_value("#which") == "body"
+
+
 def test_a_file_chosen_while_another_is_classified_gets_its_own_answers_only(page: Page, tmp_path: Path) -> None:
     for name, rows in (("first", 70), ("second", 40)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": f"{name} {at}"}) + "\n" for at in range(rows)))

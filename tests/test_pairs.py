@@ -183,6 +183,7 @@ def test_the_columns_are_the_runs_where_none_are_given() -> None:
     assert columns_of(told, None, None) == ("a", "b")
     assert columns_of(told, "x", "y") == ("x", "y")
     assert columns_of({}, "x", None) == ("x", None)
+    assert columns_of({"text_column": "a", "pair_column": None}, None, None) == (None, None), "of single texts the column that is found"
     with pytest.raises(ConfigError, match="pair_column 'y': this run reads single texts"):
         columns_of({}, None, "y")
 

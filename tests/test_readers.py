@@ -132,6 +132,17 @@ def test_a_conversation_keeps_its_columns_and_tells_no_answer_where_labels_are_n
     assert pairs(list(read_examples(tmp_path / "chat.parquet"))) == [("甲\n乙", "财经")]
 
 
+def test_a_conversation_beside_the_text_that_is_named_is_a_column_like_others(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "乙"}, {"role": "assistant", "content": "？"}]
+    rows = [{"prompt": "甲", "messages": turns, "intent": "x"}, {"prompt": "丙", "messages": [], "intent": "y"}]
+    examples = list(read_examples(write_jsonl(tmp_path / "a.jsonl", rows), text_column="prompt", label_column="intent"))
+    assert pairs(examples) == [("甲", "x"), ("丙", "y")]
+    assert [dict(example.columns) for example in examples] == rows
+    chat = write_jsonl(tmp_path / "chat.jsonl", [{"system": "分类", "messages": turns, "intent": "x"}])
+    assert pairs(list(read_examples(chat, label_column="intent"))) == [("乙", "x")]
+    assert pairs(list(read_examples(chat, text_column="system,text"))) == [("分类\n乙", "x")]
+
+
 def test_parquet_of_hugging_face_datasets_gives_names_to_its_ids(tmp_path: Path) -> None:
     features = {"features": {"label": {"names": ["neg", "pos"], "_type": "ClassLabel"}, "text": {"dtype": "string", "_type": "Value"}}}
     table = pa.Table.from_pylist([{"text": "bad", "label": 0}, {"text": "good", "label": 1}])

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -297,6 +298,32 @@ def test_a_replacement_that_cannot_be_loaded_is_tried_again_later_and_is_no_deat
     assert 5 <= len(started) <= 100 / processes.AGAIN_SECONDS
     answers.exitcode = -9
     assert DIED in [parent._replace_dead() for _ in range(20)], "nobody is left who answers"
+
+
+def test_a_replacement_that_is_loading_after_one_that_could_not_is_nobody_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
+    loading = cycle((8.0, 8.5, 9.0, 9.5))  # seconds until it fails: there is always another one under way
+
+    class Replacement:
+        pid = 1
+
+        def __init__(self) -> None:
+            self.fails = clock.now + next(loading)
+
+        @property
+        def exitcode(self) -> int | None:
+            return None if clock.now < self.fails else processes.NOT_NOW
+
+    monkeypatch.setattr(processes, "time", clock)
+    monkeypatch.setattr(processes._Parent, "_start", lambda *_, **__: Replacement())
+    with listen("127.0.0.1", 0) as listener:
+        parent = processes._Parent(Settings(Path("run"), workers=4), listener)
+    parent._children = [SimpleNamespace(exitcode=DIED, pid=1) for _ in range(4)]
+    codes = []
+    for tick in range(600):
+        clock.now = processes.TICK_SECONDS * tick
+        codes.append(parent._replace_dead())
+    assert DIED in codes, "two minutes in which nobody answers, and it goes on"
 
 
 def test_a_model_that_fails_for_good_ends_the_service_with_an_error(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -472,6 +472,15 @@ def test_a_followed_file_begun_by_an_earlier_version_is_begun_anew(tmp_path: Pat
     assert out.read_text(encoding="utf-8") == "{}\n"
 
 
+def test_what_an_earlier_version_has_begun_is_gone_on_with(source: Path, tmp_path: Path) -> None:
+    """Its journal knows these options and no other; the column of the labels is the run's."""
+    with pytest.raises(Died):
+        predict(source, tmp_path / "out.jsonl", Counting(3))
+    begun = json.loads((tmp_path / "out.jsonl.journal").read_text(encoding="utf-8"))["task"]
+    options = {"text_column", "pair_column", "probabilities", "prefix", "labels", "passages", "window", "follow"}
+    assert set(begun["set of options"]) == options
+
+
 def test_killed_for_real_and_started_again(source: Path, tmp_path: Path) -> None:
     """Processes that get SIGKILL at whatever they are doing; one a text is slow enough to be hit."""
     script = tmp_path / "predict.py"

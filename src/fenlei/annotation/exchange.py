@@ -113,8 +113,8 @@ def _with_text(one: Suggestion) -> dict[str, Any]:
     columns, text = _columns(one), one.example.text
     if str(columns.get("text") or text) != text:
         raise DataError(
-            f"{one.example.where}: the pool has a column 'text' that is not what the run reads, which would go in its place; "
-            "rename it, or take --format jsonl"
+            f"{one.example.where}: the pool has a column 'text' that is not the whole text that the run reads, which would go in its "
+            "place; rename it (in --text-column too, if it is named there), or take --format jsonl"
         )
     return {**columns, "text": text}
 

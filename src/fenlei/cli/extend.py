@@ -30,7 +30,7 @@ AS_TRAIN = ("class_file", "dev", "dev_ratio", "learning_rate", "batch_tokens", "
 DEFAULTS = (
     CHOSEN
     | dict.fromkeys((name for name in OPTIONS if name not in AS_TRAIN), "RUN's")
-    | {"epochs": "one to three, more for few rows", "batch_size": "at most 32, fewer for few rows"}
+    | {"epochs": "one to three, more for few rows; frozen: 10", "batch_size": "at most 32, fewer for few rows; frozen: as for train"}
 )
 
 

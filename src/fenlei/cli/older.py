@@ -197,7 +197,7 @@ def _four_bits(done: _Translation) -> None:
     """Those scripts say LoRA and the bits of the weights below it apart from each other, and mean LoRA where they name no tuning."""
     for name in known.BITS:
         value = done.kept.get(name)
-        if value == "4" and _said(done, "--tuning") in (None, "lora"):
+        if value == "4" and _said(done, "--tuning") in (None, "lora", "qlora"):
             done.arguments += ["--tuning", "qlora"]
         elif value is not None:
             done.notes.append(_note(name, value, "--tuning qlora trains adapters over weights of 4 bits; other bits are not trained over"))

@@ -32,7 +32,7 @@ HELP = {
     "class_file": "File of class names, one a line: their order, and names for ids in the data.",
     "dev": "Labelled file to select the checkpoint on and to calibrate with.",
     "dev_ratio": "Share of the training rows set aside for dev where no --dev is given.",
-    "test": "Labelled file that train measures once, at its end; choose nothing by it.",
+    "test": "Labelled file that nothing is learned from or chosen by; `fenlei train` measures it once, at its end.",
     "test_ratio": "Share of the training rows set aside for test.",
     "max_train_rows": "Train on so many of the training rows, each class giving its share.",
     "store_exemplars": "Keep N training rows of each class in the run, texts and all, so that `fenlei extend` needs no --replay.",

@@ -192,9 +192,9 @@ def _what_is_done_is_told(out: str) -> Iterator[None]:
 
     try:
         yield
-    except (FenleiError, KeyboardInterrupt):
-        if out != "-" and Path(f"{out}.journal").exists():
-            notes().print(f"What is done is kept beside {out}: the same command goes on from there.", markup=False)
+    except (FenleiError, KeyboardInterrupt) as ended:
+        if out != "-" and Path(f"{out}.journal").exists() and not isinstance(ended, ConfigError):  # which says itself what to do
+            notes().print(f"What is done is kept beside {out}: the same command goes on from there, with the same run.", markup=False)
         raise
 
 
@@ -225,14 +225,15 @@ def _columns(run: str | None, load: Load, text_column: str | None, pair_column: 
     """
     from fenlei.artifact import MANIFEST, read_manifest
     from fenlei.data.columns import LABEL_COLUMN
-    from fenlei.text.pairs import columns_of
+    from fenlei.text.pairs import TEXT_COLUMN, columns_of
 
     if run is None:
         manifest = load()[0].describe()
+        own = manifest.get(TEXT_COLUMN)
     else:
         manifest = read_manifest(run) if (Path(run) / MANIFEST).exists() else {}
-        text_column = text_column or trained_on(Path(run)).text_column
-    text_column, pair_column = columns_of(manifest, text_column, pair_column)
+        own = trained_on(Path(run)).text_column
+    text_column, pair_column = columns_of(manifest, text_column or own, pair_column)
     return {"text_column": text_column, "pair_column": pair_column, "label_column": manifest.get(LABEL_COLUMN)}
 
 

@@ -30,7 +30,10 @@ class DataConfig:
     dev_ratio: float | None = None
     """Share of the rows set aside for dev where no dev file is given. None: 0.15."""
     test: str | None = None
-    """Labelled file that is measured once, at the end. None: the folder's test file, else `test_ratio`."""
+    """Labelled file that nothing is learned from or chosen by. None: the folder's test file, else `test_ratio`.
+
+    `fenlei train` measures it at its end; from Python, `evaluate_run(result.out, result.test_data)` does.
+    """
     test_ratio: float | None = None
     """Share of the rows set aside for test. None: none."""
     max_train_rows: int | None = None

@@ -73,7 +73,7 @@ def _answer(task: Mapping[str, Any], where: str, multi_label: bool, questions: s
         answers = [_choices(one) for one in task.get("annotations") or () if not one.get("was_cancelled")]
     except (AttributeError, TypeError, KeyError):
         raise DataError(f"{where}: `annotations` is not what Label Studio writes; export the project as JSON again") from None
-    if len(questions) > 1 and LABEL not in questions:
+    if answers and len(questions) > 1 and LABEL not in questions:
         found = ", ".join(sorted(questions))
         raise DataError(f"{where}: expected one question, found choices for {found}; call the one that is meant {LABEL!r} (its from_name)")
     question = LABEL if LABEL in questions else next(iter(questions), None)

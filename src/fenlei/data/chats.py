@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from fenlei.data.annotated import LABEL
-from fenlei.data.columns import LABEL_NAMES, TEXT_NAMES, find_name
+from fenlei.data.columns import LABEL_NAMES, TEXT_NAMES, find_name, named_texts
 from fenlei.data.delimited import Row
 from fenlei.errors import DataError
 
@@ -18,15 +18,24 @@ _TURNS = ("messages", "conversations")
 _USER, _ASSISTANT = ("user", "human"), ("assistant", "gpt")
 
 
-def with_texts(rows: Iterator[Row], source: str, labelled: bool) -> tuple[Iterator[Row], bool]:
-    """The rows, conversations with their text and label beside them, and whether the first is one that names no text itself."""
+def with_texts(rows: Iterator[Row], source: str, labelled: bool, text_column: str | None) -> tuple[Iterator[Row], bool]:
+    """The rows, conversations with their text and label beside them, and whether the first is one that has no text of its own.
+
+    `text_column`: as the user named it, None where he did not; what he named may be the turns' text, alone or with other columns.
+    """
     first = next(rows, None)
     if first is None:
         return iter(()), False
     everything = chain([first], rows)
-    row = first[1]
-    chats = not isinstance(row, DataError) and find_name(row, TEXT_NAMES) is None and _turns(row) is not None
+    chats = not isinstance(first[1], DataError) and _turns(first[1]) is not None and not _has_text(first[1], text_column)
     return (_told(everything, source, labelled), True) if chats else (everything, False)
+
+
+def _has_text(row: Mapping[str, Any], text_column: str | None) -> bool:
+    """Whether a row has all that the user named, or, whatever he named, a column that data sets call the text."""
+    if find_name(row, TEXT_NAMES) is not None:
+        return True
+    return text_column is not None and all(name in row for name in named_texts(text_column, row))
 
 
 def _told(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:

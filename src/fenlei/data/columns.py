@@ -141,7 +141,7 @@ def choose_columns(
     pair_column: str | None = None,
 ) -> Columns:
     """The columns to read, judged by a file's first row; DataError lists what was looked for and what is there."""
-    named = _named(text_column, row) if text_column is not None else None
+    named = named_texts(text_column, row) if text_column is not None else None
     wanted = (*(named or ()), pair_column, label_column if labelled else None)
     for name in filter(None, wanted):
         if name not in row:
@@ -173,6 +173,13 @@ def is_known_name(name: str) -> bool:
     return name.strip().lower() in TEXT_NAMES + LABEL_NAMES
 
 
+def named_texts(text_column: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that `text_column` names: `title,body` is two, unless the row has one that is called just that."""
+    if text_column in row:
+        return (text_column,)
+    return tuple(name for part in text_column.split(",") if (name := part.strip())) or (text_column,)
+
+
 def _name_of_id(name: str, known: LabelSet, where: str) -> str:
     """The name that `name` is the id of; DataError where it is none."""
     if name.removeprefix("-").isdecimal() and name.isascii() and len(name) < 10:
@@ -182,13 +189,6 @@ def _name_of_id(name: str, known: LabelSet, where: str) -> str:
         found = f"label {name!r} is neither a class name nor an id from 0 to {len(known) - 1}"
         raise DataError(f"{where}: {found}; correct it, add the class, or remove the row")
     raise DataError(f"{where}: {known.unknown(name)}; correct it, or add the class")
-
-
-def _named(text_column: str, row: Mapping[str, Any]) -> tuple[str, ...]:
-    """`title,body` is two columns, unless one column is called just that."""
-    if text_column in row:
-        return (text_column,)
-    return tuple(name for part in text_column.split(",") if (name := part.strip())) or (text_column,)
 
 
 def _found_text(row: Mapping[str, Any], others: Sequence[str | None], where: str) -> tuple[str, ...]:

@@ -56,12 +56,14 @@ def open_table(
     path: str | Path,
     *,
     named: Sequence[str] = (),
+    text_column: str | None = None,
     labelled: bool = True,
     multi_label: bool = False,
     follow: Callable[[], None] | None = None,
 ) -> Iterator[Table]:
     """The rows of a file; `named` are the columns that the user named, which says that a CSV has a header.
 
+    `text_column`: that of the text, as the user named it; a conversation beside it is a column like any other.
     `multi_label`: rows may have any number of labels, so that what a format has no word for, one label or none, is a list as well.
     `follow` is called whenever a file of JSON lines that is still being written has no more for now; such a file has no end.
     """
@@ -70,14 +72,14 @@ def open_table(
         with open_growing(path, follow) as growing:
             lines = read_lines(growing, source, head_bytes=0)  # a line alone does not tell the encoding of those that are still to come
             rows, _ = without_tasks(_json_lines(lines, named), source, labelled, multi_label)
-            rows, _ = with_texts(rows, source, labelled)
+            rows, _ = with_texts(rows, source, labelled, text_column)
             yield Table(source, "JSON lines", lines.encoding, rows)
         return
     with open_bytes(path) as stream:
         if suffix_of(path) in (".parquet", ".pq"):
             rows, class_names = read_parquet(stream, source)
             rows, are_records = without_records(rows, source, labelled)
-            rows, are_chats = with_texts(rows, source, labelled)
+            rows, are_chats = with_texts(rows, source, labelled, text_column)
             name = RECORDS if are_records else "conversations" if are_chats else "Parquet"
             yield Table(source, name, None, rows, class_names)
             return
@@ -87,7 +89,7 @@ def open_table(
         if reader in (_json_array, _json_lines):
             rows, are_tasks = without_tasks(rows, source, labelled, multi_label)
             rows, are_records = without_records(rows, source, labelled)
-            rows, are_chats = with_texts(rows, source, labelled)
+            rows, are_chats = with_texts(rows, source, labelled, text_column)
             kinds = {TASKS: are_tasks, RECORDS: are_records, "conversations": are_chats}
             name = next((kind for kind, is_it in kinds.items() if is_it), name)
         yield Table(source, name, lines.encoding, rows)

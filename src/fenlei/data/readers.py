@@ -199,7 +199,7 @@ def _opened(
     named += [] if pair_column is None else [pair_column]
     if labelled and label_column is not None:
         named.append(label_column)
-    with open_table(path, named=named, labelled=labelled, multi_label=multi_label, follow=follow) as table:
+    with open_table(path, named=named, text_column=text_column, labelled=labelled, multi_label=multi_label, follow=follow) as table:
         rows = iter(table.rows)
         line, row = _first_that_fits(rows, table.source, on_bad_row)
         where = f"{table.source}:{line}"

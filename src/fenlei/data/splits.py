@@ -73,7 +73,7 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     }
     train, dev, test = _set_aside(rows, labelling.strata(rows, labels), labels, ratios, seed, notes)
     dev, test = dev_file_rows or dev, test_file_rows or test
-    selecting, calibrating = split_dev(dev, labelling.strata(dev, labels), seed)
+    selecting, calibrating = _split_dev(dev, labelling.strata(dev, labels), seed)
     train = _limited(train, labelling.strata(train, labels), config.max_train_rows, seed, notes)
     notes.append(
         f"train {len(train):,}, dev {len(dev):,} ({len(selecting):,} select, {len(calibrating):,} calibrate), test {len(test):,} rows"
@@ -198,7 +198,7 @@ def _rows_of_strata(strata: Sequence[int], labels: LabelSet, multi_label: bool) 
     return " and ".join([*kinds, "all rows without labels"] if len(labels) in strata else kinds)
 
 
-def split_dev(dev: Rows, strata: Sequence[int], seed: int) -> tuple[Rows, Rows]:
+def _split_dev(dev: Rows, strata: Sequence[int], seed: int) -> tuple[Rows, Rows]:
     """The selecting and the calibrating rows of dev."""
     if len(dev) < 2:
         raise DataError(f"{dev[0].source}: expected at least two dev rows, one to select and one to calibrate, found {len(dev)}")

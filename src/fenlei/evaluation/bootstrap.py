@@ -34,12 +34,15 @@ def of_confusion(confusion: np.ndarray) -> dict[str, Interval]:
     right = drawn @ ((gold == predicted)[:, None] & (gold[:, None] == every))
     counted = labelled + answered
     f1 = _ratio(2 * right, counted)
+    own = confusion.sum(axis=1)
+    whole = own + confusion.sum(axis=0)
+    point = _ratio(2 * np.diag(confusion), whole)
     correlated = right.sum(axis=1) * rows - (labelled * answered).sum(axis=1)
     spread = np.sqrt((rows**2 - (answered**2).sum(axis=1)) * (rows**2 - (labelled**2).sum(axis=1)))
     return {
         "accuracy": _interval(right.sum(axis=1) / rows),
-        "macro_f1": _interval(_macro(f1, counted, confusion.sum(axis=0) + confusion.sum(axis=1))),
-        "weighted_f1": _interval((f1 * labelled).sum(axis=1) / rows),
+        "macro_f1": _interval(_around(point.mean(), _macro(f1, counted, whole))),
+        "weighted_f1": _interval(_around(point @ own / rows, (f1 * labelled).sum(axis=1) / rows)),
         "matthews": _interval(_ratio(correlated, spread)),
     }
 
@@ -50,7 +53,8 @@ def of_means(values: Mapping[str, np.ndarray]) -> dict[str, Interval]:
     rows = len(table)
     if rows > MANY_ROWS:
         mean, half = table.mean(axis=0), Z_95 * table.std(axis=0, ddof=1) / np.sqrt(rows)
-        return {name: (float(mean[at] - half[at]), float(mean[at] + half[at])) for at, name in enumerate(values)}
+        low, high = np.clip([mean - half, mean + half], table.min(axis=0), table.max(axis=0))
+        return {name: (float(low[at]), float(high[at])) for at, name in enumerate(values)}
     generator = np.random.default_rng(SEED)
     means = np.stack([table[generator.integers(0, rows, rows)].mean(axis=0) for _ in range(RESAMPLES)])
     return {name: _interval(means[:, at]) for at, name in enumerate(values)}
@@ -73,12 +77,14 @@ def of_label_counts(both: np.ndarray, chosen: np.ndarray, gold: np.ndarray) -> d
     for _ in range(RESAMPLES // RESAMPLED_AT_ONCE):
         weights = generator.multinomial(rows, np.full(rows, 1 / rows), size=RESAMPLED_AT_ONCE).astype(np.float32)
         found.append(_micro_and_macro(weights @ right, weights @ counted, whole))
-    figures = np.concatenate(found, axis=1)
-    if step > 1:
-        centre = _micro_and_macro(both.sum(axis=0, keepdims=True), whole[None], whole)
-        figures = centre + (figures - np.median(figures, axis=1, keepdims=True)) / np.sqrt(step)
-    micro, macro = figures
+    centre = _micro_and_macro(both.sum(axis=0, keepdims=True), whole[None], whole)
+    micro, macro = _around(centre, np.concatenate(found, axis=1), 1 / float(np.sqrt(step)))
     return {"micro_f1": _interval(micro), "macro_f1": _interval(macro)}
+
+
+def _around(centre: np.ndarray | float, figures: np.ndarray, share: float = 1.0) -> np.ndarray:
+    """Resampled figures (..., resamples), moved onto that of all rows: F1 is a ratio, and of few rows comes out below itself."""
+    return np.asarray(np.clip(centre + share * (figures - np.median(figures, axis=-1, keepdims=True)), 0.0, 1.0))
 
 
 def _micro_and_macro(right: np.ndarray, counted: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -89,8 +95,8 @@ def _micro_and_macro(right: np.ndarray, counted: np.ndarray, whole: np.ndarray) 
 def _macro(f1: np.ndarray, counted: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """The mean over classes in each resample, float64 (resamples,), of f1 and the rows and answers it is of: (resamples, classes) each.
 
-    A class that a resample happens not to draw does not count in it: as a 0 it would put the interval below the figure. Only one without
-    rows or answers among all, `whole` (classes,), counts 0, as it does in the figure.
+    A class that a resample happens not to draw does not count in it: as a 0 it would be a mistake that nobody made. Only one without rows
+    or answers among all, `whole` (classes,), counts 0, as it does in the figure.
     """
     counts = (counted > 0) | (whole == 0)
     return _ratio(f1.sum(axis=1), counts.sum(axis=1))

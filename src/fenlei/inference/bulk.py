@@ -186,7 +186,7 @@ def opened_sink(
         return {
             "source": identified() if resumable else None,
             "model": digest_of(classifier),
-            "set of options": json_value({**asdict(options), "window": WINDOW_ROWS, "follow": follow}),
+            "set of options": json_value({**told_options(options), "window": WINDOW_ROWS, "follow": follow}),
         }
 
     with journaled(Journal(target, task, in_place=follow), resumable=resumable) as journal:
@@ -196,6 +196,11 @@ def opened_sink(
 def digest_of(classifier: Described) -> str:
     """What a classifier is recognised by when a prediction is gone on with."""
     return sha256(to_json(classifier.describe()).encode("utf-8", "backslashreplace")).hexdigest()
+
+
+def told_options(options: BulkOptions) -> dict[str, Any]:
+    """What a journal says of them: not the column of the labels, for it is the run's, and journals of earlier versions lack it."""
+    return {name: value for name, value in asdict(options).items() if name != "label_column"}
 
 
 class _Stdout:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from fenlei.data.encodings import STDIN
 from fenlei.data.jsonvalues import json_value
 from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.errors import ConfigError, DataError
-from fenlei.inference.bulk import WINDOW_ROWS, BulkResult, Writer, checked_target, digest_of, going_on, opened_sink, result_of
+from fenlei.inference.bulk import WINDOW_ROWS, BulkResult, Writer, checked_target, digest_of, going_on, opened_sink, result_of, told_options
 from fenlei.inference.journal import State
 from fenlei.inference.parts import PART_WINDOWS, Part, PartDone, PartFormat, PartsFolder
 from fenlei.inference.passages import check_has_passages
@@ -200,7 +200,7 @@ def _to_folder(
         {
             "source": [known_as(file) for file in files],
             "model": digest_of(run),
-            "set of options": json_value({**asdict(options), "window": WINDOW_ROWS, "part": PART_WINDOWS}),
+            "set of options": json_value({**told_options(options), "window": WINDOW_ROWS, "part": PART_WINDOWS}),
         }
     )
     before = 0 if state is None else state.rows

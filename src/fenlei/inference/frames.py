@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fenlei.data.chats import with_texts
 from fenlei.data.columns import LABEL_COLUMN, choose_columns
 from fenlei.data.examples import Example
 from fenlei.data.frames import is_frame, to_table, with_columns
@@ -35,6 +36,7 @@ def predict_frame(
         return frame
     run = classifier.describe()
     text_column, pair_column = columns_of(run, text_column, pair_column)
+    rows = _told(rows, source, text_column)
     columns = choose_columns(
         rows[0],
         text_column=text_column,
@@ -57,3 +59,13 @@ def predict_frame(
     if clash is not None:
         raise DataError(f"{source}: already has a column {clash!r}; name the new ones apart, for example prefix='{prefix}fenlei_'")
     return with_columns(frame, added)
+
+
+def _told(rows: list[dict[str, Any]], source: str, text_column: str | None) -> list[dict[str, Any]]:
+    """The rows, conversations with their text beside them, as in a file; DataError for one that is none where the first is."""
+    told = []
+    for _, row in with_texts(enumerate(rows, start=1), source, False, text_column)[0]:
+        if isinstance(row, DataError):
+            raise row
+        told.append(row)
+    return told

@@ -143,7 +143,10 @@ class Client:
             return
         self._described = None
         self.__dict__.pop("_info", None)
-        raise ModelError(f"{self.url}: another run took over; its answers are not mixed with those of the run before")
+        raise ModelError(
+            f"{self.url}: another run took over, and its answers are not mixed with those of the run before; "
+            "begin anew, or serve the former run again"
+        )
 
     def _send(
         self, http: httpx2.Client, method: str, path: str, body: Any = None, *, returned: frozenset[int] = frozenset()

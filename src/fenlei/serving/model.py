@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
-from fenlei.artifact import MANIFEST
+from fenlei.artifact import DIGEST, MANIFEST, fingerprint
 from fenlei.config import trained_on
+from fenlei.data.jsonvalues import to_json
 from fenlei.errors import FenleiError, ModelError
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.prediction import Prediction
@@ -51,7 +52,7 @@ class Served:
     run: str
     """Its name: that of its folder, unless it is served under another."""
     version: str
-    """The beginning of the SHA-256 of its fenlei.json: another training, another version."""
+    """The beginning of the checksum in its fenlei.json: another training, another version."""
     loaded: float
     """Seconds since 1970."""
     text_column: str | None = None
@@ -63,6 +64,11 @@ class Served:
         manifest = self.classifier.describe()
         in_windows = manifest.get("long") in WINDOWED and not self.classifier.pairs
         return None if in_windows else int(manifest["max_length"])
+
+    @property
+    def answers_sha(self) -> str:
+        """The SHA-256 of what its answers are given with, which is up to the service: two of one `version` and this answer alike."""
+        return sha256(to_json(self.classifier.trust.to_json()).encode()).hexdigest()
 
     @property
     def batch_tokens(self) -> int:
@@ -117,7 +123,8 @@ class ServedRun:
 
     def _warmed(self, folder: Path) -> Served:
         classifier = self._load(folder)
-        version = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:VERSION_DIGITS]
+        # Runs of older versions have no checksum.
+        version = (classifier.describe().get(DIGEST) or fingerprint(folder / MANIFEST))[:VERSION_DIGITS]
         served = Served(classifier, self._name or folder.name, version, time.time(), trained_on(folder).text_column)
         _prove(served)
         served.answer([served.own_text(1 + row) for row in range(WARMING_ROWS)], None)

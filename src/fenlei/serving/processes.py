@@ -6,6 +6,7 @@ The parent passes SIGHUP on to its children, starts one again that died, and on 
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -88,6 +89,7 @@ class _Parent:
         self._children: list[BaseProcess] = []
         self._deaths: deque[float] = deque()
         self._again: dict[int, float] = {}  # when the replacement in a place is tried again
+        self._tried = [-math.inf] * settings.workers  # when the process in each place began, if after one that could not load
         self._ending = threading.Event()
 
     def run(self) -> int:
@@ -112,21 +114,28 @@ class _Parent:
 
     def _replace_dead(self) -> int:
         """0, or the exit code where there is no use in going on."""
+        now = time.monotonic()
         for place, child in enumerate(self._children):
             if child.exitcode is None:
                 continue
             if child.exitcode == NEVER_LOADED:
                 return NEVER_LOADED
-            if child.exitcode == NOT_NOW and any(other.exitcode is None for other in self._children):
-                if time.monotonic() < self._again.setdefault(place, time.monotonic() + AGAIN_SECONDS):
+            if child.exitcode == NOT_NOW and self._others_answer(now):
+                if now < self._again.setdefault(place, now + AGAIN_SECONDS):
                     continue
             elif self._died_too_often():
                 logger.critical("%d processes died within %g s: giving up", len(self._deaths), WITHIN_SECONDS)
                 return DIED
             self._again.pop(place, None)
+            self._tried[place] = now if child.exitcode == NOT_NOW else -math.inf
             logger.error("process %s ended with %s: another one takes its place", child.pid, child.exitcode)
             self._children[place] = self._start(others_answer=True)
         return 0
+
+    def _others_answer(self, now: float) -> bool:
+        """Whether a process lives that did not begin just now after one that could not load: such a one loads yet, and may fail as well."""
+        each = zip(self._children, self._tried, strict=True)
+        return any(child.exitcode is None and now - tried > AGAIN_SECONDS for child, tried in each)
 
     def _died_too_often(self) -> bool:
         """Whether with the death of just now there are too many."""

@@ -35,11 +35,13 @@ def told_columns(text_column: str | None, pair_column: str | None) -> dict[str, 
 
 
 def columns_of(manifest: Mapping[str, Any], text_column: str | None, pair_column: str | None) -> tuple[str | None, str | None]:
-    """The columns of both texts for rows that a run is to read: those given, else its own, which a run on pairs and a service name.
+    """The columns of both texts for rows that a run is to read: those given, else of a run on pairs its own.
 
+    A service names the column of any run; that of single texts is for the command line, as config.yaml is of a run that is here.
     ConfigError where a second is given and the run reads single texts.
     """
-    return text_column or manifest.get(TEXT_COLUMN), pair_column_of(manifest, pair_column)
+    own = manifest.get(TEXT_COLUMN) if manifest.get(PAIR_COLUMN) is not None else None
+    return text_column or own, pair_column_of(manifest, pair_column)
 
 
 def pair_column_of(manifest: Mapping[str, Any], given: str | None) -> str | None:

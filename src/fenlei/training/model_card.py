@@ -91,7 +91,7 @@ def _data(data: dict[str, Any]) -> str:
     lines = [f"{shown}: {parts}{rows['calibrating']:,} calibrate), {rows['test']:,} of test."]
     if "characters" in data:
         told = data["characters"]
-        lines.append(f"Texts of train have {told['median']:,} characters in the median, {told['longest']:,} at most.")
+        lines.append(f"Texts of train have a median of {told['median']:,} characters, at most {told['longest']:,}.")
     if "classes" in data:
         lines += ["", "| class in the data | rows of train |", "|---|---|"]
         lines += [f"| {escaped(name)} | {count:,} |" for name, count in data["classes"].items()]

@@ -38,13 +38,11 @@ def student_config(run: Path, manifest: Mapping[str, Any], options: Mapping[str,
         own = {key: own[key] for key in READ_BY if key in own} | {"data": str(data), "multi_label": several}
     if "extended_from" in manifest or "relabelled_from" in manifest:  # its class file names other labels than it has now
         own.pop("class_file", None)
-    for role, ratio in (("dev", "dev_ratio"), ("test", "test_ratio")):
-        if options.get(role) is not None or options.get(ratio) is not None:
-            own = {key: value for key, value in own.items() if key not in (role, ratio)}
     source = own.get("data")
     if source is None or (data is None and not is_remote(source) and not Path(source).exists()):
         raise DataError(f"{run}: was trained on {source}, which is not there any more; give the labelled rows after the run's folder")
-    return RunConfig.from_options({**own, "seed": manifest["seed"], **{key: value for key, value in options.items() if value is not None}})
+    given = {key: value for key, value in options.items() if value is not None}
+    return RunConfig.from_options({**own, "seed": manifest["seed"]}).overridden(given)
 
 
 def student_rows(run: Path, manifest: Mapping[str, Any], config: DataConfig, *, seed: int) -> Dataset:
@@ -102,7 +100,8 @@ def unlabelled_rows(path: str | Path | None, manifest: Mapping[str, Any], config
             pool.append(replace(row, columns={}))
     if not rows:
         raise DataError(f"{path}: expected texts to learn from, found none")
-    left_out = f"; {rows - len(pool):,} more stand among them, or among the labelled rows, already" if rows > len(pool) else ""
+    why = "they come twice, or are labelled rows, or test rows of the teacher"
+    left_out = f"; {rows - len(pool):,} more are left out: {why}" if rows > len(pool) else ""
     return tuple(pool), [f"{path}: {len(pool):,} texts to learn from without labels{left_out}"]
 
 

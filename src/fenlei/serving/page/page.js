@@ -123,12 +123,12 @@ async function take(file) {
     const word = words()[error.message];
     return showProblem(word ? word(error.line) : error.message);
   }
-  const { columns, likely } = likelyColumn(rows);
+  const { columns, likely } = likelyColumn(rows), own = state.info?.text_column; // that which the run was trained on
   if (!columns.length) return showProblem(words().noRows);
   Object.assign(state, { rows, file: file.name, answered: [] });
   $("start").disabled = $("which").disabled = false;
   $("which").replaceChildren(...columns.map((name) => make("option", name)));
-  $("which").value = likely;
+  $("which").value = columns.includes(own) ? own : likely;
   $("column").hidden = columns.length < 2;
   $("bulk").hidden = false;
   showBulk();

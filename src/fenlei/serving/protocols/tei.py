@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 from fenlei import __version__
 from fenlei.data.columns import LABEL_COLUMN
 from fenlei.data.labelling import Labelling
-from fenlei.inference.bulk import digest_of
 from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import (
     FirstError,
@@ -108,7 +107,7 @@ async def info(service: TheService) -> Response:
             "multi_label": served.classifier.multi_label,
             **Labelling.from_json(manifest).to_json(),
             "calibrated": bool(manifest.get("calibrated")),
-            "answers_sha": digest_of(served.classifier),
+            "answers_sha": served.answers_sha,
         }
     )
 
