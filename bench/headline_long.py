@@ -24,7 +24,7 @@ from bench.folds import (
     macro_f1,
     reported_answers,
 )
-from bench.runs import conclude, given_options, name_of, real_model, run, trained
+from bench.runs import conclude_all, given_options, name_of, real_model, run, trained
 
 FROZEN: dict[str, Any] = {"tuning": "frozen", "prompt": "zh", "max_length": 512}
 WINDOWS = {**FROZEN, "long": "windows"}
@@ -76,10 +76,16 @@ def main() -> None:
         for kind, told in answers.items()
         if kind != "windows"
     }
-    conclude(
-        f"{given.data}, frozen windows over TF-IDF, points of macro F1", above["TF-IDF"]["macro_f1"]["points"], GOAL,
-        figures={kind: figures(gold, told) for kind, told in answers.items()}, windows_over=above, rows=len(gold), folds=folds,
-    )  # fmt: skip
+    scores = {kind: figures(gold, told) for kind, told in answers.items()}
+    conclude_all(f"{given.data}, frozen windows", goals(above, scores), scores=scores, windows_over=above, rows=len(gold), folds=folds)
+
+
+def goals(above: dict[str, Any], scores: dict[str, dict[str, float]]) -> dict[str, tuple[float, float]]:
+    """What windows reach, each with its goal: points over TF-IDF, and the macro F1 of truncation, where that is a run of the set."""
+    found = {"points of macro F1 over TF-IDF": (above["TF-IDF"]["macro_f1"]["points"], GOAL)}
+    if "frozen_512" in scores:
+        found["macro F1, that of truncation the goal"] = (scores["windows"]["macro_f1"], scores["frozen_512"]["macro_f1"])
+    return found
 
 
 def _fold_run(name: str, train: Any, asked: Any, options: dict[str, Any], asked_options: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.runs import conclude, shared
+from bench.runs import conclude_all, shared
 from bench.unfitted import unfitted_scores
 from fenlei.errors import DataError
 from fenlei.evaluation.abstention import accuracy_threshold
@@ -124,7 +124,7 @@ def targets(dealt: list[Split]) -> Targets:
 
 
 def main() -> None:
-    """Prints the figures; the last lines are JSON."""
+    """Prints the figures; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--dev", type=Path, help="default: dev.jsonl of the news titles")
@@ -136,10 +136,13 @@ def main() -> None:
     error = calibration_error(given.run, every)
     worst = coverages(splits(every, COVERAGE_SPLITS))
     found = targets(splits(every, TARGET_SPLITS))
-    conclude("calibration error allowed against measured", ERROR_GOAL / max(error, 1e-9), 1.0, error=round(error, 4))
-    conclude("coverage of sets, distance allowed against measured", COVERAGE_GOAL / max(worst, 1e-9), 1.0, worst=round(worst, 4))
-    conclude(
-        f"splits that reach an accuracy of {TARGET}", found.reached, TARGET_GOAL,
+    goals = {
+        "calibration error allowed against measured": (ERROR_GOAL / max(error, 1e-9), 1.0),
+        "coverage of sets, distance allowed against measured": (COVERAGE_GOAL / max(worst, 1e-9), 1.0),
+        f"splits that reach an accuracy of {TARGET}": (found.reached, TARGET_GOAL),
+    }
+    conclude_all(
+        "trust", goals, error=round(error, 4), worst=round(worst, 4),
         kept_where_promised=round(found.kept, 4), coverage=round(found.answered, 4), refused=found.refused,
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """How much of what is computed is wanted: python -m bench.useful_work [share] [rate] [--rounds N] [--quick].
 
 share: real tokens among those that go through the network, padding included, in our training and prediction batches of both sets, as a GPU
-gets them. On a CPU decoders see no padding at all (tests/test_packing.py).
+gets them: up to 16,384 tokens at once. On a CPU decoders see no padding at all (tests/test_packing.py).
 rate: the model's own FLOP a second, in LoRA training and in prediction of titles, over what the same machine's matrix products reach in the
 same call at the model's shapes.
 """
@@ -22,10 +22,9 @@ from bench.training import DEV_ROWS
 from fenlei.data.readers import read_examples
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.models.backbone import DEFAULT_MAX_LENGTH, load_tokenizer
-from fenlei.models.devices import BATCH_TOKENS
+from fenlei.models.devices import GPU_BATCH_TOKENS
 from fenlei.text.batches import TrainingBatches, by_token_budget
 from fenlei.text.prompts import TextEncoder
-from fenlei.training.defaults import USUAL_BATCH_TOKENS
 
 SHARE_GOAL, TRAIN_AIM, PREDICT_AIM = 0.95, 0.35, 0.55
 BATCH_SIZE, TRAIN_ROWS, PREDICT_ROWS, QUICK_ROWS = 32, 448, 1024, 96
@@ -48,8 +47,8 @@ def shares(dataset: str, model: str, quick: bool) -> dict[str, tuple[float, floa
     train, dev = (lengths_of(head_of(path, QUICK_ROWS) if quick else path, model) for path in (data / "train.jsonl", data / "dev.jsonl"))
     windows = [range(first, min(first + WINDOW_ROWS, len(dev))) for first in range(0, len(dev), WINDOW_ROWS)]
     return {
-        f"{dataset}, training": (real_share(train, TrainingBatches(train, BATCH_SIZE, 0, alike=True), USUAL_BATCH_TOKENS), SHARE_GOAL),
-        f"{dataset}, prediction": (real_share(dev, windows, BATCH_TOKENS), SHARE_GOAL),
+        f"{dataset}, training": (real_share(train, TrainingBatches(train, BATCH_SIZE, 0, alike=True), GPU_BATCH_TOKENS), SHARE_GOAL),
+        f"{dataset}, prediction": (real_share(dev, windows, GPU_BATCH_TOKENS), SHARE_GOAL),
     }
 
 

@@ -31,9 +31,13 @@ options() { # what makes a variant
     heavy) echo "--shares loss=0.5 alone=0.3 words=0.3 pairs=0.1 teacher=10" ;;
     larger) echo "--shape 288 6 4 2" ;;
     largerheavy) echo "--shape 288 6 4 2 --shares loss=0.5 alone=0.3 words=0.3 pairs=0.1 teacher=10" ;;
-    *) echo "no such variant: $1" >&2 ;;
+    *) echo "no such variant: $1" >&2 && return 1 ;;
     esac
 }
+
+for variant in "${variants[@]}"; do # before hours of a GPU are spent on the default under another name
+    options "$variant" >/dev/null || exit 2
+done
 
 if [ "$teacher_seconds" != 0 ]; then
     say "teacher, $teacher_seconds s"

@@ -238,7 +238,7 @@ def main() -> None:
     fresh = not (args.work / "checkpoint.safetensors").exists()
     torch.backends.cuda.enable_cudnn_sdp(False)  # it would make a plan for each shape that it meets
     model = build(tokenizer, args.donor if fresh else None, shape, args.start).to(device)
-    objectives, batches = learned_from(data, len(tokenizer), shape.width, given_shares(args.shares), device)
+    objectives, batches = learned_from(data, len(tokenizer), model.config.hidden_size, given_shares(args.shares), device)
     budget = Budget(args.tokens, args.seconds, PACES[device.type].rows[0] * SEQUENCE)
     train(args.work, data, model, objectives, batches, budget, args.peak_rate)
     if args.publish:

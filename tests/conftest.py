@@ -30,7 +30,7 @@ os.environ.update(
     XDG_CACHE_HOME=tempfile.mkdtemp(prefix="fenlei-tests-"),
 )
 
-from tiny_models import save_tiny_bert, save_tiny_llama, save_tiny_qwen  # noqa: E402
+from tiny_models import save_tiny_bert, save_tiny_composite, save_tiny_llama, save_tiny_qwen  # noqa: E402
 
 # The same examples in every run, however busy the machine is.
 hypothesis.settings.register_profile("fenlei", deadline=None, derandomize=True, database=None)
@@ -162,6 +162,12 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random BERT (with its pooler) and a WordPiece tokenizer."""
     return save_tiny_bert(tmp_path_factory.mktemp("tiny_bert"), _toy_texts())
+
+
+@pytest.fixture(scope="session")
+def composite(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of texts and images, whose depth is told by the configuration of its text part alone."""
+    return save_tiny_composite(tmp_path_factory.mktemp("composite"), tiny_qwen)
 
 
 def _toy_texts() -> list[str]:

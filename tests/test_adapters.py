@@ -43,7 +43,7 @@ def adapter(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @torch.inference_mode()
 def test_it_answers_as_peft_does(adapter: Path, tiny_qwen: Path) -> None:
-    classifier = Classifier.load(adapter, labels=LABELS, device="cpu")
+    classifier = Classifier.load(adapter, labels=np.array(LABELS), device="cpu")
     tokenizer = AutoTokenizer.from_pretrained(tiny_qwen)
     network = AutoPeftModelForSequenceClassification.from_pretrained(adapter, num_labels=3, pad_token_id=tokenizer.pad_token_id).eval()
     batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
@@ -76,6 +76,17 @@ def test_the_command_says_how_an_adapter_and_a_model_read_texts(adapter: Path, t
     assert told(str(tiny_qwen), *given) == pytest.approx(asked.predict_proba([text])[0], abs=2e-6)
 
 
+@torch.inference_mode()
+def test_its_classes_may_have_been_learned_each_for_itself(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logits = Classifier.load(adapter, labels=LABELS, device="cpu").logits(TEXTS[:1]).logits[0]
+    words = ["--labels", ",".join(LABELS), "--text", TEXTS[0], "--probabilities", "--json", "--device", "cpu"]
+    assert main(["predict", str(adapter), "--multi-label", *words]) == 0
+    told = json.loads(capsys.readouterr().out)
+    right = dict(zip(LABELS, (1 / (1 + np.exp(-logits))).tolist(), strict=True))
+    assert told["probabilities"] == pytest.approx(right, abs=2e-6)
+    assert set(told["prediction"]) == {name for name, share in right.items() if share >= 0.5}
+
+
 def test_an_adapter_without_a_prompt_is_said_and_other_ways_to_read_are_refused(
     adapter: Path, tiny_qwen: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -98,10 +109,16 @@ def test_what_does_not_fit_is_said(adapter: Path, tiny_qwen: Path, tmp_path: Pat
         Classifier.load(adapter, labels=LABELS[:2])
     with pytest.raises(ConfigError, match=r"names no classes; give them.*other commands, as serve, take runs"):
         Classifier.load(adapter)
+    with pytest.raises(TypeError, match="devise"):
+        Classifier.load(adapter, labels=LABELS, devise="cpu")  # type: ignore[call-arg]
     with pytest.raises(ModelError, match="no such folder"):
         Classifier.load(adapter, labels=LABELS, base="/no/such/model")
     other = save_adapter(tiny_qwen, tmp_path / "tokens", TaskType.FEATURE_EXTRACTION)
-    with pytest.raises(ArtifactError, match="is an adapter for FEATURE_EXTRACTION, expected SEQ_CLS"):
+    with pytest.raises(ArtifactError, match="is an adapter for FEATURE_EXTRACTION, expected SEQ_CLS; a classifier is needed"):
+        Classifier.load(other, labels=LABELS)
+    config = json.loads((other / "adapter_config.json").read_text(encoding="utf-8"))
+    (other / "adapter_config.json").write_text(json.dumps(config | {"task_type": "CAUSAL_LM"}), encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"answers in words: merge it into its model .*, and give that folder with --labels"):
         Classifier.load(other, labels=LABELS)
     pickled = save_adapter(tiny_qwen, tmp_path / "pickled")
     (pickled / "adapter_model.safetensors").rename(pickled / "adapter_model.bin")
@@ -115,6 +132,8 @@ def test_its_place_and_its_prompt_can_be_given(adapter: Path, tiny_qwen: Path, t
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     (moved / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "/gone"}), encoding="utf-8")
     (moved / "adapter_model.safetensors").write_bytes((adapter / "adapter_model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match=r"its base model is '/gone'; --base \(base=\) says where that is now"):
+        Classifier.load(moved, labels=LABELS, device="cpu")
     here = Classifier.load(moved, labels=LABELS, base=str(tiny_qwen), device="cpu")
     prompted = Classifier.load(moved, labels=LABELS, base=str(tiny_qwen), prompt="新闻：{text}", device="cpu")
     bare = Classifier.load(adapter, labels=LABELS, device="cpu")

@@ -194,6 +194,12 @@ def test_what_cannot_be_one_label_is_an_error_with_its_place(tmp_path: Path) -> 
         labels_of(tmp_path, [good, {"text": "央行降准", "label": "财经"}])
 
 
+@pytest.mark.parametrize("choice", [None, {"x": 1}, 3])
+def test_a_choice_that_is_no_text_is_not_what_label_studio_writes(choice: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.json:2: `annotations` is not what Label Studio writes"):
+        labels_of(tmp_path, [task(chosen("财经")), task(chosen("财经", choice))])
+
+
 def asked(**answers: str) -> Row:
     """One annotator's choices by question."""
     results = [
@@ -392,6 +398,11 @@ def test_argilla_records_of_a_data_set_on_a_hub_are_read(tmp_path: Path) -> None
 def test_argilla_what_is_no_answer_is_said(tmp_path: Path, row: Row, said: str) -> None:
     with pytest.raises(DataError, match=said):
         list(read_examples(write(tmp_path / "a.jsonl", [row])))
+
+
+def test_argilla_metadata_that_is_none_is_left_out(tmp_path: Path) -> None:
+    (row,) = read_examples(write(tmp_path / "a.jsonl", [record("财经", metadata=[1])]))
+    assert dict(row.columns) == {"id": "7", "text": "央行降准", "label": "财经"}
 
 
 def test_a_column_called_text_that_the_run_does_not_read_alone_is_not_lost(classifier: Classifier, tmp_path: Path) -> None:

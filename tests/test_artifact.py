@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fenlei.artifact import check_new, is_taken, saving, whole_file, whole_folder, write_manifest, write_text
+from fenlei.artifact import check_free, check_new, is_taken, saving, whole_file, whole_folder, write_manifest, write_text
 from fenlei.errors import ArtifactError, DataError
 
 SOURCE = Path(__file__).parents[1] / "src" / "fenlei"
@@ -86,3 +86,29 @@ def test_what_is_in_the_way_of_a_new_folder(tmp_path: Path) -> None:
         assert is_taken(tmp_path / taken)
         with pytest.raises(ArtifactError, match=said):
             check_new(tmp_path / taken)
+
+
+def test_a_folder_beside_the_new_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.tmp").mkdir()
+    (tmp_path / "model.tmp" / "mine.txt").write_text("mine")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for target in (tmp_path / "model", Path(".")):
+        with whole_folder(target) as folder:
+            (folder / "weights").write_text("whole")
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.t*")) == ["model.tmp", "model.tmp/mine.txt"]
+    assert (tmp_path / "model" / "weights").exists()
+    assert (tmp_path / "here" / "weights").exists()
+
+
+def test_checkpoints_of_somebody_else_are_in_the_way(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "teacher").mkdir(parents=True)
+    for hidden in (".lock", ".run.json.7.tmp"):
+        (checkpoints / hidden).write_text("")
+    check_free(tmp_path, resume=False)  # what a killed training of ours left before its first step
+    (checkpoints / "epoch1.pt").write_text("theirs")
+    with pytest.raises(ArtifactError, match="checkpoints: holds what no training of fenlei left"):
+        check_free(tmp_path, resume=False)
+    (checkpoints / "run.json").write_text("{}")
+    check_free(tmp_path, resume=False)

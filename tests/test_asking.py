@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from endless import ENDLESS
 from transformers import PreTrainedTokenizerBase
 
 from fenlei.data.label_file import read_label_file
@@ -186,6 +187,10 @@ def test_label_notes_are_part_of_the_list(tmp_path: Path) -> None:
         ("- yes\n- 体育\n", "entry 1: expected name to be a text, found True; put it in quotes"),
         ("- [体育\n", "not readable as YAML"),
         ("- {name: a, aliases: {b: c}}\n- b\n", "entry 1: expected aliases as a list"),
+        (f"- {'[' * 2000}\n- b\n", "not readable as YAML"),
+        ("- 2024-02-30\n- b\n", "not readable as YAML"),
+        ("- !!timestamp x\n- b\n", "not readable as YAML"),
+        (f"- [{ENDLESS}]\n- b\n", "entry 1: expected name to be a text"),
     ],
 )
 def test_a_label_file_that_does_not_fit_is_named(content: str, message: str, tmp_path: Path) -> None:

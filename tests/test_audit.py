@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
 import random
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -359,6 +362,34 @@ def test_the_tables_count_and_the_next_steps_fit(faulty: Path, toy_file: Path) -
     assert "faulty.jsonl:61" in told
     assert any("--fix" in step for step in next_steps(audit_data(faulty), "faulty.jsonl", False))
     assert not any("--fix cleaned" in step for step in next_steps(audit_data(faulty), "faulty.jsonl", True))
+
+
+def test_what_to_type_next_reads_the_same_rows(tmp_path: Path, toy_rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"body": row["text"], "label": row["label"]} for row in toy_rows]
+    train, test = write(tmp_path / "my train.jsonl", rows[:40]), write(tmp_path / "test.jsonl", [*rows[40:50], rows[3]])
+    assert main(["audit", str(train), "--test", str(test), "--text-column", "body"]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Next: fenlei audit")]
+    assert shlex.split(line)[1:9] == ["fenlei", "audit", str(train), "--test", str(test), "--text-column", "body", "--fix"]
+
+
+def test_a_fix_that_would_remove_nothing_is_not_a_next_step(tmp_path: Path, toy_rows: list[Row]) -> None:
+    train, test = write(tmp_path / "train.jsonl", toy_rows[:40]), write(tmp_path / "test.jsonl", [*toy_rows[40:50], toy_rows[40]])
+    audit = audit_data(train, test=test)
+    assert audit.duplicates
+    assert not any("--fix cleaned" in step for step in next_steps(audit, "train.jsonl", False))
+
+
+def test_a_row_with_two_odd_labels_is_counted_once(tmp_path: Path, toy_rows: list[Row]) -> None:
+    rows = [{**row, "label": [row["label"]]} for row in toy_rows]
+    audit = audit_data(write(tmp_path / "a.jsonl", [*rows, {"text": "两个各自独有的标签", "label": ["a", "b"]}]), multi_label=True)
+    assert len(audit.classes.rows) == 2
+    assert re.search(r"Class in question\W+1 ", shown(audit))
+
+
+def test_the_name_of_a_judging_run_is_no_markup(toy_file: Path) -> None:
+    audit = audit_data(toy_file)
+    judged = dataclasses.replace(audit.label_errors, judge="runs/qwen[lora]")
+    assert "runs/qwen[lora]" in shown(dataclasses.replace(audit, label_errors=judged))
 
 
 def test_the_command_prints_json_alone_on_stdout(faulty: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

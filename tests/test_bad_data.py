@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,22 @@ def test_damaged_gzip(tmp_path: Path) -> None:
 def test_a_line_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encodings, "LONGEST_LINE", 1 << 20)
     assert message(tmp_path / "a.jsonl", GOOD + "x" * (1 << 21)).startswith("a.jsonl:2: a line of more than 1 MiB; expected one row a line")
+
+
+def test_an_element_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fenlei.data.jsonarray.LONGEST_LINE", 1 << 20)
+    said = message(tmp_path / "a.json", '[{"text": "t", "label": "a"},\n{"rows": [' + "0,\n" * (1 << 20))
+    assert said.startswith("a.json:2: broken JSON: an element of more than 1 MiB")
+
+
+def test_a_packed_file_that_is_no_parquet_does_not_fill_the_memory(tmp_path: Path) -> None:
+    packed = gzip.compress(bytes(1 << 26))
+    tracemalloc.start()
+    try:
+        assert "it begins with b'\\x00\\x00\\x00\\x00'" in message(tmp_path / "a.parquet.gz", packed)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 def test_bad_class_files(tmp_path: Path) -> None:

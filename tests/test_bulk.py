@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 from collections.abc import Sequence
@@ -9,10 +10,14 @@ from typing import Any
 
 import pytest
 
+from fenlei.cli.predict import _tell
+from fenlei.data.readers import read_examples
 from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference import bulk
 from fenlei.inference.bulk import predict_file
+from fenlei.inference.distributed import Reading
 from fenlei.inference.prediction import Prediction
+from fenlei.inference.windows import BulkOptions
 
 
 class LengthClassifier:
@@ -95,6 +100,66 @@ def test_the_column_that_the_labels_were_learned_from_is_not_the_text(tmp_path: 
     assert read_jsonl(tmp_path / "out.jsonl")[0]["prediction"] == "4"
 
 
+def test_the_columns_that_texts_were_learned_from_are_read_where_a_file_has_them_all(tmp_path: Path) -> None:
+    class OfTitles(LengthClassifier):
+        def describe(self) -> dict[str, Any]:
+            return {"read_from": ["title", "lead"]}
+
+    def answers(*rows: dict[str, Any], **options: Any) -> list[str]:
+        source = write_jsonl(tmp_path / "in.jsonl", rows)
+        predict_file(OfTitles(), source, tmp_path / "out.jsonl", **options)  # type: ignore[arg-type]
+        return [row["prediction"] for row in read_jsonl(tmp_path / "out.jsonl")]
+
+    whole = {"text": "四个汉字", "title": "一", "lead": "二"}
+    assert answers(whole) == ["3"]  # with the line break between them
+    assert answers({"text": "四个汉字", "title": "一"}) == ["4"]
+    assert answers(whole, text_column="text") == ["4"]
+    (window,) = Reading(BulkOptions(usual_text=("title",)), False).windows(str(write_jsonl(tmp_path / "in.jsonl", [whole])))
+    assert [row.text for row in window.examples] == ["一"]
+
+
+@pytest.mark.parametrize(("encoding", "marked"), [("gb18030", True), ("utf-8-sig", True), ("utf-8", False)])
+def test_a_csv_that_came_from_excel_goes_back_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classifier: Any, encoding: str, marked: bool
+) -> None:
+    """By the mark Excel knows UTF-8; it stands there once, also where the prediction was gone on with."""
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_bytes("标题\n四个汉字\n两字\n一\n".encode(encoding))
+    predict_file(classifier, source, out)
+    whole = out.read_bytes()
+    assert whole.startswith(b"\xef\xbb\xbf") is marked
+    assert whole.count(b"\xef\xbb\xbf") == marked
+    read = [(row.text, row.columns["prediction"]) for row in read_examples(out, labelled=False)]
+    assert read == [("四个汉字", "4"), ("两字", "2"), ("一", "1")]
+
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 1)
+    answer = classifier.predict
+
+    def dies(texts: Sequence[str], labels: Any = None) -> list[Prediction]:
+        if texts[0] == "两字":
+            raise KeyboardInterrupt
+        return answer(texts)
+
+    classifier.predict = dies
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(classifier, source, tmp_path / "again.csv")
+    classifier.predict = answer
+    assert predict_file(classifier, source, tmp_path / "again.csv").rows_before == 1
+    assert (tmp_path / "again.csv").read_bytes() == whole
+
+
+def test_the_rows_that_it_abstained_from_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Unsure(LengthClassifier):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
+            return [Prediction("a", 0.5, {"a": 0.5}, True, 0, abstained=len(text) > 1) for text in texts]
+
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "一"}, {"text": "两字"}, {"text": "三个字"}])
+    result = predict_file(Unsure(), source, tmp_path / "out.jsonl")  # type: ignore[arg-type]
+    assert (result.rows, result.abstained) == (3, 2)
+    _tell(result, "out.jsonl", False)
+    assert "; 2 of the answers are below the threshold" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["prediction", "confidence", "calibrated", "tokens_cut"])
 def test_a_column_that_would_be_overwritten_is_an_error_that_names_prefix(tmp_path: Path, classifier: Any, name: str) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}, {"text": "两字", name: "mine"}])
@@ -160,6 +225,21 @@ def test_csv_leaves_a_missing_column_empty(tmp_path: Path, classifier: Any) -> N
     predict_file(classifier, source, tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         assert [row["note"] for row in csv.DictReader(file)] == ["x", ""]
+
+
+def test_a_full_disk_behind_standard_output_is_said(tmp_path: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def flush(self) -> None:
+            raise reason
+
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "a"}])
+    monkeypatch.setattr("sys.stdout", Full())
+    reason = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(DataError, match=r"standard output: could not be written \(No space left on device\)"):
+        predict_file(classifier, source, "-")
+    reason = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    with pytest.raises(BrokenPipeError):
+        predict_file(classifier, source, "-")
 
 
 def test_dash_reads_stdin_and_writes_stdout(classifier: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,8 @@ from fenlei.cli.options import HELP
 from fenlei.config import DataConfig, ModelConfig, OptimizationConfig, RunConfig, TrustConfig
 from fenlei.errors import ConfigError, DataError
 from fenlei.training.progress import Progress
+from fenlei.training.promises import UnmetPromiseError
+from fenlei.training.resume import way_on
 
 COMMANDS = ("demo", "audit", "train", "evaluate", "predict", "serve", "suggest", "export", "download")
 BUILTIN = Path(display.__file__).parents[1] / "data" / "builtin"
@@ -236,6 +238,7 @@ def test_what_weakens_an_answer_goes_to_stderr(classifier: type[FakeClassifier],
     assert main(["predict", "run", "--text", "体育新闻" * 3]) == 0
     assert "3 tokens of the text" in (err := capsys.readouterr().err)
     assert "not calibrated" in err
+    assert "or its labels were changed since" in err
 
 
 def test_texts_as_json_are_rows(classifier: type[FakeClassifier], capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,6 +351,22 @@ def test_the_whole_way(tiny_qwen: Path, toy_file: Path, tmp_path: Path, capsys: 
     assert "already holds a complete run" in capsys.readouterr().err
 
 
+def test_what_to_type_next_can_be_typed(tiny_qwen: Path, toy_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "a b"
+    asked = ["--model", str(tiny_qwen), "--method", "generate", "--tuning", "none", "--out", str(run)]
+    assert main(["train", str(toy_file), *asked]) == 0
+    err = capsys.readouterr().err
+    assert f"fenlei predict '{run}' --text ..." in err
+    assert "On the dev rows (" in err, "no checkpoint was selected on them"
+    assert way_on("train", run) == f"`fenlei train --resume --out '{run}'`"
+
+
+def test_places_and_labels_are_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
+    display.notes().print("news.jsonl:100: type:book:fiction", markup=False)
+    display.tables().print("news.jsonl:100: type:book:fiction", markup=False)
+    assert set("".join(capsys.readouterr()).splitlines()) == {"news.jsonl:100: type:book:fiction"}
+
+
 @pytest.fixture
 def small_demo(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """`fenlei demo` with a tiny model and few rows in the place of what is built in."""
@@ -418,6 +437,15 @@ def test_in_a_log_training_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatc
     ]
 
 
+def test_rows_are_counted_in_a_log_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = iter((0.0, 10.0, 40.0, 50.0))
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with display.counting_rows("predicting", "rows.jsonl") as progress:
+        for done in (5_000, 6_000, 9_000, 10_000):
+            progress(done)
+    assert capsys.readouterr().err == "predicting: 9,000 rows, 100 rows/s\n"
+
+
 def test_a_bar_that_fails_leaves_the_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     _, start = show(monkeypatch, terminal=True)
     bar = start()
@@ -446,6 +474,19 @@ def test_runs_to_compare_and_promises_reach_the_library(monkeypatch: pytest.Monk
     assert told["trust"] == TrustConfig(target_accuracy=0.9, set_coverage=0.95)
     assert main(["evaluate", "runs/a", "test.jsonl", "--compare", "b", "--compare", "c"]) == 1
     assert told["compare_with"] == ["b", "c"]
+
+
+def test_an_extension_is_shown_before_the_promise_that_it_cannot_give(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def extend(*_: Any, **__: Any) -> None:
+        raise UnmetPromiseError("not promised", SimpleNamespace(training=SimpleNamespace(labels=("a", "b")), to_json=lambda: {"new": []}))
+
+    monkeypatch.setattr("fenlei.training.extend.extend", extend)
+    assert main(["extend", "run", "new.jsonl", "--out", "more", "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"out": "more", "labels": ["a", "b"], "new": []}
+    assert said.err == "Error: not promised\n"
 
 
 def test_a_second_file_to_evaluate_and_contradicting_promises_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from serving import Running, running
 
@@ -185,6 +186,27 @@ def scripted(
         yield url, asked
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [("the-key-of-ours\r\n", b"Bearer the-key-of-ours"), ("密钥密钥", "Bearer 密钥密钥".encode()), ("", None), (" \n", None)],
+    ids=["from a file", "Chinese", "none", "blank"],
+)
+def test_a_key_is_sent_as_the_service_reads_it(given: str, sent: bytes | None) -> None:
+    class Asked(Moody):
+        asked: ClassVar[list[str]] = []
+        keys: ClassVar[set[str | None]] = set()
+
+    with listening(Asked) as url:
+        assert Client(url, api_key=given).takes_labels
+    assert {key and key.encode("latin-1") for key in Asked.keys} == {sent}
+
+
+def test_a_key_that_no_header_takes_is_said_at_once_and_kept_secret() -> None:
+    with pytest.raises(RequestError, match="api_key: holds a line end") as said:
+        Client("http://127.0.0.1:1", api_key="secret\nmore")
+    assert "secret" not in str(said.value)
+
+
 @pytest.mark.parametrize("status", [401, 404, 500, 503])
 def test_no_row_is_blamed_for_what_is_wrong_with_the_service(status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bulk, "WINDOW_ROWS", 16)
@@ -241,6 +263,20 @@ def test_no_request_has_more_labels_than_the_service_takes(limits: dict[str, Any
     with scripted(lambda body: 200, **limits) as (url, asked):
         Client(url, connections=1).predict([str(at) for at in range(7)], labels=labels)
     assert [len(body["texts"]) for body in asked] == sizes
+
+
+def test_texts_and_labels_are_taken_in_whatever_they_stand() -> None:
+    """But for a lone string, whose characters would be sent."""
+    pandas = pytest.importorskip("pandas")
+    texts, labels = ["a", "b"], np.array(["a", "b"])
+    with scripted(lambda body: 200) as (url, asked):
+        for given in (pandas.Series(texts, index=[7, 9]), iter(texts)):
+            assert [one.label for one in Client(url).predict(given, labels=labels)] == texts
+        assert asked == [{"texts": texts, "labels": texts}] * 2
+        asked.clear()
+        with pytest.raises(RequestError, match="found one string '财经,体育'"):
+            Client(url).predict(texts, labels="财经,体育")
+        assert asked == []
 
 
 def test_a_file_is_not_predicted_by_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

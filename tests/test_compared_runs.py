@@ -46,3 +46,22 @@ def test_every_class_is_a_row_and_every_run_a_column(runs: tuple[Path, Path], to
         assert row_of(table, one.name) == [f"{one.f1:.3f}", f"{theirs[one.name].f1:.3f}", f"{one.support:,}"]
     html = (first / "report" / "report.html").read_text(encoding="utf-8")
     assert "<summary>F1 by class</summary>" in html
+
+
+def test_rows_that_a_run_may_have_learned_from_are_told(toy_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
+    """Of the file it was trained on; and of one run's test rows, which another seed has set aside others of."""
+    options = {**QUICK, "model": str(tiny_qwen), "test_ratio": 0.2}
+    first, second = (train(toy_file, out=tmp_path / f"run{seed}", seed=seed, **options).out for seed in (0, 1))
+    rows = read_manifest(first)["data"]["rows"]
+    flattered = [note for note in evaluate_run(first, toy_file, device="cpu").notes if "flattered" in note]
+    assert [note.partition(":")[0] for note in flattered] == [
+        f"{rows['train']} of these rows may have trained the run",
+        f"{rows['selecting'] + rows['calibrating']} of these rows chose the checkpoint of the run or calibrated it",
+    ]
+    tests = [set((run / "test.jsonl").read_text(encoding="utf-8").splitlines()) for run in (first, second)]
+    compared = evaluate_run(first, first / "test.jsonl", device="cpu", compare_with=[second])
+    assert [note.partition(",")[0] for note in compared.notes if "flattered" in note] == [
+        f"{len(tests[0] - tests[1])} of these rows were not set aside to test run1"
+    ]
+    again = train(toy_file, out=tmp_path / "again", seed=0, **options).out
+    assert not any("flattered" in note for note in evaluate_run(first, first / "test.jsonl", device="cpu", compare_with=[again]).notes)

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -250,3 +251,11 @@ def test_what_shapes_sets_is_told_to_have_no_effect_without_them() -> None:
     assert "set_score 'aps'" in str(TrustConfig(set_score="aps").without_effect)
     assert TrustConfig().without_effect is None
     assert TrustConfig(set_coverage=0.9, set_score="aps", set_by_class=True).without_effect is None
+
+
+def test_numbers_of_numpy_are_taken_as_plain_ones() -> None:
+    """As searches over options give them."""
+    given: dict[str, Any] = {"learning_rate": np.float64(1e-3), "batch_size": np.int64(8), "epochs": np.int64(2), "tuning": np.str_("lora")}
+    plain: dict[str, Any] = {"learning_rate": 1e-3, "batch_size": 8, "epochs": 2, "tuning": "lora"}
+    assert RunConfig.from_options(given).to_yaml() == RunConfig.from_options(plain).to_yaml()
+    assert RunConfig.from_options({"baseline": np.bool_(False)}).optimization.baseline is False

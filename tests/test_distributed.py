@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from fenlei.artifact import read_manifest
 from fenlei.cli.main import app
+from fenlei.cli.predict_ray import predict_on_ray
+from fenlei.config import TrustConfig
 from fenlei.errors import ConfigError, DataError
 from fenlei.inference import distributed, ray_engine
 from fenlei.inference.bulk import predict_file
@@ -68,7 +70,7 @@ class Lengths:
 
     takes_labels = False
     run = "lengths"
-    device = "cpu"
+    on_gpu = False
 
     def load(self) -> Lengths:
         return self
@@ -263,17 +265,29 @@ def test_several_files_do_not_fit_one(tmp_path: Path, no_ray: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "expected"),
+    ("there", "largest", "asked", "expected"),
     [
-        ({"CPU": 16.0}, Cluster(), (4, {"num_cpus": 4})),
-        ({"CPU": 2.0}, Cluster(workers=2), (2, {"num_cpus": 1})),
-        ({"CPU": 2.0}, Cluster(workers=4), (4, {"num_cpus": 0.5})),
-        ({"CPU": 16.0, "GPU": 8.0}, Cluster(), (8, {"num_gpus": 1})),
-        ({"CPU": 16.0, "GPU": 8.0}, Cluster(workers=3, use_gpus=False), (3, {"num_cpus": 5})),
+        ({"CPU": 16.0}, 16, Cluster(), (4, {"num_cpus": 4})),
+        ({"CPU": 2.0}, 2, Cluster(workers=2), (2, {"num_cpus": 1})),
+        ({"CPU": 2.0}, 2, Cluster(workers=4), (4, {"num_cpus": 0.5})),
+        ({"CPU": 16.0, "GPU": 8.0}, 16, Cluster(), (8, {"num_gpus": 1})),
+        ({"CPU": 16.0, "GPU": 8.0}, 16, Cluster(workers=3, use_gpus=False), (3, {"num_cpus": 5})),
+        ({"CPU": 32.0}, 8, Cluster(workers=3), (3, {"num_cpus": 8})),
+        ({"CPU": 20.0}, 2, Cluster(), (10, {"num_cpus": 2})),
     ],
 )
-def test_each_worker_gets_its_share(there: dict[str, float], asked: Cluster, expected: Any) -> None:
-    assert resources(there, asked) == expected
+def test_each_worker_gets_its_share_and_no_more_than_a_machine_has(
+    there: dict[str, float], largest: int, asked: Cluster, expected: Any
+) -> None:
+    assert resources(there, largest, asked) == expected
+
+
+@pytest.mark.parametrize(("device", "int8", "wanted"), [("auto", False, True), ("auto", True, False), ("cpu", False, False)])
+def test_gpus_are_kept_for_what_computes_on_them(device: Any, int8: bool, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Cluster] = []
+    monkeypatch.setattr(distributed, "predict_distributed", lambda *given, cluster, **options: asked.append(cluster))
+    predict_on_ray("run", "in.jsonl", "out.jsonl", None, None, None, device, TrustConfig(), int8, False, None)
+    assert [cluster.use_gpus for cluster in asked] == [wanted]
 
 
 def test_without_ray_the_error_names_the_cure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -121,3 +121,15 @@ def test_the_plan_shows_every_module_and_no_other() -> None:
     shown = set(re.findall(r"[\w]+\.py", tree))
     there = {path.name for path in (ROOT / "src" / "fenlei").rglob("*.py")}
     assert shown == there, f"not shown: {sorted(there - shown)}, not there: {sorted(shown - there)}"
+
+
+def test_the_oldest_pytorch_is_said_and_no_extra_asks_for_a_newer_one() -> None:
+    """Else the lowest versions that are tested, with every extra, are not those of a plain installation."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    needed, extras = (
+        dict(re.findall(r'"([\w-]+)(?:\[[^\]]*\])?>=([\d.]+)', project.split(begin)[1].split(end)[0]))
+        for begin, end in (("\ndependencies = [\n", "\n]\n"), ("\n[project.optional-dependencies]\n", "\n[project.scripts]\n"))
+    )
+    assert not needed.keys() & extras.keys()
+    for page in ("platforms.md", "platforms.zh.md"):
+        assert f"PyTorch {needed['torch']} " in (ROOT / "docs" / page).read_text(encoding="utf-8")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gc
 import json
+import os
+import pickle  # noqa: TID251  # as joblib and the workers of scikit-learn do with an estimator
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from fenlei import Classifier, FenleiClassifier
+from fenlei import Classifier, FenleiClassifier, RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, RequestError
+from fenlei.training import estimator as estimators
+from fenlei.training.progress import Progress
 
 QUICK: dict[str, Any] = {"max_steps": 2, "batch_size": 8, "device": "cpu", "max_length": 48, "layers": 1, "tuning": "full"}
 ROWS = [json.loads(line) for line in (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").split("\n") if line]
@@ -59,7 +64,8 @@ def test_a_clone_has_every_option_and_a_search_may_set_others(tiny_qwen: Path) -
     scores = cross_val_score(estimator, TEXTS, LABELS, cv=2)
     assert scores.shape == (2,)
     assert np.isfinite(scores).all()
-    search = GridSearchCV(estimator, {"learning_rate": [0.01]}, cv=[([*range(30)], [*range(30, 60)])]).fit(TEXTS, LABELS)
+    search = GridSearchCV(estimator, {"learning_rate": np.array([0.01])}, cv=[([*range(30)], [*range(30, 60)])]).fit(TEXTS, LABELS)
+    assert np.isfinite(search.best_score_)
     assert search.best_estimator_.get_params()["learning_rate"] == 0.01
     assert "learning_rate: 0.01\n" in (search.best_estimator_.run_ / "config.yaml").read_text(encoding="utf-8")
     assert "learning_rate" not in estimator.get_params()
@@ -85,6 +91,48 @@ def test_a_run_stays_where_it_is_wanted(tiny_qwen: Path, tmp_path: Path) -> None
     assert Classifier.load(tmp_path / "run", device="cpu").labels == ("体育", "财经", "科技")
 
 
+def test_it_is_stored_with_its_run_and_not_without(fitted: FenleiClassifier, tiny_qwen: Path, tmp_path: Path) -> None:
+    kept = FenleiClassifier(tiny_qwen, out=tmp_path / "run", **QUICK).fit(TEXTS, LABELS)
+    again = pickle.loads(pickle.dumps(kept))
+    np.testing.assert_array_equal(again.predict_proba(TEXTS), kept.predict_proba(TEXTS))
+    assert again.get_params() == kept.get_params()
+    with pytest.raises(ConfigError, match="give out="):
+        pickle.dumps(fitted)
+    assert pickle.loads(pickle.dumps(FenleiClassifier("nano", epochs=2))).get_params() == {"model": "nano", "out": None, "epochs": 2}
+
+
+def test_ctrl_c_ends_a_search(tiny_qwen: Path) -> None:
+    """And is no fold that failed, after which the next one begins."""
+    begun = []
+
+    def interrupt(now: Progress) -> None:
+        if now.step == 1 and now.metrics is None:
+            begun.append(now)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt, match="stopped after step"):
+        cross_val_score(FenleiClassifier(tiny_qwen, progress=interrupt, **{**QUICK, "max_steps": 4}), TEXTS, LABELS, cv=2)
+    assert len(begun) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "message"),
+    [
+        ({}, [f"{LABELS[0]} ", *LABELS[1:]], "'体育' and '体育 ' differ in blanks alone"),
+        ({"level_separator": "##"}, [f"新闻 ## {one}" for one in LABELS], "write them so in y"),
+        ({"class_file": "class.txt"}, [LABELS.index(one) for one in LABELS], "write them so in y"),
+    ],
+)
+def test_names_that_training_would_change_are_said_before_it(
+    options: dict[str, Any], labels: list[Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimators, "train", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.chdir(tmp_path)
+    Path("class.txt").write_text("体育\n财经\n科技\n", encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        FenleiClassifier("nano", **options).fit(TEXTS, labels)
+
+
 def test_before_it_is_fitted_it_says_so() -> None:
     for ask in (FenleiClassifier().predict, FenleiClassifier().predict_proba):
         with pytest.raises(NotFittedError, match="not fitted yet"):
@@ -100,6 +148,10 @@ def test_before_it_is_fitted_it_says_so() -> None:
         ({}, [*TEXTS[:59], None], LABELS, RequestError, "text 59 is NoneType None, expected a string"),
         ({}, TEXTS[:59], LABELS, ValueError, "inconsistent numbers of samples"),
         ({"text_column": "title", "label_column": "y"}, TEXTS, LABELS, ConfigError, "label_column, text_column: fit"),
+        ({"config": RunConfig()}, TEXTS, LABELS, ConfigError, "config: give its options by name"),
+        ({}, TEXTS, [*LABELS[:17], None, *LABELS[18:]], DataError, "y: row 17 has no label .None.; leave such rows out"),
+        ({}, TEXTS, [*range(17), float("nan"), *range(42)], DataError, "y: row 17 has no label"),
+        ({}, TEXTS, [[one] if at else [one, one] for at, one in enumerate(LABELS)], DataError, "several labels train with"),
         ({"learning_rat": 0.1}, TEXTS, LABELS, ConfigError, "unknown option 'learning_rat' .did you mean 'learning_rate'"),
     ],
 )

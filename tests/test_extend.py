@@ -22,13 +22,14 @@ from fenlei.config import DataConfig, RunConfig
 from fenlei.data.examples import Example
 from fenlei.data.extension import LEAST_REPLAYED, load_extension
 from fenlei.data.splits import Dataset
-from fenlei.errors import ConfigError, DataError
+from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation.change import RecallChange, recall_changes
 from fenlei.evaluation.metrics import ClassMetrics
 from fenlei.inference.loading import load_run
 from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import load_tokenizer
+from fenlei.report.evaluation import evaluate_run
 from fenlei.text.prompts import special_ids
 from fenlei.training.exemplars import herd, load_exemplars
 from fenlei.training.extend import REPORT, _extended_config, _with_passes, extend
@@ -115,14 +116,17 @@ def test_rows_set_aside_for_test_are_never_learned(
         return prepare(*given, **named)
 
     monkeypatch.setattr("fenlei.training.extend.prepare", seen)
+    replay = [toy_file]
     for number, name in enumerate((NEW, "交通")):
         new = write(tmp_path / f"new{number}.jsonl", [{"text": f"{name}{row['text']}", "label": name} for row in weather()])
         said: list[str] = []
-        given = {"replay": toy_file, "out": tmp_path / f"run{number + 1}", "max_steps": 1, "announce": said.append}
+        given = {"replay": replay, "out": tmp_path / f"run{number + 1}", "max_steps": 1, "announce": said.append}
         extend(tmp_path / f"run{number}", new, **given, **QUICK)
         dataset = learned[-1]
         assert not tested & {row.text for row in (*dataset.train, *dataset.selecting, *dataset.calibrating)}
+        assert {row.label for row in dataset.train} == {*read_manifest(tmp_path / f"run{number}")["labels"], name}  # of every file
         assert "12 rows of the replay are test rows of the run, and are left out" in said
+        replay = [*replay, new]
     shutil.copytree(tmp_path / "run0", tmp_path / "all")
     manifest = read_manifest(tmp_path / "run0")
     write_manifest(tmp_path / "all", {**manifest, "data": {**manifest["data"], "test": {str(toy_file): "1-60"}}})
@@ -239,6 +243,8 @@ def test_three_times_in_a_row_from_exemplars_alone(old: Path, tmp_path: Path) ->
         rows = [{"text": f"{row['text'][:-4]}{name}{at}", "label": name} for at, row in enumerate(weather(12))]
         out = tmp_path / f"run{number}"
         result = extend(run, write(tmp_path / f"{number}.jsonl", rows), out=out, max_steps=2, **QUICK)
+        assert {one.name for one in result.changes} == {None, *read_manifest(run)["labels"]}  # each known class has dev rows
+        assert not read_manifest(out)["extended_from"]["dev_is_natural"]
         kept = Counter(row.label for row in load_exemplars(out))
         assert kept == dict.fromkeys([*read_manifest(old / "run")["labels"], *names[: number + 1]], 5)
         assert {row.where for row in load_exemplars(run)} <= {row.where for row in load_exemplars(out)}
@@ -248,6 +254,23 @@ def test_three_times_in_a_row_from_exemplars_alone(old: Path, tmp_path: Path) ->
     assert read_manifest(run)["labels"][3:] == names
     assert all((old / "toy_news.jsonl").samefile(row.source) for row in load_exemplars(run)[:15])
     Classifier.load(run, device="cpu", verify=True)
+
+
+def test_exemplars_stand_for_as_many_rows_as_were_learned_from(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many are kept of each class; how often it came the run says, and the extended run goes on to say."""
+    shutil.copytree(old / "run", tmp_path / "run0")
+    manifest = read_manifest(tmp_path / "run0")
+    learned = dict(zip(manifest["labels"], (300, 100, 100), strict=True))
+    write_manifest(tmp_path / "run0", {**manifest, "data": {**manifest["data"], "classes": learned}})
+    priors: list[torch.Tensor] = []
+    monkeypatch.setattr("fenlei.training.extend.under_prior", lambda loss, prior: priors.append(prior) or under_prior(loss, prior))
+    for number, name in enumerate((NEW, "交通")):
+        new = write(tmp_path / f"new{number}.jsonl", [{"text": f"{name}{row['text']}", "label": name} for row in weather()])
+        extend(tmp_path / f"run{number}", new, out=tmp_path / f"run{number + 1}", max_steps=1, **QUICK)
+        extended = read_manifest(tmp_path / f"run{number + 1}")
+        learned[name] = extended["data"]["classes"][name]
+        assert extended["extended_from"]["all_classes"] == learned
+        assert float(priors[-1][1] - priors[-1][0]) == pytest.approx(np.log(3), abs=1e-5)
 
 
 def test_herding_follows_the_mean() -> None:
@@ -410,9 +433,26 @@ def test_a_generate_run_learns_new_labels_with_a_replay(old: Path, tiny_qwen: Pa
     assert Classifier.load(tmp_path / "out", device="cpu").predict_proba(TEXTS).shape == (3, 4)
 
 
+def test_an_extended_run_is_compared_with_the_one_it_comes_from(old: Path, extended: Any, tmp_path: Path) -> None:
+    """Which is wrong on the rows of the class that it does not know, and right as often as before on all others."""
+    data = write(tmp_path / "all.jsonl", [*json_rows(old / "toy_news.jsonl"), *weather()])
+    measured = evaluate_run(old / "extended", data, out=tmp_path / "report", device="cpu", compare_with=[old / "run"])
+    now, before = measured.comparison
+    assert [one.name for one in measured.comparison] == ["extended", "run"]
+    alone = evaluate_run(old / "run", old / "toy_news.jsonl", out=tmp_path / "alone", device="cpu")
+    assert before.metrics.accuracy == pytest.approx(alone.metrics.accuracy * 60 / 80)
+    assert now.to_json()["metrics"]["log_loss"] is not None
+    assert before.to_json()["metrics"]["log_loss"] is None
+    assert any(note.startswith("run does not know '天气'") for note in measured.notes)
+    with pytest.raises(ArtifactError, match="the evaluated run does not know '天气'"):
+        evaluate_run(old / "run", old / "toy_news.jsonl", out=tmp_path / "alone", device="cpu", compare_with=[old / "extended"])
+
+
 def test_the_command_prints_what_changed(old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["extend", str(old / "run"), str(old / "new.jsonl"), "--out", str(tmp_path / "out"), "--max-steps", "1", "--no-baseline"]
-    assert main([*words, "--replay", str(old / "toy_news.jsonl"), "--device", "cpu"]) == 0
+    more = write(tmp_path / "more.jsonl", json_rows(old / "toy_news.jsonl")[:4])
+    assert main([*words, "--replay", str(old / "toy_news.jsonl"), "--replay", str(more), "--device", "cpu"]) == 0
+    assert str(more) in read_manifest(tmp_path / "out")["data"]["files"]
     told = capsys.readouterr()
     assert "all of them" in told.out
     assert NEW in told.out
@@ -424,12 +464,14 @@ def test_the_command_prints_what_changed(old: Path, tmp_path: Path, capsys: pyte
 def test_options_of_the_run_give_way_to_their_rivals_and_to_the_machine(old: Path, tmp_path: Path) -> None:
     trained = RunConfig.from_yaml(old / "run" / "config.yaml")
     assert trained.optimization.batch_tokens is not None
-    (tmp_path / "config.yaml").write_text(trained.replace(target_accuracy=0.9).to_yaml(), encoding="utf-8")
+    (tmp_path / "config.yaml").write_text(trained.replace(target_accuracy=0.9, baseline=True).to_yaml(), encoding="utf-8")
     config = _extended_config(tmp_path, "new.jsonl", {"min_confidence": 0.6})
     assert (config.trust.min_confidence, config.trust.target_accuracy) == (0.6, None)
     assert config.optimization.batch_tokens is None
     assert _extended_config(tmp_path, "new.jsonl", {}).trust.target_accuracy == 0.9
     assert _extended_config(tmp_path, "new.jsonl", {"batch_tokens": 512}).optimization.batch_tokens == 512
+    assert not config.optimization.baseline  # it would see little of what the run has seen
+    assert _extended_config(tmp_path, "new.jsonl", {"baseline": True}).optimization.baseline
 
 
 @pytest.mark.parametrize(
@@ -448,7 +490,8 @@ def test_known_classes_count_as_often_as_they_are() -> None:
     """A quarter of two known classes is replayed: in training alone their logits are lower by log 4; a class that is not there is left."""
     known, replay = LabelSet(("a", "b", "c")), [Example(text="x", label=label, source="r", line=1) for label in "aaab"]
     counts = np.array([75, 25, 0, 100])
-    of_all = counts_of_all(counts, known, replay, 400)
+    assert counts_of_all(counts, known, replay, 400, {"a": 60, "b": 340, "c": 9}).tolist() == [75, 340, 9, 100]
+    of_all = counts_of_all(counts, known, replay, 400, {})
     assert of_all.tolist() == [300, 100, 0, 100]
     prior = prior_of_replay(counts, of_all)
     np.testing.assert_allclose(prior.numpy(), [-np.log(4), -np.log(4), 0.0, 0.0], atol=1e-6)

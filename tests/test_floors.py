@@ -27,6 +27,7 @@ FLOORS = {
     "text": 1,
     "hubs": 0,
     "errors": 0,
+    "locks": 0,
     "labels": 0,
     "hierarchy": 0,
     "config": 0,

@@ -15,10 +15,10 @@ import pytest
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest
-from fenlei.data.frames import is_frame, parts_of, write_frame
+from fenlei.data.frames import is_frame, parts_of, to_table, write_frame
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import read_examples
-from fenlei.errors import ArtifactError, ConfigError, DataError
+from fenlei.errors import ArtifactError, ConfigError, DataError, RequestError
 from fenlei.inference.prediction import Prediction
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.fit import TrainingInterrupted
@@ -173,6 +173,25 @@ def test_a_dataset_dict_and_frames_as_options(tiny_qwen: Path, toy_rows: Rows, t
     assert any("train 36, dev 12" in note for note in result.notes)
 
 
+@pytest.mark.parametrize("missing", [None, -1])
+def test_a_test_split_without_labels_is_left_out_and_said(missing: int | None, tiny_qwen: Path, toy_rows: Rows, tmp_path: Path) -> None:
+    """As those of competitions are; one that is named itself is refused."""
+    names = ["体育", "财经", "科技"]
+    label = datasets.Value("string") if missing is None else datasets.ClassLabel(names=names)
+    features = datasets.Features({"text": datasets.Value("string"), "label": label})
+
+    def split(rows: Rows, *, labelled: bool = True) -> Any:
+        labels = [row["label"] if missing is None else names.index(row["label"]) for row in rows] if labelled else [missing] * len(rows)
+        return datasets.Dataset.from_dict({"text": [row["text"] for row in rows], "label": labels}, features=features)
+
+    train_rows, test_rows = split(toy_rows[:48]), split(toy_rows[48:], labelled=False)
+    result = train(datasets.DatasetDict(train=train_rows, test=test_rows), model=str(tiny_qwen), out=tmp_path / "a", **OPTIONS)
+    assert result.test_data is None
+    assert [note for note in result.notes if "test.parquet is not used: " in note]
+    with pytest.raises(DataError, match=r"test\.parquet:1: expected a label"):
+        train(train_rows, test=test_rows, model=str(tiny_qwen), out=tmp_path / "b", **OPTIONS)
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_predicted_frame_is_of_its_own_kind_with_the_columns_of_a_predicted_file(kind: str) -> None:
     from fenlei.inference.frames import predict_frame
@@ -216,6 +235,45 @@ def test_a_frame_without_a_text_is_said(run: Path) -> None:
     assert not is_frame("news.jsonl")
     with pytest.raises(DataError, match="has a column that is no column of a table"):
         predict_frame(Echo(), pandas.DataFrame({"text": ["甲"], "odd": [object()]}))
+
+
+def test_a_frame_without_rows_gets_the_same_columns(run: Path, toy_rows: Rows) -> None:
+    classifier = Classifier.load(run, device="cpu")
+    for kind, make in MAKERS.items():
+        frame = make(toy_rows[:2])
+        none = frame.select([]) if kind == "datasets" else frame[:0]
+        predicted, empty = (classifier.predict_frame(one, probabilities=True, prefix="our_") for one in (frame, none))
+        assert type(empty) is type(frame)
+        assert (len(empty), to_table(empty).column_names) == (0, to_table(predicted).column_names)
+        with pytest.raises(DataError, match="already has a column 'our_prediction'"):
+            classifier.predict_frame(empty, prefix="our_")
+
+
+def test_a_table_is_not_taken_for_a_list_of_its_columns(run: Path, toy_rows: Rows) -> None:
+    classifier, columns = Classifier.load(run, device="cpu"), {name: [row[name] for row in toy_rows] for name in ("text", "label")}
+    for table, kind in ((pandas_frame(toy_rows), "DataFrame"), (columns, "dict"), (None, "NoneType")):
+        for ask in (classifier.predict, classifier.predict_proba):
+            with pytest.raises(RequestError, match=f"found {kind}; give one column.*predict_frame"):
+                ask(table)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda rows: {"data": rows}, "data: expected a file, .* found list; write rows as pandas.DataFrame"),
+        (lambda rows: {"data": {"text": [], "label": []}}, "data: expected a file, .* found dict"),
+        (lambda rows: {"data": pandas_frame(rows)["text"]}, "expected a table .*, found Series"),
+        (lambda rows: {"data": polars.DataFrame(rows)["text"]}, "expected a table .*, found Series"),
+        (lambda rows: {"data": datasets.Dataset.from_list(rows).to_iterable_dataset()}, "found IterableDataset; .*without streaming"),
+        (
+            lambda rows: {"data": pandas_frame(rows), "dev": datasets.DatasetDict(test=datasets.Dataset.from_list(rows))},
+            r"expected one table, found DatasetDict; name a split, as data\['test'\]",
+        ),
+    ],
+)
+def test_what_is_neither_a_file_nor_a_frame_is_said(data: Callable[[Rows], Any], message: str, toy_rows: Rows, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        train(**data(toy_rows), model="nano", out=tmp_path / "run")
 
 
 def test_a_classifier_answers_a_frame_and_its_columns_as_it_does_texts(run: Path, toy_rows: Rows) -> None:

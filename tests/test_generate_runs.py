@@ -125,7 +125,9 @@ def test_labels_with_a_request(tiny_qwen: Path, toy_file: Path, tmp_path: Path) 
     assert (mixed[1].label, mixed[1].calibrated) == (own[1].label, True)
     assert mixed[1].confidence == pytest.approx(own[1].confidence, abs=1e-4)
     assert run.predict(TEXTS, labels=run.labels) == own
-    for wrong in ([], "军事", [["军事"]], [["军事", "教育"], []]):
+    assert run.predict(TEXTS, labels=np.array(other)) == answers
+    assert run.predict(TEXTS, labels=[np.array(other), np.array(other)]) == run.predict(TEXTS, labels=[other, other])
+    for wrong in ([], "军事", [["军事"]], [["军事", "教育"], []], [1, 2]):
         with pytest.raises(RequestError, match="labels"):
             run.predict(TEXTS, labels=wrong)
 

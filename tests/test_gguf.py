@@ -11,6 +11,7 @@ import pytest
 import torch
 from hub_lookalike import Repository, serving
 from huggingface_hub import constants as hf_constants
+from safetensors import SafetensorError
 
 from fenlei import Classifier, train
 from fenlei.artifact import MANIFEST, read_json
@@ -111,6 +112,18 @@ def test_a_file_that_is_none_says_so_and_leaves_nothing(monkeypatch: pytest.Monk
     (tmp_path / "broken.gguf").write_bytes(b"GGUF and nothing more")
     with pytest.raises(ModelError, match="could not be read as a GGUF model"):
         resolve_model(str(tmp_path / "broken.gguf"))
+    assert not list(cache_folder().iterdir())
+
+
+def test_a_full_disk_is_said_with_its_cure_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full(*_: Path) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(our_gguf, "_convert", full)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match=r"No space left .*XDG_CACHE_HOME names a place with room"):
+        resolve_model(str(tmp_path / "model.gguf"))
     assert not list(cache_folder().iterdir())
 
 

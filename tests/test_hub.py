@@ -9,6 +9,7 @@ import pytest
 from fenlei.errors import ModelError
 from fenlei.hubs.fetch import NotFoundError
 from fenlei.hubs.repository import Repository
+from fenlei.inference.loading import _weights_folder
 from fenlei.models import hub
 from fenlei.models.hub import missing_parts, resolve_model, resolved_revision
 
@@ -127,3 +128,10 @@ def test_only_a_commit_of_the_cache_is_a_revision(tmp_path: Path) -> None:
     assert resolved_revision(tmp_path / "snapshots" / commit) == commit
     assert resolved_revision(tmp_path) is None
     assert resolved_revision(tmp_path / "snapshots" / "master") is None
+
+
+def test_a_run_says_where_its_base_model_was_and_that_its_place_may_be_told(asked: list[str], tmp_path: Path) -> None:
+    base = {"name": "acme/gone", "folder": "/gone/acme", "local": False, "revision": None}
+    with pytest.raises(ModelError, match=r"'acme/gone', which was in /gone/acme .* base_model\.folder of fenlei\.json\. .*was not found"):
+        _weights_folder({"tuning": "lora", "base_model": base}, tmp_path / "model")
+    assert asked == ["acme/gone"]

@@ -113,12 +113,21 @@ def test_what_was_calibrated_is_said_as_before(plain: Path, labels: Path) -> Non
 def test_labels_are_named_or_in_a_file(labels: Path) -> None:
     assert given_labels("财经，体育、科技, 财经") == dict.fromkeys(("财经", "体育", "科技"), LabelNote())
     assert given_labels(str(labels)) == read_label_file(labels)
+    names = labels.with_name("class.txt")
+    names.write_text("财经\n体育，彩票\n", encoding="utf-8")
+    assert list(given_labels(str(names))) == ["财经", "体育，彩票"]
+    assert list(given_labels("财经,体育，彩票", {"财经", "体育，彩票"})) == ["财经", "体育，彩票"]
+    for one in ("财经", "no-such.txt", "财经,财经"):
+        with pytest.raises(ConfigError, match="at least two labels to choose among, found"):
+            given_labels(one)
+    assert len(given_labels(",".join(f"类别{at}" for at in range(5000)))) == 5000  # longer than a file's name may be
 
 
 def test_a_service_is_told_names_alone_and_that_is_said(
     labels: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Client, "takes_labels", True)
+    monkeypatch.setattr(Client, "labels", ())
     for given, said in ((str(labels), True), ("体育,财经", False)):
         _, among = _reach("http://127.0.0.1:1", given)
         assert among is not None
@@ -156,3 +165,15 @@ def test_zero_shot_is_shown_examples_as_a_run_is(tiny_qwen: Path, news: Path, tm
 def test_zero_shot_reads_single_texts(tiny_qwen: Path) -> None:
     with pytest.raises(ConfigError, match="a place for a second text"):
         Classifier.zero_shot(str(tiny_qwen), ["体育", "财经"], prompt="{labels} {text} {pair}")
+
+
+def test_notes_may_be_plain_descriptions_and_labels_are_texts(tiny_qwen: Path) -> None:
+    plain, notes = {"科技": "芯片和航天", "体育": "比赛和球队"}, {"科技": LabelNote("芯片和航天"), "体育": LabelNote("比赛和球队")}
+    described = prompt(Classifier.zero_shot(str(tiny_qwen), notes, device="cpu"))
+    assert "芯片和航天" in described
+    assert prompt(Classifier.zero_shot(str(tiny_qwen), plain, device="cpu")) == described
+    assert prompt(Classifier.zero_shot(str(tiny_qwen), list(plain), device="cpu").with_notes(plain)) == described
+    labels: Any
+    for labels, wrong in (([0, 1], "0"), (["科技", None], "None")):
+        with pytest.raises(ConfigError, match=f"labels: {wrong} is no label"):
+            Classifier.zero_shot(str(tiny_qwen), labels)

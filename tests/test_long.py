@@ -427,6 +427,19 @@ def windows_run(long_file: Path, tiny_qwen: Path, tmp_path_factory: pytest.TempP
     return run
 
 
+@pytest.mark.parametrize("kind", ["pandas", "iterator"])
+def test_windows_are_cut_from_the_text_of_their_own_place(kind: str, windows_run: Path) -> None:
+    """Whatever hands the texts out: a Series is looked up by its index, and an iterator is used up."""
+    classifier = Classifier.load(windows_run, device="cpu")
+    texts = [row["text"] * times for times, row in enumerate(long_rows(4), start=1)]
+
+    def given() -> Any:
+        return iter(texts) if kind == "iterator" else pytest.importorskip("pandas").Series(texts, index=range(len(texts))[::-1])
+
+    assert classifier.predict(given()) == classifier.predict(texts)
+    np.testing.assert_array_equal(classifier.predict_proba(given()), classifier.predict_proba(texts))
+
+
 def test_predictions_tell_the_passages_on_request(windows_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, out = tmp_path / "new.jsonl", tmp_path / "out.jsonl"
     text = long_rows(1)[0]["text"]

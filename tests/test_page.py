@@ -67,6 +67,16 @@ def fits(page: Page) -> bool:
     return bool(page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
 
+def saved_rows(page: Page, folder: Path) -> list[dict[str, str]]:
+    """What the page saves of news.csv."""
+    with page.expect_download() as download:
+        page.click("#save")
+    assert download.value.suggested_filename == "news.predicted.csv"
+    download.value.save_as(folder / "saved.csv")
+    with (folder / "saved.csv").open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_text_gets_its_label_bars_and_verdict(page: Page) -> None:
     assert page.is_hidden("#locked")
     page.fill("#text", "<b>央行</b>下调利率")
@@ -109,12 +119,7 @@ def test_a_file_is_classified_and_saved(page: Page, tmp_path: Path) -> None:
     page.click("#start")
     page.wait_for_selector("#save:not([hidden])")
     playwright.expect(page.locator("#told")).to_contain_text("45 rows done")
-    with page.expect_download() as download:
-        page.click("#save")
-    assert download.value.suggested_filename == "news.predicted.csv"
-    download.value.save_as(tmp_path / "saved.csv")
-    with (tmp_path / "saved.csv").open(encoding="utf-8-sig", newline="") as file:
-        saved = list(csv.DictReader(file))
+    saved = saved_rows(page, tmp_path)
     assert [(row["标题"].removeprefix("'"), row["id"]) for row in saved] == rows
     assert saved[2]["标题"] == "'=1+1", "a spreadsheet would compute it"
     assert all(0 < float(row["confidence"]) <= 1 for row in saved)
@@ -204,6 +209,84 @@ def test_large_numbers_come_back_as_they_were(name: str, page: Page) -> None:
     row = '{"text": "一", "id": 1234567890123456789, "below": -1234567890123456789, "n": 7}'
     saved = page.evaluate("([name, content]) => toCsv(readRows(name, content))", [name, row])
     assert saved.removeprefix("\ufeff").splitlines() == ["text,id,below,n", "一,1234567890123456789,-1234567890123456789,7"]
+
+
+def test_columns_of_the_file_are_not_overwritten(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "news.csv").write_text("text,confidence,novelty,fenlei_prediction\n一,high,0.2,old\n", encoding="utf-8")
+    page.set_input_files("#file", tmp_path / "news.csv")
+    page.click("#start")
+    page.wait_for_selector("#save:not([hidden])")
+    (row,) = saved_rows(page, tmp_path)
+    assert (row["confidence"], row["novelty"], row["fenlei_prediction"]) == ("high", "0.2", "old")
+    assert 0 < float(row["fenlei_fenlei_confidence"]) <= 1
+
+
+def test_numbers_with_a_sign_are_no_formulas(page: Page) -> None:
+    saved = page.evaluate('toCsv([{text: "一", a: "-0.5", b: "+3", c: "-1e-4", d: "=1+1", e: "-1+A1"}])')
+    assert saved.splitlines()[1] == "一,-0.5,+3,-1e-4,'=1+1,'-1+A1"
+
+
+def test_what_is_too_much_at_once_is_asked_in_smaller_parts(page: Page, tmp_path: Path) -> None:
+    def slow(route: Route) -> None:
+        if len(json.loads(route.request.post_data or "")["texts"]) > 8:
+            route.fulfill(status=504, json={"error": {"message": "not answered in time"}})
+        else:
+            route.continue_()
+
+    (tmp_path / "many.jsonl").write_text("".join(json.dumps({"text": f"text {at}"}) + "\n" for at in range(40)))
+    page.route("**/v1/classify", slow)
+    page.set_input_files("#file", tmp_path / "many.jsonl")
+    page.click("#start")
+    playwright.expect(page.locator("#told")).to_contain_text("40 rows done")
+    assert page.locator("#rows td:first-child").all_inner_texts() == [f"text {at}" for at in range(20)]
+
+
+def test_waiting_for_a_busy_service_is_told_where_one_text_is_asked(page: Page) -> None:
+    asked: list[Route] = []
+
+    def busy_once(route: Route) -> None:
+        asked.append(route)
+        if len(asked) == 1:
+            route.fulfill(status=429, headers={"Retry-After": "1"}, json={})
+        else:
+            route.continue_()
+
+    page.route("**/v1/classify", busy_once)
+    page.fill("#text", "央行下调利率")
+    page.click("#send")
+    page.wait_for_selector("#busy:not([hidden])")
+    page.wait_for_selector("#answer:not([hidden])")
+    assert page.is_hidden("#busy")
+
+
+def test_a_model_that_loads_for_long_is_met_in_the_end(page: Page) -> None:
+    asked: list[Route] = []
+
+    def loading(route: Route) -> None:
+        asked.append(route)
+        if len(asked) < 10:
+            route.fulfill(status=503, headers={"Retry-After": "0.01"}, json={"error": {"message": "the model is still loading"}})
+        else:
+            route.continue_()
+
+    page.route("**/info", loading)
+    page.reload()
+    playwright.expect(page.locator("#run")).to_have_text("asked", timeout=15_000)
+    assert page.is_hidden("#problem")
+
+
+def test_only_a_file_that_is_dropped_is_taken(page: Page) -> None:
+    drop = "document.dispatchEvent(new DragEvent('drop', {cancelable: true, dataTransfer: new DataTransfer()}))"
+    assert page.evaluate(drop), "text that was dropped belongs to the field"
+
+
+def test_names_and_texts_may_run_from_right_to_left(page: Page) -> None:
+    assert page.evaluate("make('td', 'شركة Apple.').dir") == "auto"
+
+
+def test_what_is_not_certain_is_not_shown_as_certain(page: Page) -> None:
+    shown = page.evaluate("[1, 0.9997, 0.5, 0.0001, 0].map((share) => percent(share))")
+    assert shown == ["100.0 %", "> 99.9 %", "50.0 %", "< 0.1 %", "0.0 %"]
 
 
 def test_the_routes_are_listed(page: Page, service: Running) -> None:

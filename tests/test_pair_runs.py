@@ -17,6 +17,7 @@ from serving import running
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest
 from fenlei.audit.audit import audit_data
+from fenlei.cli.display import asking
 from fenlei.cli.main import main
 from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.export.merged import export_merged
@@ -75,6 +76,7 @@ def test_the_run_says_that_it_reads_pairs(run: Path, classifier: Classifier) -> 
     assert (manifest["text_column"], manifest["pair_column"], manifest["format_version"]) == ("a", "b", 3)
     assert manifest["length_rule"].startswith("the longer text of the pair is shortened first")
     assert classifier.pairs
+    assert asking(run).endswith(" --text ... --pair ...")
     assert 'predict([("...", "...")])' in (run / "README.md").read_text(encoding="utf-8")
 
 

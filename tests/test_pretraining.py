@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -240,6 +242,33 @@ def test_published_weights_are_gone_on_from(script: Any, corpus: Path, tmp_path:
     assert {parameter.dtype for parameter in again.parameters()} == {torch.float32}
     for before, after in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(before.float(), after)
+
+
+def test_what_is_gone_on_from_may_have_another_width_than_the_usual(
+    script: Any, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, *_ = start(script, corpus, tmp_path / "data")
+    script.publish(script.build(tokenizer, None, script.Shape(48, 1, 2, 1)), tokenizer, tmp_path / "larger")
+    words = ["--work", tmp_path / "work", "--data", tmp_path / "data", "--start", tmp_path / "larger", "--tokens", 64]
+    monkeypatch.setattr(sys, "argv", ["pretrain_nano", *map(str, words)])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    script.main()
+    assert (tmp_path / "work" / "log.jsonl").exists()
+
+
+def test_a_variant_that_does_not_exist_ends_the_script_before_anything_is_trained(tmp_path: Path) -> None:
+    for name in ("data", "bin"):
+        (tmp_path / name).mkdir()
+    python = tmp_path / "bin" / "python3"
+    python.write_text(f"#!/bin/sh\ntouch '{tmp_path}/called'\n")
+    python.chmod(0o755)
+    words = [tmp_path / "data", tmp_path / "none", tmp_path / "out", 0, 1, "all", "havy"]
+    environment = {**os.environ, "NANO_WORK": str(tmp_path / "work"), "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    command = ["bash", str(ROOT / "pretraining" / "gpu.sh"), *map(str, words)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "no such variant: havy" in done.stderr
+    assert not (tmp_path / "called").exists()
 
 
 def test_vectors_of_a_teacher_have_mean_square_one_and_even_components(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
+from fenlei.cli.main import main
 from fenlei.config import TrustConfig
 from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError, ConfigError, DataError
@@ -177,6 +178,21 @@ def test_a_promise_that_the_model_cannot_give_is_an_error_and_the_run_is_whole(t
     with pytest.raises(DataError, match=r"run: the run is whole, but without what cannot be promised: an accuracy of 0\.95"):
         train(news, model=str(tiny_qwen), out=tmp_path / "run", tuning="full", dev_ratio=0.6, target_accuracy=0.95, **poor)
     assert Classifier.load(tmp_path / "run", device="cpu").predict(TEXTS)[0].abstained is None
+
+
+def test_what_a_run_is_worth_is_shown_before_the_promise_that_it_cannot_give(
+    tiny_qwen: Path, news: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    poor = ["--max-steps", "1", "--learning-rate", "1e-9", "--batch-size", "8", "--max-length", "48", "--no-baseline", "--device", "cpu"]
+    asked = ["--dev-ratio", "0.6", "--test-ratio", "0.05", "--target-accuracy", "0.95"]
+    assert main(["train", str(news), "--model", str(tiny_qwen), "--tuning", "full", "--out", str(out), *asked, *poor]) == 1
+    said = capsys.readouterr()
+    assert "95 % interval" in said.out
+    assert "On the test rows (" in said.err
+    assert said.err.index("The run is in ") < said.err.index("Error: ")
+    assert "an accuracy of 0.95 cannot be promised" in said.err
+    assert (out / "report" / "metrics.json").is_file()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import in_one, in_two, stopped_and_resumed, trained_alone
+from processes import ended, in_one, in_two, split, stopped_and_resumed, trained_alone
+from torch import distributed
 
+from fenlei.errors import ConfigError
 from fenlei.inference.classifier import Classifier
 from fenlei.models.devices import Precision
+from fenlei.training import ranks
 from fenlei.training.fit import train
 from fenlei.training.ranks import Ranks
 from fenlei.training.trainer import RowTrainer
@@ -99,3 +103,49 @@ def test_a_checkpoint_resumes_in_another_number_of_processes(
     stopped_and_resumed(toy_file, tmp_path / "run", {**OPTIONS, "tuning": "full", "model": str(tiny_qwen)}, beginning, going_on)
     one, run = logits(alone(tiny_qwen, tuning="full"), toy_rows), logits(tmp_path / "run", toy_rows)
     assert np.abs(one - run).max() < 0.02 * np.abs(one).max()
+
+
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_what_a_text_never_reaches_holds_two_processes_up_at_no_step(
+    tuning: str, composite: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    options = {**OPTIONS, "max_steps": 3, "tuning": tuning}
+    in_two(lambda rank: train(toy_file, model=str(composite), out=tmp_path / "run", **options))
+    assert np.isfinite(logits(tmp_path / "run", toy_rows)).all()
+
+
+def test_a_launcher_s_number_format_changes_nothing(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers: list[RowTrainer] = []
+    real = RowTrainer.__init__
+    monkeypatch.setattr(RowTrainer, "__init__", lambda self, *a, **k: (trainers.append(self), real(self, *a, **k))[1])
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "max_steps": 1, "tuning": "lora"})
+    (trainer,) = trainers
+    assert trainer.accelerator.mixed_precision == "no"
+    assert "forward" not in vars(trainer._method), "it is not wrapped"
+
+
+def test_several_processes_do_not_share_an_mps(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "pick_device", lambda device: (torch.device("mps"), "the fastest one here"))
+    with pytest.raises(ConfigError, match="give --device cpu, or start one process"):
+        ranks.join("auto")
+
+
+def test_each_process_takes_the_npu_of_its_rank() -> None:
+    def work() -> None:
+        torch.utils.rename_privateuse1_backend("npu")  # as torch_npu does, and for good: so in a process of its own
+        os.environ.update(RANK="1", LOCAL_RANK="1", WORLD_SIZE="2")
+        taken: list[torch.device] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ranks, "pick_device", lambda device: (torch.device("npu"), "as asked"))
+            patch.setattr(torch, "get_device_module", lambda device: SimpleNamespace(set_device=taken.append))
+            for name, value in {"is_initialized": True, "get_rank": 1, "get_world_size": 2}.items():
+                patch.setattr(distributed, name, lambda value=value: value)
+            assert ranks.join("npu") == Ranks(1, 2, torch.device("npu:1"))
+        assert taken == [torch.device("npu:1")]
+
+    assert ended(split(work)) == 0

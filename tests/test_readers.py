@@ -180,6 +180,15 @@ def test_the_id_of_no_class_is_no_label(tmp_path: Path) -> None:
         list(read_examples(path))
 
 
+@pytest.mark.parametrize("names", [[["a"], ["b"]], [1, 2], None], ids=["lists", "numbers", "brackets without end"])
+def test_a_note_of_class_names_that_are_none_is_not_believed(tmp_path: Path, names: Any) -> None:
+    info = {"info": {"features": {"label": {"names": names, "_type": "ClassLabel"}}}}
+    note = json.dumps(info) if names else "[" * 200_000
+    table = pa.Table.from_pylist([{"text": "bad", "label": 0}, {"text": "good", "label": 1}])
+    pq.write_table(table.replace_schema_metadata({"huggingface": note}), tmp_path / "rows.parquet")
+    assert pairs(list(read_examples(tmp_path / "rows.parquet"))) == [("bad", "0"), ("good", "1")]
+
+
 CLASSES = {"names": ["joy", "anger", "fear"], "_type": "ClassLabel"}
 
 
@@ -319,6 +328,15 @@ def test_a_text_with_a_tab_keeps_it_in_a_text_tab_label_file(tmp_path: Path) -> 
 def test_columns_without_header_are_named_by_number(tmp_path: Path, content: str) -> None:
     path = write(tmp_path / ("a.tsv" if "\t" in content else "a.csv"), content)
     assert pairs(list(read_examples(path, text_column="column_3", label_column="column_2"))) == [("t", "体育"), ("u", "财经")]
+
+
+def test_columns_that_excel_left_without_a_heading_are_named_by_number(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", "标题,类别,,\n央行降息,财经,,\n国足取胜,体育,,\n")
+    rows = list(read_examples(path))
+    assert pairs(rows) == [("央行降息", "财经"), ("国足取胜", "体育")]
+    assert list(rows[0].columns) == ["标题", "类别", "column_3", "column_4"]
+    index = list(read_examples(write(tmp_path / "b.csv", ",text,label\n0,一,a\n1,二,b\n")))
+    assert list(index[0].columns) == ["", "text", "label"]  # as pandas writes its index
 
 
 def test_a_class_called_like_a_column_makes_no_header(tmp_path: Path) -> None:

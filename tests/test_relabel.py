@@ -17,12 +17,13 @@ from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
 from fenlei.config import RunConfig, TrustConfig
-from fenlei.errors import ArtifactError, ConfigError
+from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation.novelty import ClassGaussians
 from fenlei.export.merged import export_merged
 from fenlei.inference.checksums import checksums
 from fenlei.inference.trust import NoveltyRule, load_scores, load_trust, save_novelty
 from fenlei.labels import LabelNote, LabelSet
+from fenlei.report.evaluation import evaluate_run
 from fenlei.training.exemplars import load_exemplars
 from fenlei.training.extend import extend
 from fenlei.training.label_plan import plan_labels
@@ -70,6 +71,19 @@ def test_a_promise_that_can_still_be_made_is_kept(run: Path, tmp_path: Path) -> 
     manifest = read_manifest(tmp_path / "out")
     assert manifest["abstention"] is None
     assert manifest["prediction_sets"]["coverage"] == 0.8
+
+
+def test_a_file_of_before_is_evaluated_under_the_labels_of_now(run: Path, tmp_path: Path) -> None:
+    """Through two changes, without rows of dropped labels; but not where a name has gone over to another label."""
+    relabel(run, out=tmp_path / "first", rename={"体育": "运动"})
+    relabel(tmp_path / "first", out=tmp_path / "second", rename={"运动": "赛事"}, drop=["科技"])
+    assert read_manifest(tmp_path / "second")["relabelled_from"]["former_labels"] == {"体育": "赛事", "运动": "赛事", "科技": None}
+    second = evaluate_run(tmp_path / "second", TOY, out=tmp_path / "report", device="cpu")
+    assert {one.name: one.support for one in second.metrics.classes} == {"赛事": 20, "财经": 20}
+    assert any(note.startswith("20 rows are left out") for note in second.notes)
+    relabel(run, out=tmp_path / "over", rename={"体育": "运动", "科技": "体育"})
+    with pytest.raises(DataError, match="label '科技' is not one of"):
+        evaluate_run(tmp_path / "over", TOY, out=tmp_path / "report", device="cpu")
 
 
 def test_probabilities_of_merged_labels_add(run: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from endless import ENDLESS
 from hub_lookalike import Hub, Repository, reached
 from huggingface_hub import constants as hf_constants
 
@@ -199,7 +200,17 @@ def test_every_form_of_the_front_matter(tmp_path: Path, front: str, splits: dict
     assert (subset.splits, subset.folder, subset.is_default) == (splits, folder, True)
 
 
-@pytest.mark.parametrize("text", ["", "# No front matter", "---\n: [\n---\n", "---\nconfigs: 3\n---\n", "---\nconfigs: [3]\n---\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# No front matter",
+        "---\n: [\n---\n",
+        "---\nconfigs: 3\n---\n",
+        "---\nconfigs: [3]\n---\n",
+        f"---\nconfigs: [{{config_name: [{ENDLESS}]}}]\n---\n",
+    ],
+)
 def test_a_card_that_says_nothing_is_no_card(tmp_path: Path, text: str) -> None:
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
     assert subsets_of(tmp_path / "README.md") == {}

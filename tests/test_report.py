@@ -21,7 +21,7 @@ from fenlei.evaluation.abstention import AbstentionRule
 from fenlei.evaluation.calibration import Calibration, fit_temperature
 from fenlei.evaluation.conformal import ConformalRule
 from fenlei.evaluation.metrics import compute_metrics
-from fenlei.evaluation.plots import confusion_plot, font_for
+from fenlei.evaluation.plots import confusion_plot, font_for, ticks_of
 from fenlei.inference.classifier import Classifier, _Asked
 from fenlei.inference.scoring import Scores
 from fenlei.inference.trust import Trust
@@ -34,7 +34,7 @@ from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.mistakes import SHOWN_PAIRS, find_mistakes, most_confused
 from fenlei.report.page import _matrix
 from fenlei.report.tables import comparison_table, metrics_tables
-from fenlei.report.wording import facts, verdict
+from fenlei.report.wording import confidence_lines, facts, percent, verdict
 
 LABELS = ("体育", "财经", "科学")
 RC_PARAMS = dict(matplotlib.rcParams)
@@ -319,9 +319,9 @@ def test_a_folder_whose_name_is_not_utf8_does_not_lose_the_report(tmp_path):
     assert json.loads((run / "report" / "metrics.json").read_text(encoding="utf-8"))["rows"] == 5
 
 
-def printed(tables):
+def printed(tables, width=120):
     file = io.StringIO()
-    Console(width=120, file=file).print(tables)
+    Console(width=width, file=file).print(tables)
     return file.getvalue()
 
 
@@ -356,6 +356,15 @@ def test_without_a_font_the_ticks_are_numbers_and_a_note_says_which(monkeypatch)
         plot = confusion_plot(random_metrics(3, names=LABELS))
     assert plot.png.startswith(b"\x89PNG")
     assert "1 = 体育, 2 = 财经, 3 = 科学" in plot.note
+
+
+def test_long_names_are_told_apart_in_the_picture():
+    ticks, _, note = ticks_of(["customer_service_refund", "customer_service_return", "x"])
+    assert len(set(ticks)) == 3
+    assert note is None
+    ticks, _, note = ticks_of(["customer_service_a_refunded", "customer_service_b_refunded"])
+    assert ticks == ["1", "2"]
+    assert "1 = customer_service_a_refunded, 2 = customer_service_b_refunded" in note
 
 
 def test_a_formula_in_a_label_is_not_typeset():
@@ -393,6 +402,24 @@ def test_the_verdict_is_plain_where_the_baseline_wins():
     assert verdict(bad, good).startswith("The TF-IDF baseline is better: the model is 50.0 points less accurate")
     assert "level at 100.0 %" in verdict(good, good)
     assert "No TF-IDF baseline" in verdict(good, None)
+
+
+def test_what_is_not_certain_is_not_told_as_certain(run, tmp_path):
+    assert [percent(share) for share in (1.0, 0.9997, 0.9184, 0.0003, 0.0)] == ["100.0 %", "> 99.9 %", "91.8 %", "< 0.1 %", "0.0 %"]
+    rule = AbstentionRule(0.99973, target_accuracy=0.8)
+    evaluation = evaluate_run(run, write_rows(tmp_path / "dev.jsonl", ROWS), classifier=KeywordClassifier(abstention=rule))
+    assert any("from confidence 0.99973 on" in line for line in confidence_lines(evaluation.metrics, evaluation.confidence))
+    assert "from 0.99973 on" in (run / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_names_and_counts_of_the_page_can_be_read(run, tmp_path):
+    rows = [{"text": f"{'体育' if at < 7 else '财经'} 0.9", "label": "体育"} for at in range(10)]
+    evaluate_run(run, write_rows(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier())
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    assert "right strong" not in page, "white on a pale cell"
+    assert "ellipsis" not in re.search(r"^\.tag {.*$", page, re.MULTILINE)[0]
+    for opened in ('<td class="text" dir="auto">', '<span class="tag wrong" dir="auto">', '<h1 dir="auto">'):
+        assert opened in page, "an Arabic text would stand in the wrong order"
 
 
 def test_tables_show_the_baseline_beside_the_model():
@@ -531,6 +558,18 @@ def test_runs_are_compared_on_the_same_rows_and_differences_written(run, tmp_pat
             assert all(f"{one.metrics.classes[at].f1:.3f}" in row for one in evaluation.comparison), row
 
 
+def test_a_comparison_shows_any_name_and_every_figure_whole(run, tmp_path):
+    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    evaluate_run(run, data, out=tmp_path / "a|b" / "report", classifier=KeywordClassifier())
+    earlier = tmp_path / "a|b" / "report" / "predictions.jsonl"
+    evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
+    beside = (run / "report" / "report.md").read_text(encoding="utf-8").split("F1 by class")[1].split("##")[0]
+    table = [line for line in beside.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(LABELS)
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert "…" not in printed(comparison_table(evaluation.comparison), width=60)
+
+
 def test_runs_of_one_name_are_told_apart(run, tmp_path):
     data = write_rows(tmp_path / "dev.jsonl", MANY)
     earlier = [tmp_path / above / "run" / "report" / "predictions.jsonl" for above in ("a", "b")]
@@ -595,7 +634,7 @@ def test_a_file_of_rows_with_candidates_need_not_name_every_label(run, tmp_path)
     evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
     assert evaluation.comparison[-1].metrics.accuracy == evaluation.metrics.accuracy
     write_rows(earlier, [{**row, "probabilities": {**row["probabilities"], "教育": 0.0}} for row in among])
-    with pytest.raises(ArtifactError, match="not both runs know '教育'"):
+    with pytest.raises(ArtifactError, match="the evaluated run does not know '教育'"):
         evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
 
 
@@ -630,5 +669,8 @@ def test_what_cannot_be_compared_is_said(run, tmp_path):
         evaluate_run(run, shorter, classifier=KeywordClassifier(), compare_with=[earlier])
     with pytest.raises(DataError, match="expected a run's folder, or the predictions"):
         evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[data])
-    with pytest.raises(ArtifactError, match="not both runs know '教育'"):
-        evaluate_run(tmp_path / "none", data, classifier=KeywordClassifier([*LABELS, "教育"]), compare_with=[earlier])
+    more = evaluate_run(tmp_path / "none", data, classifier=KeywordClassifier([*LABELS, "教育"]), compare_with=[earlier])
+    assert more.comparison[1].metrics.accuracy == more.metrics.accuracy
+    evaluate_run(tmp_path / "none", data, out=tmp_path / "more" / "report", classifier=KeywordClassifier([*LABELS, "教育"]))
+    with pytest.raises(ArtifactError, match="the evaluated run does not know '教育'"):
+        evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[tmp_path / "more" / "report" / "predictions.jsonl"])

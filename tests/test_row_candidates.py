@@ -180,3 +180,13 @@ def test_the_column_that_labels_were_learned_from_offers_none(tiny_qwen: Path, t
     assert [set(row["probabilities"]) for row in (*written, *frame.to_pylist())] == [set(NAMES)] * 26
     (window,) = Reading(BulkOptions(label_column="category"), True).windows(str(data))
     assert {row.candidates for row in window.examples} == {None}
+
+
+def test_a_model_is_asked_among_the_labels_that_were_named_and_not_among_what_is_right(tiny_qwen: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    rows = [{"text": text, "category": [NAMES[at], NAMES[at - 1]]} for at, text in enumerate(TEXTS[:3])]
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    named = ["--labels", ",".join(NAMES), "--probabilities", "--device", "cpu"]
+    assert main(["predict", str(tiny_qwen), str(data), "--out", str(out), *named]) == 0
+    written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert [set(row["probabilities"]) for row in written] == [set(NAMES)] * 3

@@ -491,6 +491,12 @@ def test_no_text_is_logged_unless_asked(head_run: Path, caplog: pytest.LogCaptur
         assert quote("秘密") not in caplog.text
 
 
+@pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site", "X-Forwarded-For", "Forwarded", "Via"])
+def test_without_keys_no_browser_or_proxy_reloads(service: Running, header: str) -> None:
+    """Any page that is open on this machine may send such a request, and a proxy on it passes on those of others."""
+    problem(service.post("/admin/reload", headers={header: "127.0.0.1"}), 401, OpenAIError)
+
+
 def test_a_key_opens_all_but_what_must_be_open(head_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "keys").write_text("# ours\nfirst-key-of-two\n\nsecond-key-of-two\n")
     monkeypatch.setenv("FENLEI_API_KEYS", "third-key-of-environment")

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 
 from fenlei.artifact import checkpoints
 from fenlei.errors import ArtifactError, ModelError
-from fenlei.models.devices import Precision
+from fenlei.inference.classifier import Classifier
+from fenlei.models.devices import Precision, is_out_of_memory
+from fenlei.models.head import HeadMethod
 from fenlei.training import fit
 from fenlei.training.fit import TrainingInterrupted, train
 from fenlei.training.progress import Progress
-from fenlei.training.setbacks import is_out_of_memory
 from fenlei.training.trainer import RowTrainer
 
 OPTIONS: dict[str, Any] = {
@@ -31,6 +32,10 @@ OPTIONS: dict[str, Any] = {
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return {path.name + key: value for path in sorted((run / "model").glob("*.safetensors")) for key, value in load_file(path).items()}
+
+
+def full(*given: Any) -> Any:
+    raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def same(a: Path, b: Path) -> bool:
@@ -112,6 +117,22 @@ def test_out_of_memory_halves_the_tokens_at_once_and_the_weights_stay(
     monkeypatch.setattr(RowTrainer, "_logits", never)
     with pytest.raises(ModelError, match=r"out of memory with batch_tokens 50; give fewer --batch-tokens"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "never", **{**options, "batch_tokens": 100})
+
+
+@pytest.mark.parametrize(("where", "options"), [("setup.place", {}), ("memory.measure_footprint", {"memory": "6GB"})])
+def test_a_network_that_does_not_fit_names_the_ways_out(
+    where: str, options: dict[str, Any], tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"fenlei.training.{where}", full)
+    with pytest.raises(ModelError, match=r"does not fit the memory of device cpu .*qlora, --gradient-checkpointing"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "tuning": "lora", **options})
+
+
+def test_so_does_a_run_that_does_not_fit(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "max_steps": 1})
+    monkeypatch.setattr(HeadMethod, "to", full)
+    with pytest.raises(ModelError, match=r"does not fit the memory .*--device cpu"):
+        Classifier.load(tmp_path / "run", device="cpu")
 
 
 def test_what_counts_as_out_of_memory() -> None:

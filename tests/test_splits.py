@@ -232,6 +232,14 @@ def test_the_notes_say_what_was_done(tmp_path: Path) -> None:
     )
 
 
+def test_a_separator_is_proposed_where_labels_look_like_paths(tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl", {"科技##手机": 10, "科技##电脑": 10, "体育##足球": 10, "其他": 10})
+    assert any("--level-separator '##' would measure" in note for note in load_dataset(DataConfig(data=str(file)), seed=0).notes)
+    assert not any("look like" in note for note in load_dataset(DataConfig(data=str(file), level_separator="##"), seed=0).notes)
+    apart = write_rows(tmp_path / "b.jsonl", {"TCP/IP": 10, "I/O": 10, "other": 10})  # nothing lies beside another
+    assert not any("look like" in note for note in load_dataset(DataConfig(data=str(apart)), seed=0).notes)
+
+
 def test_classes_that_dev_lacks_are_said(tmp_path: Path) -> None:
     train = write_rows(tmp_path / "a.jsonl", {"a": 10, "b": 10, "c": 10})
     dev = write_rows(tmp_path / "b.jsonl", {"a": 5, "c": 5})

@@ -146,6 +146,7 @@ def test_a_checkpoint_resumes_spread_or_not(
         ({"FSDP_VERSION": "1"}, {}, "fsdp_version: 2"),
         ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "FSDP_CPU_RAM_EFFICIENT_LOADING"),
         ({"FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported"),
+        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "gradient-checkpointing"),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision"),
         ({}, {"tuning": "frozen"}, "tuning 'frozen'"),
         ({}, {"long": "windows"}, "long 'windows'"),
@@ -161,4 +162,15 @@ def test_what_spread_weights_cannot_do_is_said_before_anything_is_written(
             train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "tuning": "lora", **options})
 
     in_two(work, **{**FSDP, **environment})
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("asked", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_one_process_has_nobody_to_spread_weights_over(
+    asked: str, tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {asked: "true", "FSDP_VERSION": "2", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="one process spreads nothing: give --num_processes 2"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()

@@ -187,6 +187,21 @@ def test_rows_that_are_nearly_all_bad_are_written_as_they_come(tmp_path: Path, m
         assert files(tmp_path / f"cut{first}") == whole
 
 
+def test_nobody_else_writes_the_same_file_meanwhile(source: Path, tmp_path: Path) -> None:
+    whole = unbroken(source, tmp_path / "whole", "out.jsonl")
+    out = tmp_path / "twice" / "out.jsonl"
+
+    class Meanwhile(Counting):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
+            if self.asked:
+                with pytest.raises(ConfigError, match=r"out\.jsonl: another process writes it"):
+                    predict(source, out)
+            return super().predict(texts)
+
+    predict(source, out, Meanwhile())
+    assert files(out.parent) == whole
+
+
 def test_what_was_complete_is_not_predicted_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = unbroken(source, tmp_path / "whole", "out.jsonl")
     real = os.replace
@@ -328,6 +343,15 @@ def test_every_format_goes_on_after_a_bad_row(tmp_path: Path, name: str, content
     rejected = [json.loads(line)["line"] for line in (tmp_path / "out.jsonl.rejected.jsonl").read_text(encoding="utf-8").splitlines()]
     assert (written, rejected) == (good, bad)
     assert result.rows + result.rejected == len(good) + len(bad)
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl"])
+def test_a_row_of_too_many_brackets_is_set_aside(name: str, tmp_path: Path) -> None:
+    source, nested = tmp_path / "in.jsonl", f'{{"text": "x", "nan": NaN, "a": {"[" * 600}{"]" * 600}}}\n'
+    source.write_text(f'{{"text": "one", "nan": 1, "a": []}}\n{nested}{{"text": "two", "nan": 1, "a": [[1]]}}\n', encoding="utf-8")
+    result = predict(source, tmp_path / name)
+    assert (result.rows, result.rejected) == (2, 1)
+    assert "in.jsonl:2: brackets more than 100 deep" in (tmp_path / f"{name}.rejected.jsonl").read_text(encoding="utf-8")
 
 
 def test_from_pipe_to_pipe_bad_rows_go_to_standard_error(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from processes import ended, split
@@ -240,6 +241,21 @@ def test_an_output_folder_that_holds_a_run_is_not_touched(tiny_qwen: Path, toy_f
     assert not (tmp_path / "empty").exists()
 
 
+def test_nobody_else_trains_into_the_same_folder_meanwhile(tiny_bert: Path, toy_file: Path, tmp_path: Path) -> None:
+    out, tried = tmp_path / "run", list[bool]()
+
+    def meanwhile(_: Progress) -> None:
+        for resume in (False, True):
+            with pytest.raises(ArtifactError, match="run: another process trains there"):
+                train(toy_file, model=str(tiny_bert), out=out, resume=resume, **QUICK)
+            tried.append(resume)
+
+    train(toy_file, model=str(tiny_bert), out=out, tuning="frozen", progress=meanwhile, **QUICK)
+    assert tried
+    assert read_manifest(out)["tuning"] == "frozen"
+    assert not (out / "checkpoints").exists()
+
+
 def test_a_checkpoint_that_cannot_be_saved_leaves_the_one_before_it(
     tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -459,6 +475,38 @@ def test_the_rows_set_aside_for_test_can_be_evaluated(tiny_qwen: Path, tmp_path:
     result = train(data, model=str(tiny_qwen), out=tmp_path / "run", test_ratio=0.2, **columns, **QUICK)
     assert result.test_data is not None
     assert evaluate_run(result.out, result.test_data).metrics.rows == 12
+
+
+def test_what_the_end_of_a_training_found_is_told_like_what_came_before(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    told: list[str] = []
+    result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", announce=told.append, **QUICK)
+    assert told == list(result.notes)
+    assert any(note.startswith("not calibrated: ") for note in told)
+
+
+def test_the_column_that_texts_were_learned_from_is_read_in_other_files(
+    tiny_qwen: Path, tmp_path: Path, toy_rows: list[dict[str, str]]
+) -> None:
+    """It was found by its name; in the other file `content` would be found before it."""
+    run, titles, bodies = tmp_path / "run", tmp_path / "titles.jsonl", tmp_path / "bodies.jsonl"
+    rows = [{"title": row["text"], "label": row["label"]} for row in toy_rows]
+    titles.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    more = [{"content": "正文", **row} for row in rows]
+    bodies.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in more), encoding="utf-8")
+    train(titles, model=str(tiny_qwen), out=run, tuning="frozen", **QUICK)
+    assert read_manifest(run)["read_from"] == ["title"]
+    measured = [evaluate_run(run, file, device="cpu").metrics.log_loss for file in (bodies, titles)]
+    assert measured[0] == pytest.approx(measured[1], abs=1e-5)
+
+    out = tmp_path / "out.jsonl"
+    assert main(["predict", str(run), str(bodies), "--out", str(out), "--device", "cpu"]) == 0
+    predicted = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    evaluated = [json.loads(line) for line in (run / "report" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()]
+    right = [row["confidence"] for row in evaluated]
+    assert len(set(right)) > 10
+    assert [row["confidence"] for row in predicted] == pytest.approx(right, abs=1e-5)
+    frame = Classifier.load(run, device="cpu").predict_frame(pa.Table.from_pylist(more))
+    assert [row["confidence"] for row in frame.to_pylist()] == pytest.approx(right, abs=1e-5)
 
 
 def test_a_head_of_the_wrong_shape_is_named(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:

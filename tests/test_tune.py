@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -15,10 +18,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import optuna
+import pyarrow as pa
 import pytest
 import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from rich.console import Console
 
 from fenlei import Classifier, ConfigError, FenleiError, RunConfig, tune
 from fenlei.artifact import MANIFEST
@@ -26,7 +31,7 @@ from fenlei.config import SearchConfig
 from fenlei.data.splits import load_dataset
 from fenlei.data.stratify import sample
 from fenlei.errors import ArtifactError, DataError
-from fenlei.report.search import held_out_line, ranked, render_search, write_search
+from fenlei.report.search import held_out_line, ranked, render_search, trials_table, write_search
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
 from fenlei.training.search import study as studies
@@ -156,6 +161,30 @@ def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, 
     assert trials_of(out)[number].params in [one.options for one in result.trials if one.state == "complete"]
     best = json.loads((result.best / trials.RECORD).read_text(encoding="utf-8"))["number"]
     assert {path.name for path in (out / "trials").iterdir()} == {f"{one.number:04d}" for one in result.trials if one.number != best}
+
+
+def test_a_worker_ends_with_the_search_that_began_it(tmp_path: Path) -> None:
+    """However that ended: SIGKILL leaves nobody who could tell it."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import sys, time, types\n"
+        "from fenlei.training.search import worker\n"
+        "def busy(*_, **__):\n"
+        "    print('at it', flush=True)\n"
+        "    time.sleep(60)\n"
+        "worker.Plan = types.SimpleNamespace(from_json=lambda told: told)\n"
+        "worker.open_study = busy\n"
+        "sys.exit(worker.main())\n"
+    )
+    told = json.dumps({"plan": {}, "storage": None, "seed": 0, "beat": 1, "workers": 1})
+    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        worker.stdin.write(told + "\n")
+        worker.stdin.flush()
+        assert worker.stdout.readline() == "at it\n"
+        worker.stdin.close()
+        assert worker.wait(30) == -signal.SIGTERM
 
 
 def test_ctrl_c_leaves_a_search_to_go_on_with(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
@@ -423,6 +452,17 @@ def test_what_cannot_be_searched_ends_at_once(
         searched(toy_file, tiny_qwen, tmp_path / "search", **options)
 
 
+def test_a_search_takes_no_rows_that_are_in_memory(tmp_path: Path) -> None:
+    given: list[tuple[Any, str]] = [
+        (pa.table({"text": ["甲"], "label": ["乙"]}), "found Table; write the frame to a file"),
+        ([{"text": "甲", "label": "乙"}], "data: expected a file, .*found list"),
+    ]
+    for data, message in given:
+        with pytest.raises(DataError, match=message):
+            tune(data, out=tmp_path / "search")
+    assert not (tmp_path / "search").exists()
+
+
 def test_out_of_scope_texts_that_cannot_be_read_end_a_search_at_once(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     """And not the last stage of each trial, which is the first that reads them."""
     with pytest.raises(DataError, match=r"gone\.jsonl"):
@@ -441,6 +481,17 @@ def test_the_report_shows_every_trial_and_escapes_what_it_shows(finished: TuneRe
     assert [json.loads(line)["number"] for line in lines] == [one.number for one in finished.trials]
     odd = dataclasses.replace(finished, notes=("<script>",))
     assert "<script>" not in render_search(odd)
+
+
+def test_the_trials_are_shown_as_they_are_and_whole(finished: TuneResult) -> None:
+    def printed(width: int, **options: Any) -> str:
+        trials = tuple(dataclasses.replace(one, options=options) for one in finished.trials)
+        file = io.StringIO()
+        Console(file=file, width=width).print(trials_table(dataclasses.replace(finished, trials=trials)))
+        return file.getvalue()
+
+    assert "[INST] {text} [/INST]" in printed(200, prompt="[INST] {text} [/INST]")
+    assert "…" not in printed(60, learning_rate=0.000345, lora_alpha=16, lora_rank=8, weight_decay=5.4e-05, head="linear")
 
 
 def test_what_each_option_decided_is_told_where_trials_are_enough() -> None:

@@ -21,8 +21,6 @@ from transformers import (
     AlbertForSequenceClassification,
     AutoTokenizer,
     BertModel,
-    Gemma3Config,
-    Gemma3ForConditionalGeneration,
     ModernBertConfig,
     ModernBertForMaskedLM,
 )
@@ -65,18 +63,6 @@ def cached(folder: Path, name: str, size: int, age: float) -> Path:
     (folder / name).write_bytes(b"0" * size)
     os.utime(folder / name, (time.time() - age, time.time() - age))
     return folder / name
-
-
-@pytest.fixture
-def composite(tiny_qwen: Path, tmp_path: Path) -> Path:
-    """A folder with a model of texts and images, whose depth is told by the configuration of its text part alone."""
-    tokenizer = AutoTokenizer.from_pretrained(tiny_qwen)
-    text = {**SHAPE, "vocab_size": len(tokenizer), "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 16}
-    images = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
-    config = Gemma3Config(text_config=text, vision_config=images, mm_tokens_per_image=4, image_token_index=0)
-    Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path / "composite")
-    tokenizer.save_pretrained(tmp_path / "composite")
-    return tmp_path / "composite"
 
 
 def test_the_text_part_of_a_composite_model_is_kept_too(composite: Path, toy_file: Path) -> None:

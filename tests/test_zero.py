@@ -96,6 +96,8 @@ def test_two_processes_with_deepspeed_end_where_one_does_and_resume_as_one(
         ({"zero_optimization": {"stage": 2}, "optimizer": {"type": "AdamW"}}, "head", "leave optimizer out"),
         ({"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}}, "head", "leave offload_param out"),
         ({"zero_optimization": {"stage": 2}, "bf16": {"enabled": True}}, "head", "leave bf16 out"),
+        ({"zero_optimization": {"stage": 2}, "gradient_accumulation_steps": 8}, "head", "set gradient_accumulation_steps .*batch-tokens"),
+        ({"zero_optimization": {"stage": 2}, "gradient_clipping": 0.5, "train_batch_size": 1}, "head", "train_batch_size, grad"),
         ({"zero_optimization": {"stage": 1}}, "head", "stage 2 or 3"),
         ({"zero_optimization": {"stage": 3}}, "generate", "ZeRO 2 or FSDP"),
     ],

@@ -74,6 +74,21 @@ def save_tiny_bert(folder: Path, texts: Sequence[str]) -> Path:
     return folder
 
 
+def save_tiny_composite(folder: Path, decoder: Path) -> Path:
+    """With the tokenizer of the model folder `decoder`."""
+    import torch
+    from transformers import AutoTokenizer, Gemma3Config, Gemma3ForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(decoder)
+    text = {**SHAPE, "vocab_size": len(tokenizer), "num_key_value_heads": 1, "head_dim": 16, "sliding_window": 16}
+    images = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28}
+    config = Gemma3Config(text_config=text, vision_config=images, mm_tokens_per_image=4, image_token_index=0)
+    torch.manual_seed(0)
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def _byte_level_tokenizer(texts: Sequence[str], *, bos: bool) -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

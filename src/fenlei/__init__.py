@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fenlei.data.examples import Example
     from fenlei.inference.classifier import Classifier
     from fenlei.inference.prediction import Prediction
-    from fenlei.labels import LabelSet
+    from fenlei.labels import LabelNote, LabelSet
     from fenlei.serving.client import Client
     from fenlei.training.estimator import FenleiClassifier
     from fenlei.training.fit import TrainResult, train
@@ -29,6 +29,7 @@ __all__ = [
     "Example",
     "FenleiClassifier",
     "FenleiError",
+    "LabelNote",
     "LabelSet",
     "ModelError",
     "Prediction",
@@ -46,6 +47,7 @@ _HOMES = {
     "Client": "fenlei.serving.client",
     "Example": "fenlei.data.examples",
     "FenleiClassifier": "fenlei.training.estimator",
+    "LabelNote": "fenlei.labels",
     "LabelSet": "fenlei.labels",
     "Prediction": "fenlei.inference.prediction",
     "RunConfig": "fenlei.config",

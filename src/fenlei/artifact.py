@@ -32,6 +32,12 @@ OLDEST_FORMAT = 1
 """A run is written in the oldest version that says all of it: 1 knows nothing of multi-label, and would take the softmax of its logits."""
 MANIFEST = "fenlei.json"
 CHECKPOINTS = "checkpoints"
+BEGUN_WITH = "run.json"
+"""Among the checkpoints: what their training was begun with."""
+TEACHER = "teacher"
+"""Among the checkpoints: what a teacher said, which a distillation asks before it begins."""
+LOCK = ".lock"
+"""Among the checkpoints, while somebody trains."""
 LOGS = "logs"
 ROWS = "rows"
 """Rows that came as frames."""
@@ -164,7 +170,8 @@ def whole_file(target: Path, error: type[FenleiError] = ArtifactError, *, alone:
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
     """A temporary folder beside `target` that takes its place on success and is removed on failure."""
-    temporary = target.with_name(target.name + ".tmp")
+    target = target.resolve()  # Path(".") has no name
+    temporary = target.with_name(f".{target.name}.tmp")  # the same each time, so that what a killed process left goes with the next
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         with saving(target):
@@ -222,6 +229,15 @@ def check_free(out: Path, *, resume: bool) -> None:
         raise ArtifactError(f"{out}: holds no checkpoint to resume from; start without --resume")
     if not unfinished:
         check_new(out, but=(CHECKPOINTS, LOGS, ROWS))
+        _check_ours(out)
+
+
+def _check_ours(out: Path) -> None:
+    """ArtifactError where `out` has checkpoints that are somebody else's."""
+    folder = out / CHECKPOINTS
+    theirs = [path for path in folder.glob("[!.]*") if path.name != TEACHER]  # hidden: our lock, or what we had begun to write
+    if theirs and not (folder / BEGUN_WITH).exists():
+        raise ArtifactError(f"{folder}: holds what no training of fenlei left; choose a new folder for --out")
 
 
 def fingerprint(path: Path) -> str:

@@ -13,6 +13,7 @@ traceback and ends with 1; the service maps it to a 4xx answer.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 
 
@@ -40,6 +41,12 @@ class RequestError(FenleiError):
     """A prediction request that cannot be answered."""
 
 
+_WRITER = reprlib.Repr()
+_WRITER.maxlevel = 3
+_WRITER.maxlist = _WRITER.maxtuple = _WRITER.maxdict = _WRITER.maxset = 20
+_WRITER.maxstring = _WRITER.maxlong = _WRITER.maxother = 200  # they are cut in the middle: what is shown is before it
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, without the pages that some add; its name where it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -51,6 +58,6 @@ def first_few(names: Sequence[str], most: int = 8) -> str:
 
 
 def shortened(value: object) -> str:
-    """A value as Python writes it, cut where it is long."""
-    shown = repr(value)
+    """A value as Python writes it, cut where it is long, and no more of it written: a stranger's may be endless."""
+    shown = repr(value) if isinstance(value, str) else _WRITER.repr(value)
     return shown if len(shown) <= 60 else shown[:57] + "..."

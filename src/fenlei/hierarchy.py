@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 
+USUAL_SEPARATORS = ("##", "/", ">")
+
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -49,3 +51,13 @@ class Hierarchy:
     def levels(self, names: Iterable[str]) -> int:
         """How deep the deepest label lies."""
         return max((self.level(name) for name in names), default=0)
+
+
+def usual_separator(names: Iterable[str]) -> str | None:
+    """What seems to join the levels of names, where nothing was said of it: most names have it, and some lie below the same one."""
+    given = tuple(names)
+    for separator in USUAL_SEPARATORS:
+        paths = [steps for steps in (name.split(separator) for name in given) if len(steps) > 1 and all(step.strip() for step in steps)]
+        if 2 * len(paths) > len(given) and len({steps[0].strip() for steps in paths}) < len(paths):
+            return separator
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fenlei.errors import DataError, first_few
@@ -21,9 +21,11 @@ def names_in(text: str) -> list[str]:
 def known_names_in(text: str, known: Collection[str]) -> list[str]:
     """As `names_in`, but that commas within a name of `known` join nothing: the longest such name that stands between commas is taken."""
     parts = re.split(f"({COMMAS.pattern})", text)  # names and commas in turn
+    longest = 1 + 2 * max((len(COMMAS.findall(name)) for name in known), default=0)  # in parts; of thousands of names few need trying
     found, at = [], 0
     while at < len(parts):
-        until = next((end for end in range(len(parts), at, -2) if "".join(parts[at:end]).strip() in known), at + 1)
+        ends = range(min(at + longest, len(parts)), at, -2)
+        until = next((end for end in ends if "".join(parts[at:end]).strip() in known), at + 1)
         found.append("".join(parts[at:until]).strip())
         at = until + 1
     return [name for name in found if name]
@@ -35,6 +37,11 @@ class LabelNote:
 
     description: str = ""
     aliases: tuple[str, ...] = ()
+
+
+def noted(notes: Mapping[str, LabelNote | str]) -> dict[str, LabelNote]:
+    """The notes, a text being the description."""
+    return {name: LabelNote(note) if isinstance(note, str) else note for name, note in notes.items()}
 
 
 @dataclass(frozen=True)

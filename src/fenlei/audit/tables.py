@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.text import Text
 
 from fenlei.audit.audit import Audit
 from fenlei.audit.copies import Copy
+from fenlei.audit.fix import REMOVED, plan_fixes
 from fenlei.audit.profile import IMBALANCE, Oddity
 from fenlei.audit.rows import PARTS
 from fenlei.data.examples import Example
@@ -32,12 +34,15 @@ def audit_tables(audit: Audit) -> Group:
     return Group(*(line for part in parts for line in (part, Text())))
 
 
-def next_steps(audit: Audit, data: str, fixed: bool) -> Iterator[str]:
-    """What to do about it, a line each; one line where all is well."""
-    surely = len(audit.duplicates) + len(audit.near_duplicates) + len(audit.leaks) + len(audit.conflicts)
-    surely += sum(one.problem in ("empty", "no label") for one in (*audit.lengths.rows, *audit.classes.rows))
+def next_steps(audit: Audit, data: str, fixed: bool, options: Sequence[str] = (), run: Path | None = None) -> Iterator[str]:
+    """What to do about it, a line each; one line where all is well.
+
+    `options`, those of reading the data, and `run` as they were given: without them other rows or columns would be read the next time.
+    """
+    surely = any(one.action == REMOVED for one in plan_fixes(audit))
     if surely and not fixed:
-        yield f"fenlei audit {data} --fix cleaned.jsonl    writes train without copies, leaks and blanks, and a log of every row touched"
+        again = shlex.join(["fenlei", "audit", data, *options, *([] if run is None else ["--run", str(run)])])
+        yield f"{again} --fix cleaned.jsonl    writes train without copies, leaks and blanks, and a log of every row touched"
     if audit.label_errors.estimated:
         yield (
             f"read the first {audit.label_errors.estimated:,} suspected labels (--json, `label_errors`; the log of --fix): "
@@ -48,7 +53,7 @@ def next_steps(audit: Audit, data: str, fixed: bool) -> Iterator[str]:
     if audit.classes.imbalance >= IMBALANCE:
         yield "add rows to the small classes, and read macro F1 rather than accuracy"
     if not surely and not audit.label_errors.estimated and not audit.classes.look_alikes:
-        yield f"nothing stands in the way: fenlei train {data} --model nano --out runs/first"
+        yield f"nothing stands in the way: {shlex.join(['fenlei', 'train', data, *options])} --model nano --out runs/first"
 
 
 def _summary(audit: Audit) -> Table:
@@ -67,11 +72,11 @@ def _summary(audit: Audit) -> Table:
         ("Label probably wrong", audit.label_errors.estimated, f"an estimate: {audit.label_errors.judge or 'not judged'}"),
         ("No text", len(empty), "`train` refuses the file"),
         ("Longer than is read", len(long), "the end is cut, unless --max-length is raised"),
-        ("Class in question", len(audit.classes.rows), "no label, alone in its class, a name like another"),
+        ("Class in question", len({one.row for one in audit.classes.rows}), "no label, alone in its class, a name like another"),
         ("Another script", len(audit.languages.rows), "fewer than one row in a hundred: meant to be here?"),
     ):
         share = f"{100 * count / max(1, len(audit.rows)):.2f} %" if count else ""
-        table.add_row(name, Text(f"{count:,}", style="bold yellow") if count else Text("0", style="green"), share, harm)
+        table.add_row(name, Text(f"{count:,}", style="bold yellow") if count else Text("0", style="green"), share, Text(harm))
     return table
 
 

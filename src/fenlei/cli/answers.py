@@ -49,7 +49,8 @@ def show_texts(
         if prediction.tokens_cut:
             notes().print(f"{prediction.tokens_cut:,} tokens of the text were too many for the model and were not read")
         if not prediction.calibrated:
-            why = "the run had too few dev rows for it" if own_labels else "nothing was fitted on these labels"
+            of_its_own = "the run had too few dev rows for it, or its labels were changed since"
+            why = of_its_own if own_labels else "nothing was fitted on these labels"
             notes().print(f"The confidence is not calibrated: {why}.")
 
 

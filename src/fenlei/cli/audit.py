@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -44,20 +44,11 @@ def audit(
     if fix is not None:
         checked_fix_target(fix)
     console = notes()
-    found = audit_data(
-        data,
-        dev=dev,
-        test=test,
-        run=run,
-        text_column=text_column,
-        pair_column=pair_column,
-        label_column=label_column,
-        class_file=class_file,
-        multi_label=multi_label,
-        label_separator=label_separator,
-        device=device,
-        announce=lambda note: console.print(note, style="dim", markup=False),
-    )
+    reading: dict[str, Any] = {
+        "dev": dev, "test": test, "text_column": text_column, "pair_column": pair_column, "label_column": label_column,
+        "class_file": class_file, "multi_label": multi_label, "label_separator": label_separator,
+    }  # fmt: skip
+    found = audit_data(data, run=run, device=device, announce=lambda note: console.print(note, style="dim", markup=False), **reading)
     if json:
         print_json(to_document(found))
     else:
@@ -69,5 +60,17 @@ def audit(
         told = f"{result.kept:,} rows kept, {result.removed:,} removed, {result.review:,} to look at"
         console.print(f"{result.out}: {told}; every one of them is in {result.log}", markup=False)
     if not json:
-        for step in next_steps(found, data, fix is not None):
+        for step in next_steps(found, data, fix is not None, _as_typed(reading), run):
             console.print(f"Next: {step}", markup=False)
+
+
+def _as_typed(options: dict[str, Any]) -> list[str]:
+    """Those that were given, as words of a command line."""
+    words = []
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return words

@@ -92,7 +92,7 @@ def _builtin() -> Path:
 
 
 def _print_for_people(folder: Path, evaluation: Evaluation, others: dict[str, Evaluation], predictions: list[Prediction]) -> None:
-    from fenlei.cli.display import tables
+    from fenlei.cli.display import tables, typed
     from fenlei.report.tables import metrics_tables
 
     console = tables()
@@ -104,9 +104,9 @@ def _print_for_people(folder: Path, evaluation: Evaluation, others: dict[str, Ev
     console.print(_headline_table(predictions))
     console.print(f"\nThe run is in {folder}, its report in {evaluation.out}. Try next:", markup=False, soft_wrap=True)
     for command in (
-        f"fenlei predict {folder} --text '你的标题'",
-        f"fenlei predict {folder} your.csv --text-column title --out predicted.csv",
-        f"fenlei export {folder} --out exported",
+        f"fenlei predict {typed(folder)} --text '你的标题'",
+        f"fenlei predict {typed(folder)} your.csv --text-column title --out predicted.csv",
+        f"fenlei export {typed(folder)} --out exported",
         "fenlei train your.jsonl --model nano --out runs/mine",
     ):
         console.print(f"  {command}", markup=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,12 +26,25 @@ SHOWN_LABELS = 10
 
 def notes() -> Console:
     """Standard error, for what is not data."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)  # a label or a place as news.jsonl:100: is no emoji
 
 
 def tables() -> Console:
     """Standard output, for tables that people read."""
-    return Console(highlight=False)
+    return Console(highlight=False, emoji=False)
+
+
+def typed(*words: object) -> str:
+    """The words as a shell takes them: a path with a blank stands in quotes."""
+    return shlex.join(map(str, words))
+
+
+def asking(run: Path) -> str:
+    """The command that asks a finished run for the label of a text, or of a pair."""
+    from fenlei.artifact import read_manifest
+    from fenlei.text.pairs import PAIR_COLUMN
+
+    return f"{typed('fenlei', 'predict', run)} --text ..." + (" --pair ..." if read_manifest(run).get(PAIR_COLUMN) else "")
 
 
 class TrainingDisplay:
@@ -73,12 +87,16 @@ class TrainingDisplay:
 
 @contextmanager
 def counting_rows(what: str, source: str, *, hidden: bool = False) -> Iterator[Callable[[int], None]]:
-    """A function that is told the number of rows of `source` done; shown with the rate and, where they can be counted, the time left.
+    """A function that is told the number of rows of `source` done; shown with the rate and, where they can be counted, the time left. In a
+    log, a line now and then.
 
     `hidden` says that rows go to standard output; where that is the terminal too, a bar would run through them.
     """
     console = notes()
-    shown = console.is_terminal and not (hidden and sys.stdout.isatty())
+    if not console.is_terminal:
+        yield _logging_rows(what, console)
+        return
+    shown = not (hidden and sys.stdout.isatty())
     columns: list[ProgressColumn] = [TextColumn(what), BarColumn(BAR_WIDTH), TextColumn("{task.completed:,} rows"), _RowsPerSecond()]
     total = _lines(source) if shown else None
     if total is not None:
@@ -106,6 +124,22 @@ def print_json(value: Any) -> None:
 class _RowsPerSecond(ProgressColumn):
     def render(self, task: Any) -> Text:
         return Text(f"{task.speed:,.0f} rows/s" if task.speed else "")
+
+
+def _logging_rows(what: str, console: Console) -> Callable[[int], None]:
+    """Prints the number of rows done, and their rate since the line before, once in a while."""
+    last: tuple[float, int] | None = None
+
+    def log(done: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        last = last or (now, done)  # what an earlier call has done is no part of the rate
+        seconds, rows = now - last[0], done - last[1]
+        if seconds >= LOG_EVERY_SECONDS:
+            console.print(f"{what}: {done:,} rows, {rows / seconds:,.0f} rows/s", markup=False)
+            last = (now, done)
+
+    return log
 
 
 def _lines(source: str) -> int | None:

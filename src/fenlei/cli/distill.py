@@ -44,31 +44,38 @@ def distill(
     """
     from fenlei.cli.display import TrainingDisplay, print_json
     from fenlei.training.distill import distill as teach
+    from fenlei.training.promises import UnmetPromiseError
     from fenlei.training.ranks import is_first
 
+    failure: UnmetPromiseError | None = None
     with TrainingDisplay() as display:
-        result = teach(
-            run, to, out=out, data=data, unlabeled=unlabeled, resume=resume, progress=display, announce=display.announce, **options
-        )
+        try:
+            result = teach(
+                run, to, out=out, data=data, unlabeled=unlabeled, resume=resume, progress=display, announce=display.announce, **options
+            )
+        except UnmetPromiseError as error:
+            result, failure = error.result, error  # the run is whole: what it is worth is shown first
     if not is_first():
         return
     if json:
         print_json({"out": str(out), **result.to_json(), "seconds": round(result.training.seconds, 1)})
-        return
-    _show(result)
+    else:
+        _show(result, run)
+    if failure is not None:
+        raise failure
 
 
-def _show(result: Distillation) -> None:
+def _show(result: Distillation, teacher: Path) -> None:
     from rich.table import Table
 
-    from fenlei.cli.display import notes, tables
+    from fenlei.cli.display import asking, notes, tables, typed
     from fenlei.evaluation.figures import main_figure
     from fenlei.report.wording import interval, p_value, percent
 
     table = Table(title=f"On the {result.student.metrics.rows:,} dev rows that calibrated", title_justify="left")
     name = main_figure(result.student.metrics).name
     for heading in ("", name[0].upper() + name[1:], "95 % interval", "Macro F1", "Rows a second", "Parameters"):
-        table.add_column(heading, justify="right" if heading else "left")
+        table.add_column(heading, justify="right" if heading else "left", overflow="fold")
     for role, one in (("Teacher", result.teacher), ("Student", result.student)):
         figure = main_figure(one.metrics)
         spread = "" if figure.interval is None else interval(figure.interval)
@@ -79,4 +86,4 @@ def _show(result: Distillation) -> None:
     notes().print(alike, markup=False)
     out = result.training.out
     notes().print(f"Trained in {result.training.seconds:,.0f} s. The student is in {out}", markup=False)
-    notes().print(f"Next: fenlei evaluate {out} TEST_FILE --compare TEACHER    fenlei predict {out} --text ...", markup=False)
+    notes().print(f"Next: {typed('fenlei', 'evaluate', out)} TEST_FILE {typed('--compare', teacher)}    {asking(out)}", markup=False)

@@ -31,6 +31,7 @@ DEFAULTS = (
     CHOSEN
     | dict.fromkeys((name for name in OPTIONS if name not in AS_TRAIN), "RUN's")
     | {"epochs": "one to three, more for few rows; frozen: 10", "batch_size": "at most 32, fewer for few rows; frozen: as for train"}
+    | {"baseline": "no"}
 )
 
 
@@ -41,7 +42,8 @@ def extend(
     *,
     out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder for the extended run; it must not hold one already.")],
     replay: Annotated[
-        str | None, typer.Option("--replay", metavar="DATA", help="Labelled rows of the known classes; default: the run's exemplars.")
+        list[str] | None,
+        typer.Option("--replay", metavar="DATA", help="Labelled rows of the known classes, once a file; default: the run's exemplars."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -60,16 +62,23 @@ def extend(
         return
 
     from fenlei.training.extend import extend as grow
+    from fenlei.training.promises import UnmetPromiseError
     from fenlei.training.ranks import is_first
 
+    failure: UnmetPromiseError | None = None
     with TrainingDisplay() as display:
-        result = grow(run, data, out=out, replay=replay, resume=resume, progress=display, announce=display.announce, **options)
+        try:
+            result = grow(run, data, out=out, replay=replay or None, resume=resume, progress=display, announce=display.announce, **options)
+        except UnmetPromiseError as error:
+            result, failure = error.result, error  # the run is whole: what it is worth is shown first
     if not is_first():
         return
     if json:
         print_json({"out": str(out), "labels": list(result.training.labels), **result.to_json()})
-        return
-    _show(result)
+    else:
+        _show(result)
+    if failure is not None:
+        raise failure
 
 
 def _by_label_list(run: Path, labels: str, out: Path, as_json: bool, *, beside: list[str]) -> None:
@@ -93,7 +102,7 @@ def _show(result: Extension) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from fenlei.cli.display import notes, tables
+    from fenlei.cli.display import asking, notes, tables, typed
     from fenlei.report.wording import percent, three_places
 
     if result.changes:
@@ -116,4 +125,4 @@ def _show(result: Extension) -> None:
     cost, out = result.cost, result.training.out
     told = f"{cost.seconds:,.0f} s, {percent(cost.share)} of the cost of training again on all {cost.retraining_rows:,} rows."
     notes().print(f"{told} The run is in {out}", markup=False)
-    notes().print(f"Next: fenlei evaluate {out} TEST_FILE    fenlei predict {out} --text ...", markup=False)
+    notes().print(f"Next: {typed('fenlei', 'evaluate', out)} TEST_FILE    {asking(out)}", markup=False)

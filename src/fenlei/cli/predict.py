@@ -54,9 +54,9 @@ def predict(
     pair: Annotated[list[str] | None, typer.Option("--pair", help="For a run on pairs, the second text to each --text.")] = None,
     out: Annotated[str, typer.Option("--out", "--output", help="File to write, .jsonl or .csv; `-` is stdout.")] = "-",
     labels: Annotated[
-        str | None, typer.Option(help="Labels to choose among, joined by commas, or a labels.yaml.", show_default=False)
+        str | None, typer.Option(help="Labels to choose among, joined by commas, or a file of them.", show_default=False)
     ] = None,
-    multi_label: Annotated[bool, typer.Option("--multi-label", help="With a model's name: any number of --labels may be right.")] = False,
+    multi_label: Annotated[bool, typer.Option("--multi-label", help="A model or an adapter: any number of --labels may be right.")] = False,
     url: Annotated[str | None, typer.Option(help="Ask the service there; FENLEI_API_KEY is its key.", show_default=False)] = None,
     text_column: Annotated[str | None, typer.Option(help="Column of the text; default: the one the run was trained on.")] = None,
     pair_column: Annotated[
@@ -164,9 +164,9 @@ def _file(
     checked_target(out, source)
     if is_remote(source):
         source = str(one_file(source)[0])
-    named = _columns(run, load, text_column, pair_column)
+    named, usual_text = _columns(run, load, text_column, pair_column)
     if source != "-" and not follow:
-        layout = file_layout(source, **named, labelled=False, on_bad_row=lambda line, error: None)
+        layout = file_layout(source, **named, labelled=False, on_bad_row=lambda line, error: None, usual_text=usual_text)
         notes().print(str(layout), style="dim", markup=False)
     classifier, among = load()
     with _what_is_done_is_told(out), counting_rows("predicting", source, hidden=out == "-") as progress:
@@ -210,7 +210,7 @@ def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
     service = Client(url, api_key=os.environ.get("FENLEI_API_KEY"))
     if labels is None:
         return service, None
-    given = given_labels(labels)
+    given = given_labels(labels, service.labels)
     if any(note != LabelNote() for note in given.values()):
         notes().print("The service is asked among the names of the labels; their descriptions and aliases stay here.")
     if not service.takes_labels and set(given) != set(service.labels):  # said once, and not of each row
@@ -219,12 +219,12 @@ def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
     return service, list(given)
 
 
-def _columns(run: str | None, load: Load, text_column: str | None, pair_column: str | None) -> ColumnNames:
-    """Those given, else those of the run, and that of its labels, which are not read; ConfigError for a second text where it reads single
-    ones. `load` gives the service where the run is behind one.
+def _columns(run: str | None, load: Load, text_column: str | None, pair_column: str | None) -> tuple[ColumnNames, Sequence[str]]:
+    """Those given, else those of the run, and that of its labels, which are not read; then those that it learned its texts from, however
+    it came to them. ConfigError for a second text where it reads single ones. `load` gives the service where the run is behind one.
     """
     from fenlei.artifact import MANIFEST, read_manifest
-    from fenlei.data.columns import LABEL_COLUMN
+    from fenlei.data.columns import LABEL_COLUMN, READ_FROM
     from fenlei.text.pairs import TEXT_COLUMN, columns_of
 
     if run is None:
@@ -234,7 +234,8 @@ def _columns(run: str | None, load: Load, text_column: str | None, pair_column: 
         manifest = read_manifest(run) if (Path(run) / MANIFEST).exists() else {}
         own = trained_on(Path(run)).text_column
     text_column, pair_column = columns_of(manifest, text_column or own, pair_column)
-    return {"text_column": text_column, "pair_column": pair_column, "label_column": manifest.get(LABEL_COLUMN)}
+    named: ColumnNames = {"text_column": text_column, "pair_column": pair_column, "label_column": manifest.get(LABEL_COLUMN)}
+    return named, manifest.get(READ_FROM, ())
 
 
 def _tell(result: BulkResult, out: str, as_json: bool) -> None:
@@ -249,6 +250,7 @@ def _tell(result: BulkResult, out: str, as_json: bool) -> None:
 
     rate = (result.rows - result.rows_before) / max(result.seconds, 1e-9)
     cut = f"; {result.rows_cut:,} texts were too long, {result.tokens_cut:,} tokens were not read" if result.rows_cut else ""
-    notes().print(f"{result.rows:,} rows in {result.seconds:,.1f} s, {rate:,.1f} rows/s{cut}")
+    unsure = f"; {result.abstained:,} of the answers are below the threshold" if result.abstained else ""
+    notes().print(f"{result.rows:,} rows in {result.seconds:,.1f} s, {rate:,.1f} rows/s{cut}{unsure}")
     if result.rejected:
         notes().print(f"{result.rejected:,} rows could not be read; they are in {result.rejected_file or 'the lines above'}", markup=False)

@@ -32,14 +32,14 @@ def load_named(
     run: str, device: Device, labels: str | None, trust: TrustConfig, int8: bool, verify: bool, multi_label: bool, reading: dict[str, Any]
 ) -> tuple[Classifier, list[str] | None]:
     """The classifier, and the labels to ask it among where they are not its own. `reading`: the options above that were given, by name."""
-    from fenlei.artifact import MANIFEST
+    from fenlei.artifact import MANIFEST, read_manifest
     from fenlei.inference.classifier import Classifier
     from fenlei.models.allocator import keep_freed_memory
 
     keep_freed_memory()
     is_run = (Path(run) / MANIFEST).exists()
     if multi_label and (labels is None or is_run):
-        raise ConfigError("--multi-label is for a model's name with --labels: a run knows whether a text has any number of labels")
+        raise ConfigError("--multi-label is for a model or an adapter, with --labels: a run knows whether a text has any number of labels")
     if reading and (labels is None or is_run):
         raise ConfigError(f"{_flags(reading)}: for a model or an adapter of others, with --labels; a run reads texts as it was trained to")
     if labels is None:
@@ -47,20 +47,22 @@ def load_named(
     from fenlei.data.label_file import given_labels
     from fenlei.inference.adapters import is_adapter
 
-    given = given_labels(labels)
+    given = given_labels(labels, read_manifest(run)["labels"] if is_run else ())
     if is_run:
         classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify).with_notes(given)
         return classifier, _promised_among(classifier, list(given)) if trust.promises else list(given)
     _check_reading(run, reading, adapter=is_adapter(run))
     if is_adapter(run):
-        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify, labels=list(given), **reading), None
+        told: dict[str, Any] = {"labels": list(given), "multi_label": multi_label, **reading}
+        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify, **told), None
     if verify:
         raise ConfigError("--verify compares a run's files with their checksums, and a model without training has none; leave it out")
     if int8:
         raise ConfigError("--int8 is for runs that answer with a head, and zero-shot generates; leave it out")
     if trust.promises:
         raise ConfigError("a threshold or prediction sets take calibrating rows, and nothing was trained; use a run (train --tuning none)")
-    return Classifier.zero_shot(run, given, device=device, multi_label=multi_label, **reading), None
+    classifier = Classifier.zero_shot(run, given, device=device, multi_label=multi_label, **reading)
+    return classifier, list(given)  # else each row would be asked among the candidates that it has, or what looks like such
 
 
 def _check_reading(run: str, reading: dict[str, Any], *, adapter: bool) -> None:

@@ -79,17 +79,18 @@ def predict_on_ray(
 
     if is_remote(source):
         source = str(one_file(source)[0])
-    given = None if labels is None else given_labels(labels)
+    manifest = {} if labels is None else read_manifest(run)
+    given = None if labels is None else given_labels(labels, manifest["labels"])
     if given is not None and trust.promises:
-        manifest = read_manifest(run)
         own, retold = manifest["labels"], any(note != LabelNote() for note in given.values())
         if retold or not (set(given) == set(own) or (manifest.get("row_candidates") and set(given) < set(own))):
             raise ConfigError(OTHER_LABELS)
         given = {name: given[name] for name in own if name in given}
-    cluster = Cluster(address, workers, use_gpus=device != "cpu")
+    loaded = RunToLoad(run, device, trust, int8, verify, given or {})
+    cluster = Cluster(address, workers, use_gpus=loaded.on_gpu)
     with redirect_stdout(sys.stderr), counting_rows("predicting", source) as progress:  # Ray tells of dead workers on standard output
         return predict_distributed(
-            RunToLoad(run, device, trust, int8, verify, given or {}), source, out,
+            loaded, source, out,
             cluster=cluster, part_format=out_format, labels=None if given is None else list(given),
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
             **options,

@@ -53,15 +53,20 @@ def train(
 
     from fenlei.cli.display import TrainingDisplay
     from fenlei.training.fit import train as fit
+    from fenlei.training.promises import UnmetPromiseError
     from fenlei.training.ranks import is_first
     from fenlei.training.tracking import Trackers
 
+    test: Evaluation | None = None
+    failure: FenleiError | None = None
     with Trackers() as trackers:
         with TrainingDisplay() as display:
-            result = fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce, trackers=trackers)
+            try:
+                result = fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce, trackers=trackers)
+            except UnmetPromiseError as error:
+                result, failure = error.result, error  # the run is whole: what it is worth is shown first
         if not is_first():
             return
-        test, failure = None, None
         if result.test_data is not None:
             from fenlei.report.evaluation import evaluate_run
 
@@ -69,7 +74,7 @@ def train(
                 test = evaluate_run(result.out, result.test_data, device=run_config.optimization.device)
                 trackers.outcome("test", test.metrics, [test.out / "report.html"])
             except FenleiError as error:
-                failure = error  # the run is whole: what it is worth is shown first
+                failure = failure or error  # as above
     _show_result(result, test, json)
     if failure is not None:
         raise failure
@@ -89,21 +94,23 @@ def _show_plan(run_config: Any, as_json: bool) -> None:
 
 
 def _show_result(result: TrainResult, test: Evaluation | None, as_json: bool) -> None:
-    from fenlei.cli.display import notes, print_json, tables
+    from fenlei.artifact import read_manifest
+    from fenlei.cli.display import asking, notes, print_json, tables, typed
     from fenlei.report.tables import metrics_tables
 
     if as_json:
         print_json(_plain(result) | {"test": test.metrics.to_json() if test else None})
         return
     console = notes()
-    console.print(f"On the dev rows that selected the checkpoint ({result.metrics.rows:,}):", markup=False)
+    selected = "" if read_manifest(result.out)["tuning"] == "none" else " that selected the checkpoint"
+    console.print(f"On the dev rows{selected} ({result.metrics.rows:,}):", markup=False)
     tables().print(metrics_tables(result.metrics, result.baseline))
     if test is not None:
         console.print(f"On the test rows ({test.metrics.rows:,}), seen for the first time:", markup=False)
         tables().print(metrics_tables(test.metrics, test.baseline))
     console.print(f"Trained in {result.seconds:,.0f} s. The run is in {result.out}", markup=False)
-    following = f"its report in {test.out}" if test else f"fenlei evaluate {result.out} TEST_FILE"
-    console.print(f"Next: fenlei predict {result.out} --text ...    {following}", markup=False)
+    following = f"its report in {test.out}" if test else f"{typed('fenlei', 'evaluate', result.out)} TEST_FILE"
+    console.print(f"Next: {asking(result.out)}    {following}", markup=False)
 
 
 def _plain(result: TrainResult) -> dict[str, Any]:

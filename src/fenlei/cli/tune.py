@@ -64,7 +64,7 @@ def tune(
 
 
 def _show(result: TuneResult, as_json: bool) -> None:
-    from fenlei.cli.display import notes, print_json, tables
+    from fenlei.cli.display import notes, print_json, tables, typed
     from fenlei.report.search import REPORT, figures, held_out_line, trials_table
 
     if as_json:
@@ -77,4 +77,4 @@ def _show(result: TuneResult, as_json: bool) -> None:
         f"The best run is in {result.best}, the report in {result.out / REPORT}",
         markup=False,
     )
-    notes().print(f"Next: fenlei evaluate {result.best} TEST_FILE", markup=False)
+    notes().print(f"Next: {typed('fenlei', 'evaluate', result.best)} TEST_FILE", markup=False)

@@ -11,6 +11,11 @@ def kinds(kind: Any) -> tuple[Any, ...]:
     return (kind,) if get_origin(kind) is Literal or not get_args(kind) else get_args(kind)
 
 
+def as_plain(value: Any) -> Any:
+    """A scalar of NumPy, as searches over options give them, as Python's own: YAML writes no other."""
+    return value.item() if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0 else value
+
+
 def as_float(value: Any) -> Any:
     """A number as float. YAML 1.1 reads 3e-4, without a dot, as a text."""
     if isinstance(value, str):

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from fenlei.config.data import DataConfig
-from fenlei.config.kinds import as_float, describe, fits, kinds
+from fenlei.config.kinds import as_float, as_plain, describe, fits, kinds
 from fenlei.config.model import ModelConfig
 from fenlei.config.optimization import OptimizationConfig
 from fenlei.config.synonyms import OF_THE_CALL, meant
 from fenlei.config.trust import TrustConfig
+from fenlei.config.yaml_text import parsed_yaml
 from fenlei.errors import ConfigError
 
 RIVALS = {
@@ -84,7 +85,7 @@ class RunConfig:
                 problems.append(f"{where}: {_unknown(key)}")
                 continue
             kind = _kinds_of(part)[key]
-            value = os.fspath(value) if isinstance(value, os.PathLike) else value
+            value = os.fspath(value) if isinstance(value, os.PathLike) else as_plain(value)
             value = as_float(value) if float in kinds(kind) else value
             if not fits(value, kind):
                 problems.append(f"{where}: {key} must be {describe(kind)}, was {value!r}")
@@ -97,13 +98,11 @@ class RunConfig:
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
         """From a flat YAML file, with `overrides` (from the command line) on top."""
-        import yaml
-
         try:
-            loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+            loaded = parsed_yaml(Path(path).read_text(encoding="utf-8")) or {}
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such configuration file") from None
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        except (ValueError, OSError) as error:
             raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
         if not isinstance(loaded, dict):
             raise ConfigError(f"{path}: expected 'option: value' lines, found {type(loaded).__name__}")

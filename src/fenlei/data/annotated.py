@@ -101,7 +101,9 @@ def _told(choices: Sequence[str]) -> str:
 
 
 def _choices(annotation: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """What one annotator chose: each question that he answered, and the choices."""
+    """What one annotator chose: each question that he answered, and the choices. TypeError where it is not so written."""
     results = (result for result in annotation.get("result") or () if result.get("type") == "choices")
     found = [(str(result.get("from_name")), list(result["value"]["choices"])) for result in results]
+    if not all(isinstance(choice, str) for _, choices in found for choice in choices):
+        raise TypeError("a choice that is no text")
     return [(question, choices) for question, choices in found if choices]

@@ -61,7 +61,8 @@ def _plain(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
 def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(record.get("fields"), dict):
         # Fields twice: they come first, and what annotators saw goes before metadata of the same name.
-        return {"id": record.get("id"), **record["fields"], **(record.get("metadata") or {}), **record["fields"]}
+        metadata = record.get("metadata")
+        return {"id": record.get("id"), **record["fields"], **(metadata if isinstance(metadata, dict) else {}), **record["fields"]}
     questions = [name.partition(".")[0] for name in record if _is_of_a_question(name)]
     ours = (*_OWN, *questions)
     return {name: value for name, value in record.items() if name not in ours and name.partition(".")[0] not in questions}

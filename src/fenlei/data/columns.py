@@ -40,6 +40,9 @@ CANDIDATE_NAMES = ("category", "categories", "candidates", "候选", "候选类�
 LABEL_COLUMN = "label_column"
 """Key of a run's manifest: the column that its labels were read from. In rows to predict it is neither the text nor candidates."""
 
+READ_FROM = "read_from"
+"""Beside it: the columns that its texts were read from, named or found. Runs of earlier versions do not say so."""
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -139,8 +142,12 @@ def choose_columns(
     labelled: bool,
     where: str,
     pair_column: str | None = None,
+    usual_text: Sequence[str] = (),
 ) -> Columns:
-    """The columns to read, judged by a file's first row; DataError lists what was looked for and what is there."""
+    """The columns to read, judged by a file's first row; DataError lists what was looked for and what is there.
+
+    usual_text: columns that are taken for the text where none is named and the row has them all, before any that is found by name.
+    """
     named = named_texts(text_column, row) if text_column is not None else None
     wanted = (*(named or ()), pair_column, label_column if labelled else None)
     for name in filter(None, wanted):
@@ -148,7 +155,7 @@ def choose_columns(
             near = difflib.get_close_matches(name, list(row), n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise DataError(f"{where}: no column {name!r}, found {_listed(row)}{hint}")
-    text = named if named is not None else _found_text(row, (label_column, pair_column), where)
+    text = named if named is not None else _found_text(row, usual_text, (label_column, pair_column), where)
     if not labelled:
         return Columns(text, None, pair_column, unread=label_column)
     label = label_column if label_column is not None else find_name(row, LABEL_NAMES, excluded=(*text, pair_column or ""))
@@ -191,9 +198,11 @@ def _name_of_id(name: str, known: LabelSet, where: str) -> str:
     raise DataError(f"{where}: {known.unknown(name)}; correct it, or add the class")
 
 
-def _found_text(row: Mapping[str, Any], others: Sequence[str | None], where: str) -> tuple[str, ...]:
-    """The columns of the text, none of them one of `others`."""
+def _found_text(row: Mapping[str, Any], usual: Sequence[str], others: Sequence[str | None], where: str) -> tuple[str, ...]:
+    """The columns of the text, the `usual` ones if they are there; none of them one of `others`."""
     excluded = tuple(filter(None, others))
+    if usual and all(name in row and name not in excluded for name in usual):
+        return tuple(usual)
     found = find_name(row, TEXT_NAMES, excluded)
     if found is None:
         raise DataError(_none_found("text", TEXT_NAMES, row, where))

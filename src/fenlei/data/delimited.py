@@ -139,6 +139,8 @@ def _has_header(sample: Sequence[Sequence[str]], named: Sequence[str]) -> bool:
 
 def _header(line: int, fields: Sequence[str], source: str) -> list[str]:
     names = [name.strip() for name in fields]
+    if names.count("") > 1:  # as Excel writes columns that held something once; one alone, the index of pandas, stays as it is
+        names = [name or f"column_{place}" for place, name in enumerate(names, start=1)]
     twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
     if twice is not None:
         raise DataError(f"{source}:{line}: the header has the column {twice!r} twice; give every column a name of its own")

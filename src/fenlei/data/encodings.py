@@ -95,6 +95,20 @@ def open_bytes(path: str | Path) -> Iterator[BinaryIO]:
             yield stream
 
 
+def is_for_excel(path: str | Path) -> bool:
+    """Whether a file is a CSV as Excel reads it, UTF-8 behind a byte order mark or GB18030: other UTF-8 it may take for a code page.
+
+    DataError where it is no text.
+    """
+    if Path(path).suffix.lower() != ".csv" or not Path(path).is_file():
+        return False
+    with open_bytes(path) as stream:
+        if stream.read(len(_UTF8_BOM)) == _UTF8_BOM:
+            return True
+    with open_bytes(path) as stream:
+        return read_lines(stream, source_name(path)).encoding == "gb18030"
+
+
 def source_name(path: str | Path) -> str:
     """How messages call the file."""
     return "stdin" if str(path) == STDIN else str(path)

@@ -30,6 +30,8 @@ class Example:
     """The second text of a pair; None where rows have one text."""
     label_column: str | None = None
     """The column that the label was read from; None where none was."""
+    text_columns: tuple[str, ...] = ()
+    """Those that the text was read from; none where it came from no file of columns."""
 
     @property
     def input(self) -> str | tuple[str, str]:

@@ -37,10 +37,10 @@ def load_extension(
 ) -> Dataset:
     """The rows of `config.data`, all of new classes, and as many of `replay`, all of known ones; the known labels come first.
 
-    held_out: whether a replayed row was kept from training when the run was trained, so that it is dev now too. Without such rows, and
-    without a dev file, dev is set aside from both. holds_ids: whether a file may have ids in place of names. A class file of the
-    configuration has the names of all ids, or those of new classes alone. DataError where a label stands on the wrong side, or a class has
-    one row.
+    held_out: whether a replayed row was kept from training when the run was trained, so that it is dev now too. Without a dev file, dev
+    is set aside from the new rows, and from known classes without such rows. holds_ids: whether a file may have ids in place of names. A
+    class file of the configuration has the names of all ids, or those of new classes alone. DataError where a label stands on the wrong
+    side, or a class has one row.
     """
     names, label_notes = _names(config, known)
     new = _new_rows(config, known, names)
@@ -84,10 +84,12 @@ def _parts(
     replayed = _thinned(pool, labels, len(taught) + (0 if kept_out else len(dev_new)), seed)
     if kept_out:
         notes.append(f"{len(kept_out):,} replayed rows were dev rows of the run, and are dev rows again")
-        return taught, replayed, (*kept_out, *dev_new)
-    replayed, dev_old = _set_aside(replayed, labels, ratio, seed)
-    notes.append("replayed rows may have trained the run: what it knew before is flattered by them; --dev takes rows that did not")
-    return taught, replayed, (*dev_old, *dev_new)
+    # Exemplars of a class that an earlier extension added are rows that it learned from: none of them was dev.
+    covered = {row.label for row in kept_out}
+    bare, dev_old = _set_aside(tuple(row for row in replayed if row.label not in covered), labels, ratio, seed)
+    if dev_old or not kept_out:
+        notes.append("replayed rows may have trained the run: what it knew before is flattered by them; --dev takes rows that did not")
+    return taught, (*(row for row in replayed if row.label in covered), *bare), (*kept_out, *dev_old, *dev_new)
 
 
 def read_rows(data: str | Path, config: DataConfig, class_names: Sequence[str] | None = None) -> Rows:

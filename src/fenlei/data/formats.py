@@ -22,7 +22,7 @@ from fenlei.data.delimited import Row, looks_tabbed, read_csv, read_tabbed, read
 from fenlei.data.encodings import STDIN, Lines, open_bytes, read_lines, source_name
 from fenlei.data.growing import open_growing
 from fenlei.data.jsonarray import read_json_array
-from fenlei.data.parquet import read_parquet
+from fenlei.data.parquet import read_parquet, unpacked
 from fenlei.errors import DataError
 
 TextReader = Callable[[Lines, Sequence[str]], Iterator[Row]]
@@ -36,6 +36,8 @@ _FASTTEXT_LABEL = re.compile(r"__label__(\S*)(?:\s+|$)")
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _EXPECTED_OBJECT = 'expected one object a line, like {"text": "...", "label": "..."}'
+MOST_NESTED = 100
+"""Brackets within brackets: what reads and writes a row goes down by calls, and Python allows no more than some hundreds."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,13 @@ def open_table(
         return
     with open_bytes(path) as stream:
         if suffix_of(path) in (".parquet", ".pq"):
-            rows, class_names = read_parquet(stream, source)
-            rows, are_records = without_records(rows, source, labelled)
-            rows, are_chats = with_texts(rows, source, labelled, text_column)
-            name = RECORDS if are_records else "conversations" if are_chats else "Parquet"
-            yield Table(source, name, None, rows, class_names)
-            return
+            with unpacked(stream, source) as whole:
+                rows, class_names = read_parquet(whole, source)
+                rows, are_records = without_records(rows, source, labelled)
+                rows, are_chats = with_texts(rows, source, labelled, text_column)
+                name = RECORDS if are_records else "conversations" if are_chats else "Parquet"
+                yield Table(source, name, None, rows, class_names)
+                return
         lines = read_lines(stream, source)
         name, reader = _text_format(path, lines, labelled, multi_label)
         rows = reader(lines, named)
@@ -151,10 +154,21 @@ def _checked_object(value: Any, written: str, where: str) -> dict[str, Any] | Da
     """`value` if it is an object of whole characters; `written` is its JSON text."""
     if not isinstance(value, dict):
         return DataError(f"{where}: {_EXPECTED_OBJECT}, found {written.strip()[:60]}")
+    if written.count("[") + written.count("{") > MOST_NESTED and _is_too_deep(value):
+        return DataError(f"{where}: brackets more than {MOST_NESTED} deep; remove them from the row")
     if _SURROGATE_ESCAPE.search(written) and _SURROGATE.search(json.dumps(value, ensure_ascii=False)):
         # Such a string cannot be written to a file again, and tokenizers refuse it.
         return DataError(f"{where}: half a character: an escape from \\ud800 to \\udfff without its partner; remove it from the row")
     return value
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Whether more than MOST_NESTED lists and objects lie in one another."""
+    level = [value]
+    for _ in range(MOST_NESTED):
+        within = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list)))
+        level = [one for values in within for one in values]
+    return any(isinstance(one, (dict, list)) for one in level)
 
 
 def _fasttext(lines: Lines, _named: Sequence[str], *, multi_label: bool) -> Iterator[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +29,30 @@ def parts_of(data: Any) -> dict[str, Any]:
     return {"data" if role == "train" else role: part for role, part in parts.items()}
 
 
+def refuse_rows(option: str, data: object) -> None:
+    """DataError for what is no frame, nor the name of a file: of rows in a list, all would be spelt out as its path."""
+    if data is not None and not isinstance(data, (str, os.PathLike)) and not is_frame(data):
+        raise DataError(
+            f"{option}: expected a file, a folder, hf:... or a frame (pandas, polars, Dataset, Arrow), found {type(data).__name__}; "
+            "write rows as pandas.DataFrame(rows)"
+        )
+
+
+def _check_table(frame: Any) -> None:
+    """DataError for what a library of frames has besides them: a column, several splits, rows that come from the network one by one."""
+    kind = type(frame).__name__
+    if isinstance(frame, Mapping):
+        raise DataError(f"expected one table, found {kind}; name a split, as data[{next(iter(frame), 'train')!r}]")
+    needed = {"datasets": ("with_format", "__len__"), "pandas": ("columns",), "polars": ("columns",)}.get(_library(frame), ())
+    if not all(hasattr(frame, one) for one in needed):
+        raise DataError(f"expected a table with its rows in memory, found {kind}; give the whole frame, loaded without streaming")
+
+
 def to_table(frame: Any) -> pa.Table:
-    """The frame as an Arrow table; names of classes stay with their columns. DataError where a column has no Arrow type."""
+    """The frame as an Arrow table; names of classes stay with their columns. DataError where it is none, or a column has no Arrow type."""
     import pyarrow as pa
 
+    _check_table(frame)
     try:
         if _library(frame) == "datasets":
             return frame.with_format("arrow")[:].replace_schema_metadata(frame.features.arrow_schema.metadata)
@@ -54,6 +75,8 @@ def with_columns(frame: Any, columns: Mapping[str, Sequence[Any]]) -> Any:
     if library == "pandas":
         return frame.assign(**columns)
     if library == "datasets":
+        # Of a selection without rows add_column finds no blocks to put a column beside.
+        frame = frame if len(frame) else type(frame)(to_table(frame))
         for name, values in columns.items():
             frame = frame.add_column(name, list(values))
         return frame

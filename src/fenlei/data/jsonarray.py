@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from fenlei.data.encodings import Lines
+from fenlei.data.encodings import LONGEST_LINE, Lines
 from fenlei.errors import DataError
 
 CHUNK = 1 << 16
@@ -104,7 +104,10 @@ class _Text:
 
     def _extend(self) -> bool:
         """Read on, at least as much as is still unread, so that a long element costs no quadratic time; False at the end."""
-        wanted = max(CHUNK, len(self._buffer) - self._place)
+        unread = len(self._buffer) - self._place
+        if unread > LONGEST_LINE:  # as of a line: one element must not fill the memory
+            raise self.error(f"an element of more than {LONGEST_LINE >> 20} MiB")
+        wanted = max(CHUNK, unread)
         pieces: list[str] = []
         while wanted > 0 and (line := next(self._lines, None)) is not None:
             pieces.append(line)

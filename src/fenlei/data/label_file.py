@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from fenlei.config.yaml_text import parsed_yaml
 from fenlei.data.encodings import open_bytes, read_lines, source_name
 from fenlei.data.labelling import Labelling
-from fenlei.errors import DataError, shortened
-from fenlei.labels import LabelNote, LabelSet, names_in
+from fenlei.errors import ConfigError, DataError, shortened
+from fenlei.labels import LabelNote, LabelSet, known_names_in
 
 YAML_SUFFIXES = (".yaml", ".yml")
 LABEL_FILES = ("class.txt", "classes.txt", "label.txt", "labels.txt")
@@ -45,9 +47,18 @@ def read_class_file(path: str | Path) -> tuple[str, ...]:
     return tuple(read_label_file(path))
 
 
-def given_labels(given: str) -> dict[str, LabelNote]:
-    """What is typed for labels, names joined by commas or a YAML file of them, in order. The same errors as `read_label_file`."""
-    return read_label_file(given) if given.lower().endswith(YAML_SUFFIXES) else dict.fromkeys(names_in(given), LabelNote())
+def given_labels(given: str, known: Collection[str] = ()) -> dict[str, LabelNote]:
+    """What is typed for labels, in order: a file of them, or names joined by commas, which a name of `known` may hold too. The same errors
+    as `read_label_file`; ConfigError for fewer than two names.
+    """
+    if given.lower().endswith(YAML_SUFFIXES) or os.path.isfile(given):  # Path.is_file() fails on a list too long for a name
+        return read_label_file(given)
+    names = dict.fromkeys(known_names_in(given, known), LabelNote())
+    if len(names) < 2:
+        raise ConfigError(
+            f"expected at least two labels to choose among, found {len(names)}: {given}; join names by commas, or give a file of them"
+        )
+    return names
 
 
 def _from_lines(path: str | Path, least: int) -> tuple[str, ...]:
@@ -69,14 +80,12 @@ def _from_lines(path: str | Path, least: int) -> tuple[str, ...]:
 
 
 def _from_yaml(path: str | Path, least: int) -> dict[str, LabelNote]:
-    import yaml
-
     source = source_name(path)
     with open_bytes(path) as stream:
         text = "".join(line for _, line in read_lines(stream, source))
     try:
-        loaded = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        loaded = parsed_yaml(text)
+    except ValueError as error:
         raise DataError(f"{source}: not readable as YAML: {error}") from error
     if isinstance(loaded, dict) and set(loaded) == {"labels"}:
         loaded = loaded["labels"]

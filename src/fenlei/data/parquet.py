@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from fenlei.data.delimited import Row
@@ -13,6 +16,8 @@ from fenlei.errors import DataError, first_line
 
 BATCH = 1024
 """Rows held at a time."""
+
+_MAGIC = b"PAR1"
 
 _LISTS = ("List", "LargeList", "Sequence")
 """What Hugging Face datasets calls columns of lists."""
@@ -26,9 +31,6 @@ def read_parquet(stream: BinaryIO, source: str) -> tuple[Iterator[Row], Mapping[
     except ImportError:
         raise DataError(f"{source}: Parquet needs pyarrow: pip install pyarrow, or save the rows as JSON lines") from None
 
-    def unreadable(error: Exception, row: int) -> DataError:
-        return DataError(f"{source}:{row}: not readable as Parquet: {first_line(error)}; write the file again")
-
     def rows() -> Iterator[Row]:
         number = 0
         try:
@@ -37,15 +39,38 @@ def read_parquet(stream: BinaryIO, source: str) -> tuple[Iterator[Row], Mapping[
                     number += 1
                     yield number, row
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise unreadable(error, number + 1) from error
+            raise _unreadable(error, source, number + 1) from error
 
     try:
-        # Parquet keeps its table of contents at the end, so a packed file has to be unpacked as a whole.
-        plain_file = isinstance(getattr(stream, "raw", None), io.FileIO)
-        file = pq.ParquetFile(stream if plain_file else io.BytesIO(stream.read()))
-    except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:
-        raise unreadable(error, 1) from error
+        file = pq.ParquetFile(stream)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _unreadable(error, source, 1) from error
     return rows(), _class_names(file.schema_arrow.metadata or {})
+
+
+@contextmanager
+def unpacked(stream: BinaryIO, source: str) -> Iterator[BinaryIO]:
+    """The stream of a plain file as it is, else all that it unpacks to: Parquet keeps its table of contents at the end. On the disk, for
+    megabytes may unpack to more than fits into memory. DataError where it is no Parquet.
+    """
+    if isinstance(getattr(stream, "raw", None), io.FileIO):
+        yield stream
+        return
+    with tempfile.TemporaryFile() as file:
+        try:
+            start = stream.read(len(_MAGIC))
+            if start != _MAGIC:
+                raise ValueError(f"it begins with {start!r}, not with {_MAGIC!r}")
+            file.write(start)
+            shutil.copyfileobj(stream, file)
+            file.seek(0)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise _unreadable(error, source, 1) from error
+        yield file
+
+
+def _unreadable(error: Exception, source: str, row: int) -> DataError:
+    return DataError(f"{source}:{row}: not readable as Parquet: {first_line(error)}; write the file again")
 
 
 def _in_microseconds(batch: Any) -> Any:
@@ -65,8 +90,9 @@ def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     try:
         features: Any = json.loads(metadata[b"huggingface"])["info"]["features"]
         classes = {column: _of_one(kind) for column, kind in features.items()}
-        return {column: tuple(kind["names"]) for column, kind in classes.items() if _type_of(kind) == "ClassLabel"}
-    except (KeyError, TypeError, AttributeError, ValueError):
+        names = {column: kind["names"] for column, kind in classes.items() if _type_of(kind) == "ClassLabel"}
+        return {column: tuple(listed) for column, listed in names.items() if all(isinstance(name, str) for name in listed)}
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         return {}  # no such note in the file, or one of another version: the ids stay ids
 
 

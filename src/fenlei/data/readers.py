@@ -76,6 +76,7 @@ def read_examples(
     blanks: bool = False,
     on_bad_row: OnBadRow | None = None,
     follow: Callable[[], None] | None = None,
+    usual_text: Sequence[str] = (),
 ) -> Iterator[Example]:
     """The rows of a file (`-`: JSON lines from stdin), streamed; DataError at the first row that does not fit.
 
@@ -88,9 +89,11 @@ def read_examples(
     blanks: True lets rows without a text or a label pass, as "" and None, for those who count them.
     on_bad_row: is told of each row that does not fit, and reading goes on; what ends it still is a file that cannot be read on.
     follow: JSON lines that are still being written are read for ever; it is called whenever there is none to be read for now.
+    usual_text: columns that are the text where none is named and the file has them all, as those that a run learned from.
     """
     known = None if class_names is None else _called(class_names, labelling, "class_names")
-    opened = _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row, follow, labelling.multi_label)
+    named = (text_column, pair_column, label_column)
+    opened = _opened(path, named, labelled, on_bad_row, follow, labelling.multi_label, usual_text)
     with opened as (layout, rows):
         columns = layout.columns
         if columns.names is not None:
@@ -116,7 +119,7 @@ def read_examples(
                     raise
                 on_bad_row(line, error)
                 continue
-            yield Example(text, label, layout.source, line, row, candidates, names, pair, columns.label)
+            yield Example(text, label, layout.source, line, row, candidates, names, pair, columns.label, columns.text)
 
 
 def read_files(files: Sequence[Path], config: DataConfig, labelling: Labelling, class_names: Sequence[str] | None = None) -> Rows:
@@ -133,9 +136,10 @@ def file_layout(
     label_column: str | None = None,
     labelled: bool = True,
     on_bad_row: OnBadRow | None = None,
+    usual_text: Sequence[str] = (),
 ) -> FileLayout:
     """How `read_examples` would read a file, judged by its head; DataError where it cannot."""
-    with _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row) as (layout, _):
+    with _opened(path, (text_column, pair_column, label_column), labelled, on_bad_row, usual_text=usual_text) as (layout, _):
         return layout
 
 
@@ -189,6 +193,7 @@ def _opened(
     on_bad_row: OnBadRow | None,
     follow: Callable[[], None] | None = None,
     multi_label: bool = False,
+    usual_text: Sequence[str] = (),
 ) -> Iterator[tuple[FileLayout, Iterator[Row]]]:
     """The layout of a file, and its rows.
 
@@ -204,8 +209,9 @@ def _opened(
         line, row = _first_that_fits(rows, table.source, on_bad_row)
         where = f"{table.source}:{line}"
         columns = choose_columns(
-            row, text_column=text_column, pair_column=pair_column, label_column=label_column, labelled=labelled, where=where
-        )
+            row, text_column=text_column, pair_column=pair_column, label_column=label_column, labelled=labelled, where=where,
+            usual_text=usual_text,
+        )  # fmt: skip
         names = table.class_names.get(columns.label) if columns.label is not None else None
         columns = columns if names is None else replace(columns, names=LabelSet(names))
         title = find_name(row, TITLE_NAMES, excluded=columns.taken) if text_column is None else None

@@ -21,6 +21,7 @@ from fenlei.data.sources import part_files, split_files
 from fenlei.data.stratify import fewest_rows, halves, sample, set_aside
 from fenlei.data.train_rows import read_train
 from fenlei.errors import ConfigError, DataError, first_few
+from fenlei.hierarchy import usual_separator
 from fenlei.labels import LabelNote, LabelSet
 
 DEV_RATIO = 0.15
@@ -65,6 +66,9 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
     rows, class_file = read_train(files.train, config, labelling, notes)
     class_names = None if class_file is None else labelling.completed(class_file.names)
     labels = _label_set(rows, class_names, notes)
+    separator = None if labelling.hierarchy else usual_separator(labels)
+    if separator is not None:
+        notes.append(f"labels look like paths: --level-separator '{separator}' would measure each of their levels")
     dev_file_rows = _read_part("dev", files.dev, config, labelling, labels, class_names, notes)
     test_file_rows = _read_part("test", files.test, config, labelling, labels, class_names, notes)
     ratios = {

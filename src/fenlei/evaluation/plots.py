@@ -44,18 +44,34 @@ class Plot:
 def confusion_plot(metrics: Metrics) -> Plot:
     """The confusion matrix as a heat map: rows are the labels given, columns the labels predicted, shade is the share of the row.
 
-    Where no installed font has the labels' characters, the ticks carry class numbers and the note says which is which.
+    The note says which class is which, where the ticks carry numbers.
     """
-    names = [_short(name) for name in metrics.names]
-    font = font_for(names)
-    ticks = names if font else [str(at + 1) for at in range(len(names))]
-    side = min(24.0, max(5.0, 0.45 * len(names) + 2.5))
+    ticks, font, note = ticks_of(metrics.names)
+    side = min(24.0, max(5.0, 0.45 * len(ticks) + 2.5))
     figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     _draw_confusion(figure.add_subplot(), metrics.confusion, ticks, font)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
-    return Plot(buffer.getvalue(), None if font or len(names) > NAMED_CLASSES else _legend(metrics.names))
+    return Plot(buffer.getvalue(), note)
+
+
+def ticks_of(names: Sequence[str]) -> tuple[list[str], FontProperties | None, str | None]:
+    """What stands beside rows and columns, in which font, and what the reader has to be told of it.
+
+    Class numbers, where no installed font has the characters of the names, or names cut short would be alike.
+    """
+    short = [_short(name) for name in names]
+    font = font_for(short)
+    if font is None:
+        why = "No installed font has the characters of the class names"
+    elif len(set(short)) < len(short):
+        why = "Class names cut short would be alike"
+    else:
+        return short, font, None
+    shown = ", ".join(f"{at} = {name}" for at, name in enumerate(names, start=1))
+    note = f"{why}, so confusion.png carries class numbers: {shown}" if len(names) <= NAMED_CLASSES else None
+    return [str(at) for at in range(1, len(names) + 1)], font, note
 
 
 def font_for(names: Iterable[str], families: Sequence[str] = FONTS) -> FontProperties | None:
@@ -84,18 +100,15 @@ def _draw_confusion(axes: Axes, confusion: np.ndarray, ticks: Sequence[str], fon
     if len(ticks) > COUNTED_CLASSES:
         return
     for row, column in zip(*np.nonzero(confusion), strict=True):
-        colour = "white" if shares[row, column] > 0.5 else "#1f2933"
+        colour = "white" if shares[row, column] > 0.65 else "#1f2933"  # paler cells are too light for white
         axes.text(column, row, f"{confusion[row, column]:,}", ha="center", va="center", fontsize=8, color=colour)
 
 
-def _legend(names: Sequence[str]) -> str:
-    shown = ", ".join(f"{at} = {name}" for at, name in enumerate(names, start=1))
-    return f"No installed font has the characters of the class names, so confusion.png carries class numbers: {shown}"
-
-
 def _short(name: str) -> str:
+    """Cut in the middle: names of one family begin alike."""
     one_line = " ".join(name.split())
-    return one_line if len(one_line) <= LONGEST_NAME else one_line[: LONGEST_NAME - 1] + "…"
+    half = LONGEST_NAME // 2
+    return one_line if len(one_line) <= LONGEST_NAME else f"{one_line[: half - 1]}…{one_line[-half:]}"
 
 
 def _installed(families: tuple[str, ...]) -> list[str]:

@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 from fenlei.artifact import MANIFEST, fingerprint, read_json
 from fenlei.config import Device
-from fenlei.errors import ArtifactError, ConfigError
+from fenlei.data.labelling import Labelling
+from fenlei.errors import ArtifactError, ConfigError, ModelError
 from fenlei.inference.loading import LoadedRun
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import DEFAULT_MAX_LENGTH, backbone_parameters, load_config, load_network, load_tokenizer, longest_input
@@ -36,41 +37,56 @@ def load_adapter(
     base: str | None = None,
     prompt: str | None = None,
     max_length: int | None = None,
+    multi_label: bool = False,
     device: Device = "auto",
 ) -> LoadedRun:
     """The adapter on its base model (`base`: where that is now), its classes called `labels`, in the order of their ids.
 
-    `prompt` is what it was trained to read the text in, None: the bare text. ArtifactError where it is an adapter of another task or has
-    another number of classes, ModelError where its base model is not to be found.
+    `prompt` is what it was trained to read the text in, None: the bare text. `multi_label`: any number of classes may be
+    right, as it was trained. ArtifactError where it is an adapter of another task or has another number of classes, ModelError where its
+    base model is not to be found.
     """
     names = LabelSet(tuple(labels))
     config = read_json(folder / CONFIG)
     if config.get("task_type") != "SEQ_CLS":
-        raise ArtifactError(f"{folder}: is an adapter for {config.get('task_type')}, expected SEQ_CLS; a classifier is needed")
+        raise ArtifactError(f"{folder}: is an adapter for {config.get('task_type')}, expected SEQ_CLS; {_way_on(config)}")
     classes = _classes(folder)
     if classes not in (None, len(names)):
         raise ArtifactError(
             f"{folder}: tells {classes} classes apart, but {len(names)} labels are given; name them all, in the order of ids"
         )
     model = base or str(config["base_model_name_or_path"])
-    weights = resolve_model(model, revision=None if base else config.get("revision"))
+    try:
+        weights = resolve_model(model, revision=None if base else config.get("revision"))
+    except ModelError as error:
+        if base:
+            raise
+        raise ModelError(f"{folder}: its base model is {model!r}; --base (base=) says where that is now. {error}") from error
     tokenizer = load_tokenizer(folder if (folder / "tokenizer_config.json").is_file() else weights)
     pad_id = int(tokenizer.pad_token_id)
     place, _ = pick_device(device)
     precision = pick_precision(place, backbone_parameters(weights, None))
-    network: Any = load_network(weights, names, pad_id, layers=None, dtype=precision.weights)
+    labelling = Labelling(multi_label)
+    network: Any = load_network(weights, names, pad_id, layers=None, dtype=precision.weights, problem_type=labelling.problem_type)
     method = HeadMethod(load_lora(network, folder), pad_id).to(place).eval()
     length = min(max_length or DEFAULT_MAX_LENGTH, longest_input(load_config(weights)))
     encoder = TextEncoder(tokenizer, prompt, length)
     manifest = {
         "labels": list(names), "method": "head", "tuning": "lora", "head": "linear", "prompt": encoder.template, "max_length": length,
-        "layers": None, "temperature": 1.0, "calibrated": False,
+        "layers": None, "temperature": 1.0, "calibrated": False, **(labelling.to_json() if multi_label else {}),
         "base_model": {
             "name": model, "local": is_local(model), "folder": str(weights), "weights_fingerprint": weights_fingerprint(weights),
         },
         "adapter_sha256": fingerprint(folder / WEIGHTS),
     }  # fmt: skip
     return LoadedRun(method, encoder, names, manifest)
+
+
+def _way_on(config: dict[str, Any]) -> str:
+    """What to do with an adapter that is none of a classifier."""
+    if config.get("task_type") != "CAUSAL_LM":
+        return "a classifier is needed"
+    return "it answers in words: merge it into its model (`swift export --merge_lora true`), and give that folder with --labels"
 
 
 def _classes(folder: Path) -> int | None:
@@ -100,9 +116,9 @@ def refuse_run_options(folder: str | Path, *, int8: bool, verify: bool, head: bo
 
 def check_adapter_labels(folder: str | Path, labels: Sequence[str] | None) -> Sequence[str]:
     """The labels; ConfigError where none are given."""
-    if not labels:
+    if labels is None or len(labels) == 0:
         raise ConfigError(
             f"{folder}: is an adapter, which names no classes; give them, in the order of their ids (labels=[...], predict --labels); "
             "other commands, as serve, take runs that fenlei trained"
         )
-    return labels
+    return [str(one) for one in labels]

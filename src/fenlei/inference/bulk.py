@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fenlei.artifact import saving, whole_file
-from fenlei.data.columns import LABEL_COLUMN
-from fenlei.data.encodings import STDIN, same_file
+from fenlei.data.columns import LABEL_COLUMN, READ_FROM
+from fenlei.data.encodings import STDIN, is_for_excel, same_file
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import json_value, to_json
 from fenlei.data.readers import ColumnNames, read_examples
@@ -28,6 +28,7 @@ from fenlei.inference.passages import check_has_passages
 from fenlei.inference.rowtext import RowText, promised_columns, row_text
 from fenlei.inference.storage import is_url, known_as
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Row, Window, answer_window
+from fenlei.locks import alone_at
 from fenlei.models.allocator import SteadyMemory
 from fenlei.text.pairs import columns_of
 
@@ -56,6 +57,8 @@ class BulkResult:
     """Where they are, with line and reason; None where there are none, or the target is standard output (then: standard error)."""
     rows_before: int
     """Of `rows`, those that were done when this call began."""
+    abstained: int
+    """Of `rows`, those whose answer is below the threshold of the run."""
 
 
 def predict_file(
@@ -84,13 +87,15 @@ def predict_file(
     `prefix` goes before the name of each added column. `follow` waits for more rows of a file of JSON lines, until it is interrupted;
     rows are then written to the target itself as soon as no more are there. `progress` is told the number of rows done after each
     window, predicted or set aside, `announce` that an earlier call is gone on from. DataError where the file cannot be read on, or a column
-    would be written twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else.
+    would be written twice, ConfigError for a target of another format or one that holds an unfinished prediction of something else,
+    and while another process writes it.
     """
     began = time.monotonic()
     run = classifier.describe()
     text_column, pair_column = columns_of(run, text_column, pair_column)
     among = None if labels is None else tuple(labels)
-    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, run.get(LABEL_COLUMN))
+    own = run.get(LABEL_COLUMN), tuple(run.get(READ_FROM, ()))
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, *own)
     if passages:
         check_has_passages(classifier)
     target = checked_target(target, source)
@@ -99,7 +104,7 @@ def predict_file(
         if announce and before != State():
             announce(going_on(before))
         if not before.complete:
-            writer, steady = Writer(sink, target, progress, classifier), SteadyMemory()
+            writer, steady = Writer(sink, source, target, progress, classifier), SteadyMemory()
 
             def answer(window: Window) -> None:
                 answered = answer_window(classifier, window, options)
@@ -109,7 +114,9 @@ def predict_file(
             intake = Intake(options, WINDOW_ROWS, answer, takes_labels=classifier.takes_labels, to_skip=before.rows + before.rejected)
             waiting = intake.flush if follow else None
             named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=options.label_column)
-            for example in read_examples(source, **named, labelled=False, on_bad_row=intake.reject, follow=waiting):
+            for example in read_examples(
+                source, **named, labelled=False, on_bad_row=intake.reject, follow=waiting, usual_text=options.usual_text
+            ):
                 intake.take(example)
             intake.flush()
     return result_of(sink.state, before, target, began)
@@ -124,7 +131,7 @@ def result_of(state: State, before: State, target: str | Path, began: float) -> 
     """What was predicted, from what a sink held before and holds now."""
     told = str(rejected_file(target)) if state.rejected and isinstance(target, Path) else None
     seconds = time.monotonic() - began
-    return BulkResult(state.rows, seconds, state.tokens_cut, state.rows_cut, state.rejected, told, before.rows)
+    return BulkResult(state.rows, seconds, state.tokens_cut, state.rows_cut, state.rejected, told, before.rows, state.abstained)
 
 
 class Sink(Protocol):
@@ -143,11 +150,12 @@ class Sink(Protocol):
 class Writer:
     """Answered windows, in the order of their rows, to a sink."""
 
-    def __init__(self, sink: Sink, target: str | Path, progress: Callable[[int], None] | None, classifier: Described) -> None:
+    def __init__(
+        self, sink: Sink, source: str | Path, target: str | Path, progress: Callable[[int], None] | None, classifier: Described
+    ) -> None:
         self._sink = sink
-        self._to_text: RowText = row_text(
-            target, sink.partial if sink.state.written else None, promised=promised_columns(classifier.describe())
-        )
+        begun, promised = sink.partial if sink.state.written else None, promised_columns(classifier.describe())
+        self._to_text: RowText = row_text(target, begun, promised=promised, marked=is_for_excel(source))
         self._progress = progress
 
     def write(self, answered: Answered) -> None:
@@ -161,6 +169,7 @@ class Writer:
             rejected=state.rejected + len(answered.rejected),
             rows_cut=state.rows_cut + answered.rows_cut,
             tokens_cut=state.tokens_cut + answered.tokens_cut,
+            abstained=state.abstained + answered.abstained,
         )
         self._sink.append(self._to_text(answered.examples, answered.rows), "".join(answered.rejected), state)
         if self._progress:
@@ -189,7 +198,9 @@ def opened_sink(
             "set of options": json_value({**told_options(options), "window": WINDOW_ROWS, "follow": follow}),
         }
 
-    with journaled(Journal(target, task, in_place=follow), resumable=resumable) as journal:
+    taken = ConfigError(f"{target}: another process writes it; wait for its end, or choose another --out")
+    lock = target.with_name(f".{target.name}.lock")
+    with alone_at(lock, taken), journaled(Journal(target, task, in_place=follow), resumable=resumable) as journal:
         yield journal
 
 
@@ -199,8 +210,8 @@ def digest_of(classifier: Described) -> str:
 
 
 def told_options(options: BulkOptions) -> dict[str, Any]:
-    """What a journal says of them: not the column of the labels, for it is the run's, and journals of earlier versions lack it."""
-    return {name: value for name, value in asdict(options).items() if name != "label_column"}
+    """What a journal says of them: not the columns that are the run's, for journals of earlier versions lack them."""
+    return {name: value for name, value in asdict(options).items() if name not in ("label_column", "usual_text")}
 
 
 class _Stdout:
@@ -213,8 +224,13 @@ class _Stdout:
 
     def append(self, text: str, rejected: str, state: State) -> None:
         sys.stderr.write(rejected)
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:  # nobody reads any more, which is no failure of ours
+            raise
+        except OSError as error:
+            raise DataError(f"standard output: could not be written ({error.strerror}); what has come is not whole") from error
         self.state = state
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from fenlei.errors import ConfigError, RequestError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.decision import plain_decision
 from fenlei.inference.adapters import check_adapter_labels, is_adapter, load_adapter, refuse_run_options
+from fenlei.inference.candidates import each_text
 from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.inference.prediction import Labels, Passage, Prediction
@@ -25,8 +26,8 @@ from fenlei.inference.said import Said, said
 from fenlei.inference.scoring import Scores, score
 from fenlei.inference.trust import Trust, load_trust
 from fenlei.inference.zero_shot import load_zero_shot
-from fenlei.labels import LabelNote, LabelSet
-from fenlei.text.asking import QuestionEncoder, check_candidates
+from fenlei.labels import LabelNote, LabelSet, noted
+from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.pairs import PAIR_COLUMN, Text, check_texts
 from fenlei.text.prompts import TextEncoder
@@ -71,12 +72,15 @@ class Classifier:
         int8: bool = False,
         verify: bool = False,
         labels: Sequence[str] | None = None,
-        **adapter: Any,
+        base: str | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        multi_label: bool = False,
     ) -> Classifier:
         """From a folder that `train` wrote; what `trust` names takes the place of the run's own threshold and sets.
 
-        A sequence-classification adapter of PEFT or ms-swift opens with its `labels`, in the order of their ids; base, prompt and
-        max_length may say what its folder does not (see inference/adapters.py). Such answers are not calibrated.
+        A sequence-classification adapter of PEFT or ms-swift opens with its `labels`, in the order of their ids; base, prompt, max_length
+        and multi_label may say what its folder does not (see inference/adapters.py). Such answers are not calibrated.
 
         `int8`: faster on CPUs with VNNI, and slightly less exact (see models/quantized.py). `verify` compares every file with its checksum
         first. ArtifactError where the folder is incomplete or damaged, ModelError where its base model is not to be found, DataError where
@@ -84,24 +88,26 @@ class Classifier:
         """
         if is_adapter(run):
             refuse_run_options(run, int8=int8, verify=verify, head=head is not None, promises=trust is not None and trust.promises)
-            return cls(load_adapter(Path(run), check_adapter_labels(run, labels), device=device, **adapter))
-        if labels is not None or adapter:
-            raise ConfigError(f"{run}: labels, base, prompt and max_length belong to adapters of others; a run knows its own")
+            names = check_adapter_labels(run, labels)
+            told: dict[str, Any] = {"base": base, "prompt": prompt, "max_length": max_length, "multi_label": multi_label}
+            return cls(load_adapter(Path(run), names, device=device, **told))
+        if multi_label or any(one is not None for one in (labels, base, prompt, max_length)):
+            raise ConfigError(f"{run}: labels, base, prompt, max_length and multi_label belong to adapters of others; a run knows its own")
         manifest = read_manifest(run)
         with explained(Path(run), manifest):
             asked = load_trust(Path(run), manifest, trust)  # first: it takes no time, and loading a network may take minutes
         return cls(load_run(run, device=device, head=head, int8=int8, verified=verify), asked)
 
     @classmethod
-    def zero_shot(cls, model: str, labels: Sequence[str] | Mapping[str, LabelNote] | Path, **options: Any) -> Classifier:
-        """A language model asked among `labels` (or, with descriptions, those of a mapping or a file), without training.
+    def zero_shot(cls, model: str, labels: Sequence[str] | Mapping[str, LabelNote | str] | Path, **options: Any) -> Classifier:
+        """A language model asked among `labels` (or, with descriptions or LabelNotes, those of a mapping or a file), without training.
 
         `options`: multi_label, prompt, examples as (text, label), prior_correction, max_length, long (what is read of longer texts),
         revision, source, device. ConfigError where labels or prompt do not fit the model, ModelError where it is no language model.
         """
         return cls(load_zero_shot(model, labels, **options))
 
-    def with_notes(self, notes: Mapping[str, LabelNote]) -> Classifier:
+    def with_notes(self, notes: Mapping[str, LabelNote | str]) -> Classifier:
         """The same run, whose prompt says of labels what `notes` do; names alone change nothing, nor do notes for a run with a head.
 
         Answers among labels that it says something else of than in training are not calibrated.
@@ -109,7 +115,7 @@ class Classifier:
         before = self._run.encoder
         if not isinstance(before, QuestionEncoder):
             return self
-        encoder = before.with_notes(notes)
+        encoder = before.with_notes(noted(notes))
         said = encoder.instruction.notes
         retold = {name for name, note in said.items() if note != before.instruction.notes.get(name)}
         manifest = {**self._run.manifest, "instruction": encoder.instruction.to_json()} if retold else self._run.manifest
@@ -158,12 +164,12 @@ class Classifier:
         `labels` asks among others than the run's: columns are those labels (each text its own: all of them in order of appearance), -inf
         where a label is no candidate for a text. RequestError where the run answers with a head, or a text has no candidates.
         """
-        check_texts(texts, pairs=self.pairs)
+        texts = check_texts(texts, pairs=self.pairs)
         return self._score(texts, self._asked(labels, len(texts)), progress)
 
     def predict_proba(self, texts: Sequence[Text], *, labels: Labels | None = None) -> np.ndarray:
         """float32 (rows, labels), columns in the order of `labels`, else of the run's."""
-        check_texts(texts, pairs=self.pairs)
+        texts = check_texts(texts, pairs=self.pairs)
         asked = self._asked(labels, len(texts))
         return self._said(self._score(texts, asked), asked).probabilities
 
@@ -251,7 +257,7 @@ class Classifier:
                 f"this run answers with a head that knows its {len(own)} labels and no other, so labels cannot be given with a request; "
                 "use a run of --method generate, or a model's name with labels (zero-shot)"
             )
-        given = [own if one is None else one for one in _each_text(labels, rows)]
+        given = [own if one is None else one for one in each_text(labels, rows)]
         names = tuple(dict.fromkeys(name for one in given for name in one)) or own
         if names not in self._encoders:
             if len(self._encoders) >= KEPT_LABEL_SETS:
@@ -281,16 +287,3 @@ def _passages(scores: Scores, row: int) -> tuple[Passage, ...] | None:
 def _named(names: Sequence[str], shares: np.ndarray, chosen: np.ndarray) -> tuple[str, ...]:
     """The chosen labels, the likeliest first."""
     return tuple(names[at] for at in np.argsort(-shares, kind="stable") if chosen[at])
-
-
-def _each_text(labels: Labels, rows: int) -> list[tuple[str, ...] | None]:
-    """The candidates of each text; RequestError where they are none, or not as many lists as texts."""
-    if isinstance(labels, str) or all(isinstance(one, str) for one in labels):
-        check_candidates(cast("Sequence[str]", labels), "labels")
-        return [tuple(cast("Sequence[str]", labels))] * rows
-    if len(labels) != rows:
-        raise RequestError(f"labels: expected one list of labels for each of {rows} texts, found {len(labels)}")
-    for at, one in enumerate(labels):
-        if one is not None:
-            check_candidates(one, f"labels of text {at}")
-    return [None if one is None else tuple(one) for one in labels]

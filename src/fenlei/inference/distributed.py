@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
-from fenlei.data.columns import LABEL_COLUMN
+from fenlei.data.columns import LABEL_COLUMN, READ_FROM
 from fenlei.data.encodings import STDIN
 from fenlei.data.jsonvalues import json_value
 from fenlei.data.readers import ColumnNames, read_examples
@@ -57,6 +57,11 @@ class RunToLoad:
         return loaded.with_notes(self.notes)
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU where there is one; 8-bit integers are computed on a CPU."""
+        return self.device != "cpu" and not self.int8
+
+    @property
     def takes_labels(self) -> bool:
         return bool(read_manifest(self.run)["method"] == "generate")
 
@@ -95,7 +100,7 @@ class Reading:
                 intake.reject(line, named(error))
 
             try:
-                for example in read_examples(path, **named_columns, labelled=False, on_bad_row=reject):
+                for example in read_examples(path, **named_columns, labelled=False, on_bad_row=reject, usual_text=options.usual_text):
                     intake.take(example if str(path) == file else replace(example, source=file))
                     while ready:
                         yield ready.pop(0)
@@ -148,13 +153,14 @@ def predict_distributed(
     described = run.describe()
     text_column, pair_column = columns_of(described, text_column, pair_column)
     among = None if labels is None else tuple(labels)
-    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, described.get(LABEL_COLUMN))
+    own = described.get(LABEL_COLUMN), tuple(described.get(READ_FROM, ()))
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, *own)
     if passages:
         check_has_passages(run)
     if str(source) == STDIN or str(target) == "-":
         raise ConfigError("a cluster reads and writes files, not standard input and output")
     files = row_files(str(source))
-    place = cluster or Cluster(use_gpus=run.device != "cpu")
+    place = cluster or Cluster(use_gpus=run.on_gpu)
     if part_format is not None or is_url(target) or is_folder(str(target)):
         folder = PartsFolder(str(target), part_format or "jsonl")
         return _to_folder(run, files, folder, options, place, progress, announce, began)
@@ -178,7 +184,7 @@ def _to_file(
         if announce and before != State():
             announce(going_on(before))
         if not before.complete:
-            writer = Writer(sink, target, progress, run)
+            writer = Writer(sink, source, target, progress, run)
             reading = Reading(options, run.takes_labels, before.rows + before.rejected)
             load = partial(_window_answerer, run, options)
             for answered in results([source], reading.each_window, load, cluster, ordered=True):
@@ -219,7 +225,7 @@ def _to_folder(
         announce(f"{before:,} rows were predicted already")
     seconds = time.monotonic() - began
     told = folder.rejected_file if state.rejected else None
-    return BulkResult(state.rows, seconds, state.tokens_cut, state.rows_cut, state.rejected, told, before)
+    return BulkResult(state.rows, seconds, state.tokens_cut, state.rows_cut, state.rejected, told, before, state.abstained)
 
 
 def _window_answerer(run: RunToLoad, options: BulkOptions) -> Callable[[Window], Answered]:
@@ -252,4 +258,5 @@ def _with_part(state: State, done: PartDone) -> State:
         rejected=state.rejected + len(done.rejected),
         rows_cut=state.rows_cut + done.rows_cut,
         tokens_cut=state.tokens_cut + done.tokens_cut,
+        abstained=state.abstained + done.abstained,
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fenlei.data.chats import with_texts
-from fenlei.data.columns import LABEL_COLUMN, choose_columns
+from fenlei.data.columns import LABEL_COLUMN, READ_FROM, choose_columns
 from fenlei.data.examples import Example
 from fenlei.data.frames import is_frame, to_table, with_columns
 from fenlei.errors import DataError
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.prediction import Predictor
-from fenlei.inference.windows import predict_examples, predicted_row
+from fenlei.inference.rowtext import PROMISED
+from fenlei.inference.windows import ADDED, predict_examples, predicted_row
 from fenlei.text.pairs import columns_of
 
 
@@ -30,11 +31,26 @@ def predict_frame(
     """
     if not is_frame(frame):
         raise DataError(f"expected a pandas or polars frame, a dataset or an Arrow table, found {type(frame).__name__}")
-    source = type(frame).__name__
-    rows = to_table(frame).to_pylist()
-    if not rows:
-        return frame
-    run = classifier.describe()
+    table, run = to_table(frame), classifier.describe()
+    rows = table.to_pylist()
+    examples = _examples(rows, type(frame).__name__, run, text_column, pair_column) if rows else []
+    answers: list[dict[str, Any]] = []
+    for first in range(0, len(examples), WINDOW_ROWS):
+        window = examples[first : first + WINDOW_ROWS]
+        predictions = predict_examples(classifier, window)
+        answers += [predicted_row({}, one, probabilities=probabilities, prefix=prefix) for one in predictions]
+    names = [*dict.fromkeys(name for answer in answers for name in answer)] if rows else _usual(run, probabilities, prefix)
+    clash = next((name for name in names if name in table.column_names), None)
+    if clash is not None:
+        cure = f"name the new ones apart, for example prefix='{prefix}fenlei_'"
+        raise DataError(f"{type(frame).__name__}: already has a column {clash!r}; {cure}")
+    return with_columns(frame, {name: [answer.get(name) for answer in answers] for name in names})
+
+
+def _examples(
+    rows: list[dict[str, Any]], source: str, run: dict[str, Any], text_column: str | None, pair_column: str | None
+) -> list[Example]:
+    """What is asked of the rows."""
     text_column, pair_column = columns_of(run, text_column, pair_column)
     rows = _told(rows, source, text_column)
     columns = choose_columns(
@@ -44,21 +60,20 @@ def predict_frame(
         label_column=run.get(LABEL_COLUMN),
         labelled=False,
         where=f"{source}:1",
+        usual_text=run.get(READ_FROM, ()),
     )
     examples = []
     for number, row in enumerate(rows, start=1):
         text, pair = columns.text_of(row, f"{source}:{number}"), columns.pair_of(row, f"{source}:{number}")
         examples.append(Example(text, None, source, number, row, columns.candidates_of(row), pair=pair))
-    answers: list[dict[str, Any]] = []
-    for first in range(0, len(examples), WINDOW_ROWS):
-        window = examples[first : first + WINDOW_ROWS]
-        predictions = predict_examples(classifier, window)
-        answers += [predicted_row({}, one, probabilities=probabilities, prefix=prefix) for one in predictions]
-    added = {name: [answer.get(name) for answer in answers] for name in dict.fromkeys(name for answer in answers for name in answer)}
-    clash = next((name for name in added if name in rows[0]), None)
-    if clash is not None:
-        raise DataError(f"{source}: already has a column {clash!r}; name the new ones apart, for example prefix='{prefix}fenlei_'")
-    return with_columns(frame, added)
+    return examples
+
+
+def _usual(run: dict[str, Any], probabilities: bool, prefix: str) -> list[str]:
+    """The columns that rows would be given, for a frame that has none."""
+    given = {"probabilities": probabilities, "passages": False}
+    given |= {column: run.get(promise) is not None for column, promise in PROMISED.items()}
+    return [prefix + name for name in ADDED if given.get(name, True)]
 
 
 def _told(rows: list[dict[str, Any]], source: str, text_column: str | None) -> list[dict[str, Any]]:

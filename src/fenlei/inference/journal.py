@@ -39,6 +39,7 @@ class State:
     """Rows that could not be."""
     rows_cut: int = 0
     tokens_cut: int = 0
+    abstained: int = 0
     written: int = 0
     """Bytes of predicted rows."""
     written_rejected: int = 0

@@ -17,11 +17,11 @@ from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.labelling import Labelling
-from fenlei.errors import ArtifactError, ConfigError, DataError, first_line
+from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError, first_line
 from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import head_modules, in_head, load_language_model, load_network, load_tokenizer
-from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.devices import fitting, pick_device, pick_precision
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, install_head
@@ -43,6 +43,7 @@ HEAD_FILE = "head.safetensors"
 """Weights of a head that the stock layout has no place for, and of any head over a frozen backbone."""
 POOLING_FILE = "windows.safetensors"
 """Weights of what joins the windows of a document, where it has learned any."""
+LARGER = "take --device cpu, or a machine with more memory"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,8 @@ def load_run_from(
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
     elif manifest["tuning"] == "frozen" or manifest["head"] != "linear":
         _load_head(network, model_folder / HEAD_FILE)
-    method = HeadMethod(network, int(tokenizer.pad_token_id), pooling, merging=merging).to(place).eval()
+    with fitting(place, LARGER):
+        method = HeadMethod(network, int(tokenizer.pad_token_id), pooling, merging=merging).to(place).eval()
     if manifest["tuning"] in ("lora", "qlora") and not fold:
         fold_adapters(method.network)
     long, pairs = manifest.get("long", "truncate"), manifest.get(PAIR_COLUMN) is not None
@@ -154,7 +156,8 @@ def _load_generate(
     )  # fmt: skip
     if manifest["tuning"] in ("lora", "qlora"):
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
-    method = GenerateMethod(network, pad_id, correct_prior=manifest["prior_correction"]).to(place).eval()
+    with fitting(place, LARGER):
+        method = GenerateMethod(network, pad_id, correct_prior=manifest["prior_correction"]).to(place).eval()
     if manifest["tuning"] in ("lora", "qlora") and not fold:
         fold_adapters(method.network)
     return LoadedRun(method, question_encoder_of(manifest, labels, tokenizer), labels, manifest)
@@ -203,7 +206,13 @@ def _weights_folder(manifest: dict[str, Any], model_folder: Path) -> Path:
                 f"{model_folder}: adapts the base model {base['name']!r}, which was in {was} and is there no more; put it back, "
                 "or write its new place into base_model.folder of fenlei.json"
             )
-        folder = resolve_model(file or base["name"], revision=base["revision"])
+        try:
+            folder = resolve_model(file or base["name"], revision=base["revision"])
+        except ModelError as error:
+            raise ModelError(
+                f"{model_folder}: adapts the base model {base['name']!r}, which was in {was} and is there no more; put it back (in a "
+                f"container: mount it there), or write its new place into base_model.folder of fenlei.json. Looked for elsewhere: {error}"
+            ) from error
     _check_base(folder, base, str(manifest["libraries"].get("fenlei", "as it was then")))
     return folder
 

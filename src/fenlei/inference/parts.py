@@ -55,6 +55,8 @@ class PartDone:
     rejected: list[str] = field(default_factory=list)
     before: bool = False
     """Whether an earlier call has done it."""
+    abstained: int = 0
+    """Of `rows`; a part of an earlier version does not say so."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ class PartsFolder:
         if rows:
             write_whole(inside(self.folder, f"{name}.{self.format}"), self._bytes(name, rows))
         rejected = [line for one in answered for line in one.rejected]
-        done = PartDone(name, len(rows), sum(one.rows_cut for one in answered), sum(one.tokens_cut for one in answered), rejected)
+        done = PartDone(
+            name, len(rows), sum(one.rows_cut for one in answered), sum(one.tokens_cut for one in answered), rejected,
+            abstained=sum(one.abstained for one in answered),
+        )  # fmt: skip
         write_whole(self._note(name), to_json(asdict(done)).encode("utf-8", "backslashreplace"))
         return done
 

@@ -71,7 +71,8 @@ def results(files: Sequence[str], read: Read, load: Callable[[], Work], cluster:
 def _dataset(ray: Any, files: Sequence[str], read: Read, load: Callable[[], Work], cluster: Cluster) -> Any:
     """The plan of the work; nothing is begun yet."""
     items = [{"number": number, "file": file} for number, file in enumerate(files)]
-    workers, each = resources(ray.cluster_resources(), cluster)
+    largest = max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
+    workers, each = resources(ray.cluster_resources(), largest, cluster)
     # Other resources than the workers', or Ray would make one step of both, and a worker of each file.
     pieces = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         _read_pieces, fn_args=(read,), batch_size=1, batch_format="pyarrow", num_cpus=0
@@ -90,13 +91,16 @@ def _dataset(ray: Any, files: Sequence[str], read: Read, load: Callable[[], Work
         )
 
 
-def resources(there: Mapping[str, float], cluster: Cluster) -> tuple[int, dict[str, float]]:
-    """How many workers on a cluster that has `there`, and what each gets: a GPU, or its share of the cores."""
+def resources(there: Mapping[str, float], largest: int, cluster: Cluster) -> tuple[int, dict[str, float]]:
+    """How many workers on a cluster that has `there`, and what each gets: a GPU, or its share of the cores.
+
+    `largest`: cores of the largest machine; Ray would wait for ever, without a word, for one that has more.
+    """
     gpus, cores = int(there.get("GPU", 0)), int(there.get("CPU", 1))
     if cluster.use_gpus and gpus:
         return cluster.workers or gpus, {"num_gpus": 1}
-    workers = cluster.workers or max(1, cores // CORES_A_WORKER)
-    return workers, {"num_cpus": cores // workers or cores / workers}
+    workers = cluster.workers or max(1, cores // min(CORES_A_WORKER, largest))
+    return workers, {"num_cpus": min(largest, cores // workers or cores / workers)}
 
 
 def _read_pieces(batch: Any, read: Read) -> Iterator[Any]:

@@ -24,13 +24,13 @@ def promised_columns(described: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(column for column, promise in PROMISED.items() if described.get(promise, True) is not None)
 
 
-def row_text(target: str | Path, begun: Path | None = None, *, promised: Container[str] = ()) -> RowText:
+def row_text(target: str | Path, begun: Path | None = None, *, promised: Container[str] = (), marked: bool = False) -> RowText:
     """What makes text of rows, by the ending of `target`: lines of CSV under a header, else of JSON.
 
     `begun` is a file that holds some already; `promised` are columns that later rows may have. The examples, one a row, say where each is
-    from, for errors.
+    from, for errors. `marked`: CSV begins with a byte order mark, by which Excel knows UTF-8.
     """
-    return CommaSeparated(begun, promised) if str(target).lower().endswith(".csv") else json_lines
+    return CommaSeparated(begun, promised, marked=marked) if str(target).lower().endswith(".csv") else json_lines
 
 
 def json_lines(_examples: Sequence[Example], rows: Sequence[Row]) -> str:
@@ -41,16 +41,18 @@ def json_lines(_examples: Sequence[Example], rows: Sequence[Row]) -> str:
 class CommaSeparated:
     """Rows to CSV under the columns of the first row; what is no plain value becomes JSON."""
 
-    def __init__(self, begun: Path | None = None, promised: Container[str] = ()) -> None:
+    def __init__(self, begun: Path | None = None, promised: Container[str] = (), *, marked: bool = False) -> None:
         self._promised = promised
+        self._mark = "\ufeff" if marked else ""
         self._header: tuple[str, ...] | None = None
         if begun is not None and begun.is_file():
-            with begun.open(encoding="utf-8", newline="") as file:
+            with begun.open(encoding="utf-8-sig", newline="") as file:
                 self._header = tuple(next(csv.reader(file), ())) or None
 
     def __call__(self, examples: Sequence[Example], rows: Sequence[Row]) -> str:
         lines = _Lines()
         writer = csv.writer(lines)
+        start = self._mark if rows and self._header is None else ""
         for example, row in zip(examples, rows, strict=True):
             if self._header is None:
                 self._header = _header(example, row, self._promised)
@@ -59,7 +61,7 @@ class CommaSeparated:
             if unknown:
                 raise DataError(f"{example.where}: the first row has no column {unknown[0]!r}, so CSV has no place for it; write .jsonl")
             writer.writerow([_cell(row.get(name)) for name in self._header])
-        return str(lines)
+        return start + str(lines)
 
 
 class _Lines:

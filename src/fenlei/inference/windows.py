@@ -38,6 +38,8 @@ class BulkOptions:
     passages: bool = False
     label_column: str | None = None
     """That which the run learned its labels from: not to be taken for the text, nor for candidates."""
+    usual_text: tuple[str, ...] = ()
+    """Those which it learned its texts from: they are the text, where none is named and a file has them all."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Answered:
     """JSON lines with `line` and `reason`: rows that could not be read, then those that could not be answered."""
     rows_cut: int
     tokens_cut: int
+    abstained: int = 0
+    """Rows whose answer is below the threshold."""
     refusal: RequestError | None = None
     """Why none of the rows could be answered, where none could."""
 
@@ -133,6 +137,7 @@ def answer_window(classifier: Predictor, window: Window, options: BulkOptions) -
         [*window.rejected, *notes],
         rows_cut=sum(prediction.tokens_cut > 0 for prediction in predictions),
         tokens_cut=sum(prediction.tokens_cut for prediction in predictions),
+        abstained=sum(bool(prediction.abstained) for prediction in predictions),
         refusal=refusal,
     )
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fenlei.config import Device, Long, Source
 from fenlei.data.label_file import read_label_file
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import LoadedRun
-from fenlei.labels import LabelNote, LabelSet
+from fenlei.labels import LabelNote, LabelSet, noted
 from fenlei.models.backbone import (
     DEFAULT_MAX_LENGTH,
     backbone_parameters,
@@ -29,7 +30,7 @@ from fenlei.text.instructions import compose
 
 def load_zero_shot(
     model: str,
-    labels: Sequence[str] | Mapping[str, LabelNote] | Path,
+    labels: Sequence[str] | Mapping[str, LabelNote | str] | Path,
     *,
     prompt: str | None = None,
     examples: Sequence[tuple[str, str]] = (),
@@ -81,9 +82,17 @@ def load_zero_shot(
     return LoadedRun(method, encoder, names, manifest)
 
 
-def _label_notes(labels: Sequence[str] | Mapping[str, LabelNote] | Path) -> dict[str, LabelNote]:
+def _label_notes(labels: Sequence[str] | Mapping[str, LabelNote | str] | Path) -> dict[str, LabelNote]:
     if isinstance(labels, Path):
         return read_label_file(labels)
     if isinstance(labels, str):
         raise ConfigError(f"expected a list of labels, found one string {labels!r}; write [label, ...], or Path(...) for a file of them")
-    return dict(labels) if isinstance(labels, Mapping) else dict.fromkeys(labels, LabelNote())
+    _check_names(labels)
+    return noted(labels) if isinstance(labels, Mapping) else dict.fromkeys(map(str, labels), LabelNote())
+
+
+def _check_names(labels: Iterable[Any]) -> None:
+    """ConfigError for a number or a missing value, as a column of labels may hold them."""
+    wrong = [one for one in labels if not isinstance(one, str)]
+    if wrong:
+        raise ConfigError(f"labels: {wrong[0]!r} is no label; expected texts, as {str(wrong[0])!r}")

@@ -1,13 +1,16 @@
-"""Where the network runs and in which number format, each choice with its reason."""
+"""Where the network runs and in which number format, each choice with its reason; and what is said where it does not fit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 
 from fenlei.config import Device
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, ModelError, first_line
 
 SMALL_MODEL_PARAMETERS = 20_000_000
 """Below this a forward pass is bound by call overhead, not by matrix products: bfloat16 would cost accuracy and win nothing."""
@@ -16,6 +19,7 @@ BATCH_TOKENS = 8192
 """Tokens a forward pass in prediction: beyond a few thousand the matrix products gain nothing more."""
 GPU_BATCH_TOKENS = 16_384
 """On a GPU, for prediction and at most for training: below, half a billion parameters compute faster than their kernels are launched."""
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,10 @@ class Precision:
 
 
 def pick_device(device: Device) -> tuple[torch.device, str]:
-    """The device and why; ConfigError where the one asked for is not there."""
+    """The device and why; ConfigError where the one asked for is not there, or is none of ours."""
+    if device not in get_args(Device):
+        known = ", ".join(get_args(Device))
+        raise ConfigError(f"device must be one of {known}, was {device!r}; CUDA_VISIBLE_DEVICES chooses among several")
     there = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
@@ -67,3 +74,21 @@ def pick_precision(device: torch.device, parameters: int) -> Precision:
 def _cpu_computes_bfloat16() -> bool:
     cpu = torch.cpu
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says so, on a GPU or in main memory."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def fitting(device: torch.device, ways_out: str) -> Iterator[None]:
+    """Memory that runs out within it is a ModelError that names the ways out."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ModelError(f"the network does not fit the memory of device {device.type} ({first_line(error)}); {ways_out}") from error

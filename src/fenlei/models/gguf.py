@@ -30,12 +30,14 @@ def dequantized(file: Path) -> Path:
         return folder
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(f"{file}: GGUF files need the package gguf; install it with: pip install 'fenlei[gguf]'")
+    from safetensors import SafetensorError  # how save_pretrained says that the disk is full
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as temporary:
             _convert(file, Path(temporary) / folder.name)
             os.replace(Path(temporary) / folder.name, folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         if folder.is_dir():  # another process was faster
             return folder
         raise ModelError(

@@ -210,7 +210,7 @@ def _attend_long(
     """The same for rows that are long beside their prefix: a copy of it a row costs little, a matrix of all weights would cost much."""
     keys, values = (torch.cat([seen.expand(len(q), -1, -1, -1), own], 1).transpose(1, 2) for seen, own in ((seen_k, k), (seen_v, v)))
     grouped = q.shape[2] != k.shape[2]
-    if grouped and q.is_cuda:  # with a mask, CUDA's fused kernels take no grouped heads
+    if grouped and q.device.type != "cpu":  # CUDA's fused kernels take no mask beside grouped heads, and those of older MPS end the process
         keys, values = (one.repeat_interleave(q.shape[2] // k.shape[2], dim=1) for one in (keys, values))
         grouped = False
     mixed = torch.nn.functional.scaled_dot_product_attention(

@@ -108,7 +108,7 @@ def coverage_chart(confidence: Confidence) -> Chart:
     silence = confidence.silence
     dots: tuple[tuple[float, float, str], ...] = ()
     if silence is not None and silence.accuracy is not None:
-        told = f"from confidence {silence.min_confidence:.3f} on: {percent(silence.coverage)} answered, {percent(silence.accuracy)} right"
+        told = f"from confidence {silence.min_confidence:.6g} on: {percent(silence.coverage)} answered, {percent(silence.accuracy)} right"
         dots = ((_x(silence.coverage), _y(silence.accuracy, low, 1), told),)
     line = Line("accuracy", "model", _points(curve, low, 1), dots=dots)
     return Chart("Accuracy against coverage", "share answered", "accuracy", _percents(0, _x), _y_percents(low), (line,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import numpy as np
 
 from fenlei.artifact import read_manifest
 from fenlei.config import Device
-from fenlei.data.examples import Example, candidates_of
+from fenlei.data.examples import Example
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, DataError, first_few
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
@@ -35,7 +35,7 @@ class Entry:
     answers: Answers
     """Columns in the order of the evaluated run."""
     rounded: bool = False
-    """Whether its probabilities come from a file, which keeps six places of them: too few for a log-loss."""
+    """Whether its probabilities bear no log-loss: they come from a file, which keeps six places of them, or lack labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,19 +82,23 @@ def names_of(sources: Sequence[str | Path]) -> list[str]:
 
 
 def score_others(
-    others: Mapping[str, str | Path], examples: Sequence[Example], labels: LabelSet, own: LabelSet, device: Device
+    others: Mapping[str, str | Path], examples: Sequence[Example], labels: LabelSet, own: LabelSet, device: Device, notes: list[str]
 ) -> list[Entry]:
     """What others say, by their names: a run's folder, or the predictions.jsonl of an earlier evaluation on the same rows.
 
-    `labels` are the evaluated run's `own` and those that rows offer. ArtifactError where one knows other labels than that run, DataError
-    where a file is of other rows.
+    `labels` are the evaluated run's `own` and those that rows offer. One that lacks some of these gives them no share, which is noted.
+    ArtifactError where one knows labels that the evaluated run does not, DataError where a file is of other rows.
     """
     paths = {name: Path(one) for name, one in others.items()}
-    for folder in paths.values():
-        if folder.is_dir():
-            _check_run(folder, examples, labels, own)  # before any is loaded
+    # Before any is loaded.
+    lacking = {name: _check_run(one, examples, labels, own) for name, one in paths.items() if one.is_dir()}
+    for name, unknown in lacking.items():
+        if unknown:
+            notes.append(f"{name} does not know {first_few(list(map(repr, unknown)), 5)}: it is wrong on the rows of such labels")
     return [
-        Entry(name, _of_run(one, examples, labels, device)) if one.is_dir() else Entry(name, _of_file(one, examples, labels), rounded=True)
+        Entry(name, _of_run(one, examples, labels, device), rounded=bool(lacking[name]))
+        if name in lacking
+        else Entry(name, _of_file(one, examples, labels), rounded=True)
         for name, one in paths.items()
     ]
 
@@ -146,7 +150,8 @@ def _folder_of(source: Path) -> Path:
     return folder if folder.name else source
 
 
-def _check_run(folder: Path, examples: Sequence[Example], labels: LabelSet, own: LabelSet) -> None:
+def _check_run(folder: Path, examples: Sequence[Example], labels: LabelSet, own: LabelSet) -> list[str]:
+    """The evaluated run's own labels that this one lacks; ArtifactError where the two cannot be compared."""
     manifest = read_manifest(folder)
     _check_labels(folder, manifest["labels"], own)
     offered = next((name for row in examples for name in row.candidates or () if name not in own), None)
@@ -159,6 +164,8 @@ def _check_run(folder: Path, examples: Sequence[Example], labels: LabelSet, own:
         )
     if Labelling.from_json(manifest).multi_label != (examples[0].labels is not None):
         raise ArtifactError(f"{folder}: cannot be compared, since only one of the runs is multi-label; compare runs of one task")
+    asked = {name for row in examples for name in row.candidates or ()} if manifest["method"] == "generate" else set()
+    return [name for name in own if name not in manifest["labels"] and name not in asked]
 
 
 def _of_run(folder: Path, examples: Sequence[Example], labels: LabelSet, device: Device) -> Answers:
@@ -191,9 +198,7 @@ def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answe
             f"{path}:{at + 1}: is of other rows than those evaluated ({len(gold):,} and {len(examples):,}); evaluate it on these"
         )
     if named:
-        known = dict.fromkeys(name for row in named for name in row)
-        # Of rows with candidates a file need not name every label that its run knows.
-        _check_labels(path, [*known, *labels] if candidates_of(examples) else list(known), labels)
+        _check_labels(path, {name for row in named for name in row}, labels)
     shares = np.array([[row.get(name, 0.0) for name in labels] for row in named], dtype=np.float32)  # 0: no candidate of the row
     if examples[0].labels is None:
         return shares
@@ -209,8 +214,11 @@ def _answer_in(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[prefix + name] for name in ("probabilities", "gold", "prediction", "confidence")}
 
 
-def _check_labels(where: Path, names: Sequence[str], labels: LabelSet) -> None:
-    if set(names) != set(labels.names):
-        strange = sorted(set(names) ^ set(labels.names))
+def _check_labels(where: Path, names: Collection[str], labels: LabelSet) -> None:
+    strange = sorted(set(names) - set(labels))
+    if strange:
         shown = first_few(list(map(repr, strange)), 5)
-        raise ArtifactError(f"{where}: cannot be compared, since not both runs know {shown}; compare runs of one label set")
+        raise ArtifactError(
+            f"{where}: cannot be compared, since the evaluated run does not know {shown}; compare runs of one label set, or evaluate the "
+            "one that knows more"
+        )

@@ -12,7 +12,9 @@ import numpy as np
 
 from fenlei.artifact import MANIFEST, read_manifest
 from fenlei.config import Device, TrustConfig, trained_on
+from fenlei.data.columns import READ_FROM
 from fenlei.data.examples import Example, candidates_of, check_gold
+from fenlei.data.former_labels import under_new_names
 from fenlei.data.label_ids import may_hold_ids
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames, read_examples
@@ -34,6 +36,7 @@ from fenlei.report.confidence import Confidence
 from fenlei.report.files import remove, write_figures, write_page, write_rows
 from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.levels import Level, by_level
+from fenlei.report.met_before import met_before
 from fenlei.report.mistakes import Mistake, find_mistakes, find_wrong_sets
 from fenlei.report.page import Page
 from fenlei.report.remarks import remarks
@@ -104,6 +107,7 @@ def evaluate_run(
     labelling = replace(labelling, separator=label_separator or labelling.separator)
     columns = _columns(run, text_column, pair_column, label_column)
     examples = _read(source, run, labels, labelling, columns, class_names)
+    examples = under_new_names(examples, _manifest(run), labels, notes)
     own = labels
     candidates = candidates_of(examples)
     if candidates and _takes_labels(run, classifier):
@@ -116,8 +120,10 @@ def evaluate_run(
     # First: it takes seconds, and may be damaged.
     baseline = _baseline_answers(run / "baseline", examples, labelling, labels, own, candidates, notes)
     name, *others = names_of([run, *compare_with])
+    compared = dict(zip(others, compare_with, strict=True))
+    notes += met_before(run, source, examples, compared)
     entries = [Entry(BASELINE, baseline)] if baseline is not None and compare_with else []
-    entries += score_others(dict(zip(others, compare_with, strict=True)), examples, labels, own, device)
+    entries += score_others(compared, examples, labels, own, device, notes)
 
     answered = answer_rows(classifier or _load(run, device, trust), examples, labels, gold, progress)
     evaluation = Evaluation(
@@ -147,7 +153,8 @@ def _read(
     """The rows, read as the run's own were where the caller does not say otherwise."""
     if class_names is None and may_hold_ids(source, labels, trained_on(run), _manifest(run)):
         class_names = labels.names
-    return tuple(read_examples(source, **columns, class_names=class_names, labelling=labelling))
+    usual_text = _manifest(run).get(READ_FROM, ())
+    return tuple(read_examples(source, **columns, class_names=class_names, labelling=labelling, usual_text=usual_text))
 
 
 def _columns(run: Path, text_column: str | None, pair_column: str | None, label_column: str | None) -> ColumnNames:

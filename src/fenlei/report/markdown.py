@@ -90,7 +90,7 @@ def _mistakes(page: Page) -> Iterable[str]:
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *([escaped(cell) for cell in row] for row in rows)]
+    lines = [[escaped(name) for name in header], ["---"] * len(header), *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

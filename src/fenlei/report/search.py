@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from fenlei.artifact import write_text
 from fenlei.report.charts import BOTTOM, LEFT, PLANE, RIGHT, TOP, Chart, Line, Tick
@@ -78,12 +79,13 @@ def trials_table(result: TuneResult) -> Table:
     names = sorted({name for one in result.trials for name in one.options})
     table = Table(title="Trials, the best first; macro F1 on the selecting rows", title_justify="left")
     for heading in ("Trial", "Macro F1", "Came to", *names, "Seconds"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for one in ranked(result):
         figure = "" if one.macro_f1 is None else f"{one.macro_f1:.4f}"
         came_to = "failed" if one.state == "failed" else f"{one.step} %"
         number = f"{one.number}{' (defaults)' if one.defaults else ''}"
-        table.add_row(number, figure, came_to, *(option(one.options.get(name)) for name in names), f"{one.seconds:,.0f}")
+        options = (Text(option(one.options.get(name))) for name in names)  # as Text: [INST] in a prompt is no markup
+        table.add_row(number, figure, came_to, *options, f"{one.seconds:,.0f}")
     return table
 
 

@@ -32,11 +32,11 @@ def metrics_tables(metrics: AnyMetrics, baseline: AnyMetrics | None = None) -> G
 def headline_table(metrics: AnyMetrics, baseline: AnyMetrics | None = None) -> Table:
     """One row a figure."""
     table = Table(title=f"On {metrics.rows:,} rows", title_justify="left")
-    table.add_column("")
-    table.add_column("Model", justify="right")
-    table.add_column("95 % interval")
+    table.add_column("", overflow="fold")
+    table.add_column("Model", justify="right", overflow="fold")
+    table.add_column("95 % interval", overflow="fold")
     if baseline:
-        table.add_column(BASELINE, justify="right")
+        table.add_column(BASELINE, justify="right", overflow="fold")
     for figure in headline(metrics, baseline):
         table.add_row(figure.name, figure.model, figure.spread, *([figure.baseline] if baseline else []))
     return table
@@ -55,7 +55,7 @@ def level_table(levels: Sequence[Level]) -> Table:
     """One row a level of the hierarchy."""
     table = Table(title="By level", title_justify="left")
     for heading in LEVEL_HEADINGS:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for one in levels:
         table.add_row(*level_cells(one))
     return table
@@ -74,4 +74,4 @@ def _add_columns(table: Table, headings: Sequence[str]) -> None:
     """One of names, which may be long, and those of figures."""
     table.add_column(headings[0], overflow="fold")
     for heading in headings[1:]:
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")

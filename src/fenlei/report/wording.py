@@ -17,6 +17,8 @@ from fenlei.report.levels import Level
 BASELINE = "TF-IDF baseline"
 EQUAL = 0.0005
 """Accuracies nearer than this print alike."""
+ROUNDING = 1e-9
+"""A mean of ones may be off by so much."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def confidence_lines(metrics: AnyMetrics, confidence: Confidence) -> Iterator[st
     silence, sets = confidence.silence, confidence.sets
     if silence is not None:
         right = "" if silence.accuracy is None else f", {percent(silence.accuracy)} of them right"
-        told = f"Answered from confidence {three_places(silence.min_confidence)} on: {percent(silence.coverage)} of the rows{right}"
+        told = f"Answered from confidence {silence.min_confidence:.6g} on: {percent(silence.coverage)} of the rows{right}"
         yield told + _unpromised(silence.unpromised)
     if sets is not None:
         size = f"{sets.mean_size:.2f} labels a set, {percent(sets.empty)} empty"
@@ -179,8 +181,11 @@ def facts(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 
 def percent(share: float) -> str:
-    """0.9184 as 91.8 %."""
-    return f"{100 * share:.1f} %"
+    """0.9184 as 91.8 %; 100.0 % is all and 0.0 % is nothing: 0.9997 is > 99.9 %."""
+    shown = f"{100 * share:.1f} %"
+    if shown == "100.0 %" and share < 1 - ROUNDING:
+        return "> 99.9 %"
+    return "< 0.1 %" if shown == "0.0 %" and share > ROUNDING else shown
 
 
 def interval(bounds: tuple[float, float]) -> str:

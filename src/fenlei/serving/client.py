@@ -16,8 +16,9 @@ from typing import Any
 import httpx2
 
 from fenlei.errors import ModelError, RequestError
+from fenlei.inference.candidates import each_text, for_all
 from fenlei.inference.prediction import Labels, Prediction
-from fenlei.text.pairs import Text, check_texts
+from fenlei.text.pairs import Text, check_texts, listed
 
 TRY_AGAIN = frozenset({429, 502, 503, 504})
 """Nothing was wrong with the request: it was too early, or the service was not there."""
@@ -48,7 +49,7 @@ class Client:
         self._patience = patience
         self._connections = connections
         self._timeout = timeout
-        self._headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._headers = _bearer(api_key)
         self._described: str | None = None  # the version of the run that `describe` told of
 
     @property
@@ -76,20 +77,19 @@ class Client:
         RequestError where the service refuses the texts or the labels, ModelError where it refuses for another reason, fails, or has not
         answered within `patience`, and once where another run took over since `describe`.
         """
-        check_texts(texts, pairs=len(texts) > 0 and isinstance(texts[0], (tuple, list)))
-        each = None if labels is None or all(isinstance(one, str) for one in labels) else list(labels)
-        if each is not None and len(each) != len(texts):
-            raise RequestError(f"labels: expected one list of labels for each of {len(texts)} texts, found {len(each)}")
+        given = listed(texts)
+        check_texts(given, pairs=bool(given) and isinstance(given[0], (tuple, list)))
+        among = None if labels is None else each_text(labels, len(given))
+        each = None if labels is None or for_all(labels) else among
 
         def body(part: slice) -> dict[str, Any]:
-            told: dict[str, Any] = {"texts": list(texts[part])}
-            if labels is not None:
-                among: Labels = labels if each is None else each[part]
-                told["labels"] = [one if one is None or isinstance(one, str) else list(one) for one in among]
+            told: dict[str, Any] = {"texts": given[part]}
+            if among is not None:
+                told["labels"] = list(among[0] or ()) if each is None else [one if one is None else list(one) for one in each[part]]
             return told
 
         with self._open() as http, ThreadPoolExecutor(self._connections) as pool:
-            asked = pool.map(lambda part: self._ask(http, body, part), self._parts(texts, each))
+            asked = pool.map(lambda part: self._ask(http, body, part), self._parts(given, each))
             return [one for answers in asked for one in answers]
 
     @cached_property
@@ -158,6 +158,8 @@ class Client:
             told: float | None = None
             try:
                 answer = http.request(method, self.url + path, json=body)
+            except httpx2.LocalProtocolError:  # whose words may hold the key
+                raise RequestError(f"{self.url}: cannot be asked, HTTP does not take what is to be sent") from None
             except httpx2.TransportError as error:
                 problem = f"{self.url}: not reached ({error or type(error).__name__})"
             except (httpx2.InvalidURL, UnicodeEncodeError) as error:
@@ -176,6 +178,14 @@ class Client:
                 raise ModelError(f"{problem}; gave up after {self._patience:g} s")
             time.sleep(pause)
             wait *= 2
+
+
+def _bearer(key: str | None) -> dict[bytes, bytes]:
+    """The header of a key, as the service reads it: the line end of its file is none of it, and without a key there is no header."""
+    key = (key or "").strip()
+    if any(character < " " or character == "\x7f" for character in key):
+        raise RequestError("api_key: holds a line end or another control character; give one key alone")
+    return {b"Authorization": b"Bearer " + key.encode("utf-8", "surrogateescape")} if key else {}
 
 
 def _prediction(answer: dict[str, Any]) -> Prediction:

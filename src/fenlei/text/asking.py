@@ -6,9 +6,9 @@ Only the text is ever shortened, or read in windows, to what the prompt, its lab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -167,11 +167,12 @@ class QuestionEncoder:
             )
 
 
-def check_candidates(candidates: Sequence[str], where: str) -> None:
-    """RequestError for no candidates, a lone string, or a label that no tokenizer reads."""
-    if isinstance(candidates, str):
-        raise RequestError(f"{where}: expected a list of labels, found one string {candidates!r}; write [label, ...]")
-    if not candidates:
+def check_candidates(candidates: Any, where: str) -> None:
+    """RequestError for no candidates, a lone string, what is no list, or a label that no tokenizer reads."""
+    if isinstance(candidates, str) or not isinstance(candidates, Collection):
+        kind = "one string" if isinstance(candidates, str) else type(candidates).__name__
+        raise RequestError(f"{where}: expected a list of labels, found {kind} {candidates!r}; write [label, ...]")
+    if len(candidates) == 0:  # an array of several has no truth
         raise RequestError(f"{where}: the list of labels is empty, so nothing could be answered; give at least one, or none at all for all")
     wrong = next((name for name in candidates if not isinstance(name, str) or _is_broken(name)), None)
     if wrong is not None:

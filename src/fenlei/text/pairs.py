@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fenlei.errors import ConfigError, RequestError
@@ -18,15 +18,28 @@ TEXT_COLUMN = "text_column"
 """Beside it: that of the first, as it was named; None where it was found by its name."""
 
 
-def check_texts(texts: Sequence[Text], *, pairs: bool) -> None:
-    """RequestError for a lone string, and where anything is not a text (with `pairs`: a pair of texts) of valid Unicode."""
-    if isinstance(texts, str):
-        raise RequestError(f"expected a list of {'pairs' if pairs else 'texts'}, found one string; write [{_shape(pairs)}]")
-    for at, text in enumerate(texts):
+def check_texts(texts: Iterable[Text], *, pairs: bool) -> list[Text]:
+    """The texts, as `listed`; RequestError too where anything is not a text (with `pairs`: a pair of texts) of valid Unicode."""
+    given = listed(texts, pairs=pairs)
+    for at, text in enumerate(given):
         _check_shape(at, text, pairs)
         for part in (text,) if isinstance(text, str) else text:
             if not _is_unicode(part):
                 raise RequestError(f"text {at} {part!r} is no valid Unicode (a lone surrogate); decode it with the right encoding")
+    return given
+
+
+def listed(texts: Iterable[Text], *, pairs: bool = False) -> list[Text]:
+    """The texts by their places: a Series would be looked up by its index. RequestError for a lone string, and for a table, which hands
+    out the names of its columns.
+    """
+    what = "pairs" if pairs else "texts"
+    if isinstance(texts, str):
+        raise RequestError(f"expected a list of {what}, found one string; write [{_shape(pairs)}]")
+    if isinstance(texts, Mapping) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
+        found = type(texts).__name__
+        raise RequestError(f"expected a list of {what}, found {found}; give one column, as frame['text'], or use predict_frame")
+    return list(texts)
 
 
 def told_columns(text_column: str | None, pair_column: str | None) -> dict[str, str | None]:

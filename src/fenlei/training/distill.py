@@ -109,12 +109,13 @@ def distill(
 
     results: list[Distillation] = []
 
-    def report(training: TrainResult, student: dict[str, Any]) -> None:
+    def report(training: TrainResult, student: dict[str, Any]) -> Distillation:
         result = _concluded(training, student, exams[0])
         results.append(result)
         if is_first():
             write_text(target / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
             write_text(target / "README.md", (target / "README.md").read_text(encoding="utf-8") + _card_section(result))
+        return result
 
     command = Command("distill", folder)
     run_training(config, target, build, command=command, report=report, resume=resume, progress=progress, announce=announce)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,7 +20,7 @@ import torch
 
 from fenlei.artifact import MANIFEST, fingerprint, read_json, read_manifest, write_text
 from fenlei.config import RunConfig
-from fenlei.data.examples import Example, Rows
+from fenlei.data.examples import Rows
 from fenlei.data.extension import class_file_names, load_extension, read_rows
 from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.labelling import Labelling
@@ -42,7 +42,7 @@ from fenlei.training.lessons import Lessons, taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.ranks import is_first
-from fenlei.training.replay_prior import counts_of_all, prior_of_replay, under_prior
+from fenlei.training.replay_prior import classes_before, counts_of_all, prior_of_replay, under_prior
 from fenlei.training.resume import Command
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.spread import spread_by
@@ -64,7 +64,7 @@ def extend(
     new_data: str | Path,
     *,
     out: str | Path,
-    replay: str | Path | None = None,
+    replay: str | Path | Sequence[str | Path] | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
     announce: Callable[[str], None] | None = None,
@@ -72,7 +72,8 @@ def extend(
 ) -> Extension:
     """A run over the labels of `run` and those of `new_data`, in `out`; `run` stays as it is.
 
-    `replay`: labelled rows of known classes, of which as many are taken as there are new rows; else the exemplars that the run keeps.
+    `replay`: labelled rows of known classes, in one file or several, of which as many are taken as there are new rows; else the exemplars
+    that the run keeps.
     `options` are those of fenlei.config by name, beside what the run was trained with. The report is `extension.json` in the new folder,
     and in its README.md. DataError where new rows are of known classes or replayed ones of others, and where there is nothing to replay;
     ConfigError for runs whose head cannot grow; else the errors of `train`.
@@ -94,7 +95,7 @@ def extend(
 
     results: list[Extension] = []
 
-    def report(training: TrainResult, extended: dict[str, Any]) -> None:
+    def report(training: TrainResult, extended: dict[str, Any]) -> Extension:
         start, trust = started[0], load_trust(training.out, extended)
         cost = replace(start.cost, seconds=start.cost.seconds + _learning_seconds(training.out))
         result = compared(training, known, start.before, trust, cost, row_candidates=bool(extended.get("row_candidates")))
@@ -103,6 +104,7 @@ def extend(
             write_text(training.out / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
             card = training.out / "README.md"
             write_text(card, card.read_text(encoding="utf-8") + card_section(result))
+        return result
 
     command = Command("extend", folder)
     run_training(config, out, build, command=command, report=report, resume=resume, progress=progress, announce=announce)
@@ -150,12 +152,14 @@ def _extended_config(run: Path, new_data: str | Path, options: dict[str, Any]) -
     changed = next((key for key in KEPT if given.get(key, before[key]) != before[key]), None)
     if changed is not None:
         raise ConfigError(f"{changed}: a run goes on with the prompt that it was trained with; leave it out, or train again on all rows")
-    return trained.replace(**anew, **files).overridden({"data": str(new_data), **given})
+    # A baseline would be fitted on the few rows that are replayed, and look worse than one that has seen what the run has seen.
+    return trained.replace(**anew, **files, baseline=False).overridden({"data": str(new_data), **given})
 
 
-def _replayed(run: Path, replay: str | Path | None, config: RunConfig, known: LabelSet) -> Rows:
+def _replayed(run: Path, replay: str | Path | Sequence[str | Path] | None, config: RunConfig, known: LabelSet) -> Rows:
     if replay is not None:
-        return read_rows(replay, config.data)
+        files = [replay] if isinstance(replay, str | Path) else replay
+        return tuple(row for file in files for row in read_rows(file, config.data))
     kept = load_exemplars(run)
     if not kept:
         raise DataError(
@@ -180,7 +184,7 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
         name: former_answers(setup, answered, known, rows).logits.argmax(axis=1)
         for name, rows in (("selecting", setup.dataset.selecting), ("calibrating", setup.dataset.calibrating))
     }
-    of_all = counts_of_all(setup.class_counts, known, replay, _learned_before(run, manifest)[0])
+    of_all = counts_of_all(setup.class_counts, known, replay, _learned_before(run, manifest)[0], classes_before(manifest))
     evenly = setup.config.optimization.imbalance == "balanced-sampling"  # classes come alike, and are to be taken so
     prior = prior_of_replay(of_all if evenly else setup.class_counts, of_all)
     if grown and said.pooled is not None and isinstance(setup.method, HeadMethod):
@@ -189,13 +193,16 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     cost = _cost(run, manifest, setup, new, time.monotonic() - began)
     label_ids, alone = torch.from_numpy(setup.label_ids), choose_loss(setup.config, of_all)
     by_answer = setup.config.model.objective == "tokens"  # whose loss sees the right label alone
+    natural = _dev_is_natural(config, setup, manifest)
+    origin = _origin(run, manifest, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay}))
+    origin |= {"dev_is_natural": natural, "all_classes": dict(zip(setup.dataset.labels, of_all.tolist(), strict=True))}
     lessons = Lessons(
         label_ids if by_answer else taught(label_ids, torch.from_numpy(said.logits)),
         alone if by_answer else taught_loss(under_prior(alone, prior)),
         known=len(known),
-        dev_is_natural=_dev_is_natural(config, setup, rows_of(manifest, *DEV)),
+        dev_is_natural=natural,
         exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
-        origin=_origin(run, manifest, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay})),
+        origin={"extended_from": origin},
     )
     return replace(setup, lessons=lessons, solved=False), _Start(before, cost)  # the head begins as the run's
 
@@ -236,15 +243,18 @@ def _holds_ids(run: Path, manifest: dict[str, Any], config: RunConfig, known: La
 
 
 def _origin(run: Path, manifest: dict[str, Any], known: LabelSet, cost: Cost, *, label_ids: bool) -> dict[str, Any]:
-    """What the manifest says of where the run comes from."""
+    """What the manifest says of the run that it comes from."""
     told = {"run": str(run), "manifest": fingerprint(run / MANIFEST), "known_labels": len(known), "label_ids": label_ids}
     cost_of_all = {"all_rows": cost.retraining_rows, "all_epochs": cost.retraining_epochs}
-    return {"extended_from": {**told, **cost_of_all, TEST: lines_of(manifest, TEST)}}
+    return {**told, **cost_of_all, TEST: lines_of(manifest, TEST)}
 
 
-def _dev_is_natural(config: RunConfig, setup: Setup, held_out: Callable[[Example], bool]) -> bool:
-    """Whether known classes are in dev as often as they come: in a file, or the run's own dev rows, and not in a share of the replay."""
-    return config.data.dev is not None or any(held_out(row) for row in setup.dataset.calibrating)
+def _dev_is_natural(config: RunConfig, setup: Setup, manifest: dict[str, Any]) -> bool:
+    """Whether known classes are in dev as often as they come: in a file, or the run's own dev rows, and not in a share of a replay, be it
+    this one or that of the extension before.
+    """
+    held_out, before = rows_of(manifest, *DEV), manifest.get("extended_from", {}).get("dev_is_natural", True)
+    return config.data.dev is not None or (bool(before) and any(held_out(row) for row in setup.dataset.calibrating))
 
 
 def _with_passes(config: RunConfig, rows: int, affordable: float) -> RunConfig:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_folder, write_manifest, write_text
-from fenlei.data.columns import LABEL_COLUMN
+from fenlei.data.columns import LABEL_COLUMN, READ_FROM
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import to_json
 from fenlei.errors import DataError
@@ -40,15 +40,12 @@ from fenlei.text.pairs import told_columns
 from fenlei.text.windows import WINDOWED
 from fenlei.training.exemplars import choose_exemplars, save_exemplars
 from fenlei.training.frozen import states_are_kept
+from fenlei.training.held_out import TEST_ROWS
 from fenlei.training.model_card import model_card
 from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, ScoreRows, make_promises
 from fenlei.training.selection import kept_step
 from fenlei.training.setup import Setup
 from fenlei.training.vectors import score_frozen
-
-TEST_ROWS = "test.jsonl"
-"""Rows that the run itself set aside for test."""
-
 
 LENGTH_RULES = {
     "truncate": "the text is cut at its end",
@@ -162,6 +159,7 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         **setup.dataset.labelling.to_json(),
         **told_columns(setup.config.data.text_column, setup.config.data.pair_column),
         LABEL_COLUMN: next((row.label_column for row in setup.dataset.train if row.label_column is not None), None),
+        READ_FROM: next((list(row.text_columns) for row in setup.dataset.train if row.text_columns), []),
         "method": model.method,
         "tuning": model.tuning,
         "head": setup.head_kind,

@@ -17,21 +17,23 @@ from transformers.trainer_callback import PrinterCallback
 
 from fenlei.artifact import CHECKPOINTS, LOGS, check_free, saving
 from fenlei.config import RunConfig
-from fenlei.errors import DataError, FenleiError
+from fenlei.errors import FenleiError
 from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.multi_label import MultiLabelMetrics
 from fenlei.models.allocator import keep_freed_memory
 from fenlei.models.backbone import quiet_transformers
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
-from fenlei.training.finish import TEST_ROWS, complete, finish
+from fenlei.training.finish import complete, finish
 from fenlei.training.frames import keep_frames
 from fenlei.training.frozen import states_to_learn_from
+from fenlei.training.held_out import TEST_ROWS
 from fenlei.training.imbalance import row_shares
 from fenlei.training.lessons import Lessons
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
-from fenlei.training.ranks import Ranks, is_first, join
+from fenlei.training.promises import UnmetPromiseError
+from fenlei.training.ranks import Ranks, alone_in, is_first, join
 from fenlei.training.rates import ATTENTION_RATE
 from fenlei.training.recorded import recorder_for
 from fenlei.training.resume import TRAIN, Command, check_same_data, recall, recall_order, remember, remember_order, way_on
@@ -42,10 +44,6 @@ from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.state_files import load_weights
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer
-
-
-class UnmetPromiseError(DataError):
-    """The run is whole, but its calibrating rows cannot promise what was asked; the cause says what."""
 
 
 class TrainingInterrupted(FenleiError):
@@ -94,14 +92,14 @@ def train(
     ModelError and ArtifactError come before anything is trained; TrainingInterrupted after Ctrl-C or SIGTERM, with a checkpoint that
     `resume` goes on from; DataError at the end, with the run whole, where its calibrating rows cannot promise what `target_accuracy` asks.
     """
-    data, options = keep_frames(Path(out), data, options, resume=resume)
+    data, options, notes = keep_frames(Path(out), data, options, (config or RunConfig()).data, resume=resume)
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
     own_head = head if isinstance(head, nn.Module) else None
     if head is not None and own_head is None:
         options["head"] = head
     config = (config or RunConfig()).overridden({**named, **options})
     return run_training(
-        config, out, lambda given: prepare(given, head=own_head),
+        config, out, lambda given: prepare(given, head=own_head, notes=notes),
         head=own_head, resume=resume, progress=progress, announce=announce, trackers=trackers,
     )  # fmt: skip
 
@@ -112,7 +110,7 @@ def run_training(
     build: Callable[[RunConfig], Setup],
     *,
     command: Command = TRAIN,
-    report: Callable[[TrainResult, dict[str, Any]], None] | None = None,
+    report: Callable[[TrainResult, dict[str, Any]], Any] | None = None,
     head: nn.Module | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -121,50 +119,51 @@ def run_training(
 ) -> TrainResult:
     """As `train`, of what `build` makes of the configuration (resumed: of the one that the run was begun with).
 
-    `report` is given the result and the manifest before the run counts as complete, so that a complete run has its report.
+    `report` is given the result and the manifest before the run counts as complete, so that a complete run has its report; it returns it.
     """
     began = time.monotonic()
-    announce = announce if is_first() else None
+    say: Callable[[str], None] = announce if announce and is_first() else lambda note: None
     folder = Path(out)
-    check_free(folder, resume=resume)
-    start = starting_point(folder) if resume else None
-    if resume:
-        config = recall(folder, command, config)
-    keep_freed_memory()
-    ranks = join(config.optimization.device)
-    setup = build(config)
-    labels, fingerprints = list(setup.dataset.labels), setup.data_fingerprints()
-    if resume:
-        check_same_data(folder, labels, fingerprints)
-    elif ranks.is_first:
-        with saving(folder):
-            remember(folder, command, config, labels, fingerprints)
-    together = [f"{ranks.world} processes: each takes its share of a step's rows"] if ranks.world > 1 else []
-    notes = (*(start.notes if start else ()), *setup.notes, *together)
-    for note in notes:
-        if announce:
-            announce(note)
-    told: list[str] = []
+    with alone_in(folder):
+        check_free(folder, resume=resume)
+        start = starting_point(folder) if resume else None
+        if resume:
+            config = recall(folder, command, config)
+        keep_freed_memory()
+        ranks = join(config.optimization.device)
+        setup = build(config)
+        labels, fingerprints = list(setup.dataset.labels), setup.data_fingerprints()
+        if resume:
+            check_same_data(folder, labels, fingerprints)
+        elif ranks.is_first:
+            with saving(folder):
+                remember(folder, command, config, labels, fingerprints)
+        together = [f"{ranks.world} processes: each takes its share of a step's rows"] if ranks.world > 1 else []
+        notes = (*(start.notes if start else ()), *setup.notes, *together)
+        for note in notes:
+            say(note)
+        told: list[str] = []
 
-    def tell(note: str) -> None:
-        told.append(note)
-        if announce:
-            announce(note)
+        def tell(note: str) -> None:
+            told.append(note)
+            say(note)
 
-    with until_done(trackers) as trackers:
-        trackers.begin(config.optimization.report_to, folder, setup.config.to_options())
-        history = _optimise(setup, ranks, folder, command, start, progress, tell)
-        finished = ranks.from_first(lambda: finish(setup, folder, history, head=head))
-        result = TrainResult(
-            folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *told, *finished.notes),
-            setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
-        )  # fmt: skip
-        if report:
-            report(result, finished.manifest)
-        ranks.from_first(lambda: complete(folder, finished.manifest))
-        trackers.outcome("dev", finished.metrics, [folder / "README.md"])
+        with until_done(trackers) as trackers:
+            trackers.begin(config.optimization.report_to, folder, setup.config.to_options())
+            history = _optimise(setup, ranks, folder, command, start, progress, tell)
+            finished = ranks.from_first(lambda: finish(setup, folder, history, head=head))
+            for note in finished.notes:
+                say(note)
+            result = TrainResult(
+                folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *told, *finished.notes),
+                setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
+            )  # fmt: skip
+            reported = report(result, finished.manifest) if report else result
+            ranks.from_first(lambda: complete(folder, finished.manifest))
+            trackers.outcome("dev", finished.metrics, [folder / "README.md"])
     if finished.unmet is not None:
-        raise UnmetPromiseError(f"{folder}: the run is whole, but without what cannot be promised: {finished.unmet}") from finished.unmet
+        unmet = f"{folder}: the run is whole, but without what cannot be promised: {finished.unmet}"
+        raise UnmetPromiseError(unmet, reported) from finished.unmet
     return result
 
 
@@ -275,7 +274,8 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
         fp16=setup.autocast == torch.float16,
         use_cpu=setup.device.type == "cpu" and spread_by() != "DEEPSPEED",  # which accelerate leaves out where a CPU is asked for
         ddp_backend="gloo" if ranks.world > 1 and setup.device.type == "cpu" else None,
-        ddp_find_unused_parameters=False,  # all that learns is read in every forward pass
+        # All that learns is read in every forward pass, but in a model of texts and images, whose other parts learn too.
+        ddp_find_unused_parameters=setup.method.stock.config.get_text_config() is not setup.method.stock.config,
         eval_strategy="steps",
         eval_steps=between,
         save_strategy="steps",
@@ -295,4 +295,5 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
         remove_unused_columns=False,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # torch's DataParallel cannot split our batches; torchrun is the way to many GPUs
+    arguments.mixed_precision = "fp16" if arguments.fp16 else "no"  # else a launcher's wins, which wraps the network for good
     return arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from fenlei.data.examples import Example
 
 DEV = ("selecting", "calibrating")
 TEST = "test"
+TEST_ROWS = "test.jsonl"
+"""Rows that a run itself set aside for test, in its folder."""
 ORIGINS = ("extended_from", "distilled_from")
 """What a manifest says of the run that its own comes from, whose test rows stay test rows."""
 
@@ -26,6 +29,20 @@ def rows_of(manifest: Mapping[str, Any], *parts: str) -> Callable[[Example], boo
         return row.line in lines.get(contents[row.source], ())
 
     return was_there
+
+
+def rows_read(manifest: Mapping[str, Any]) -> Callable[[Example], bool]:
+    """Whether a row is of a file with the content of one that the run has read."""
+    contents = set(manifest["data"]["files"].values())
+    read = cache(lambda source: Path(source).is_file() and fingerprint(Path(source)) in contents)
+    return lambda row: read(row.source)
+
+
+def tested_alone(manifest: Mapping[str, Any], other: Mapping[str, Any]) -> int:
+    """How many rows are to test a run, and stand in a file that another has read and did not set them aside in."""
+    theirs, read = lines_of(other, TEST), set(other["data"]["files"].values())
+    ours = {content: ranges for content, ranges in lines_of(manifest, TEST).items() if content in read}
+    return sum(len(_numbers(ranges) - _numbers(theirs.get(content, ""))) for content, ranges in ours.items())
 
 
 def lines_of(manifest: Mapping[str, Any], *parts: str) -> dict[str, str]:

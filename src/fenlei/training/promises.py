@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,15 @@ OF_A_SAMPLE = (
 
 ScoreRows = Callable[[Sequence[Example], bool], Scores]
 """Rows, and whether their states are wanted, to scores."""
+
+
+class UnmetPromiseError(DataError):
+    """The run is whole, but its calibrating rows cannot promise what was asked; the cause says what."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
+        """What the call would have returned."""
 
 
 @dataclass(frozen=True)

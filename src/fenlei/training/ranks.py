@@ -10,14 +10,19 @@ import atexit
 import datetime
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from torch import distributed
 
+from fenlei.artifact import CHECKPOINTS, LOCK
 from fenlei.config import Device
+from fenlei.errors import ArtifactError, ConfigError
+from fenlei.locks import alone_at
 from fenlei.models.devices import pick_device
 from fenlei.training.spread import check_launch
 
@@ -81,15 +86,23 @@ def is_first() -> bool:
     return not is_one_of_many() or int(os.environ["RANK"]) == 0
 
 
+def alone_in(out: Path) -> AbstractContextManager[None]:
+    """Nobody else trains into `out` meanwhile, else ArtifactError; the first process stands for all."""
+    taken = ArtifactError(f"{out}: another process trains there; wait for its end, or choose another --out")
+    return alone_at(out / CHECKPOINTS / LOCK, taken) if is_first() else nullcontext()
+
+
 def join(device: Device) -> Ranks:
     """This process among those that its environment tells of, connected with them. ConfigError where they cannot train so."""
+    check_launch()
     if not is_one_of_many():
         return Ranks()
-    check_launch()
     place, _ = pick_device(device)
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(place)
+    if place.type == "mps":  # accelerate knows no processes there, and gloo takes none of its tensors
+        raise ConfigError("several processes train on CUDA, NPU or CPU: give --device cpu, or start one process")
+    if place.type in ("cuda", "npu"):
+        place = torch.device(place.type, int(os.environ["LOCAL_RANK"]))
+        torch.get_device_module(place).set_device(place)
     if not distributed.is_initialized():
         backend = {"cuda": "nccl", "npu": "hccl"}.get(place.type, "gloo")
         distributed.init_process_group(backend, timeout=PATIENCE)

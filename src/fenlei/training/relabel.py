@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.artifact import MANIFEST, check_new, fingerprint, read_manifest, whole_folder, write_manifest
+from fenlei.data.former_labels import FORMER_LABELS, former_labels
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError
 from fenlei.evaluation.decision import plain_decision
@@ -61,7 +62,8 @@ def relabel(
     _check_several_labels(manifest, plan)
     asked = {"rename": rename, "merge": {name: list(part) for name, part in merge.items()}, "drop": list(drop)}
     moved = not plan.only_names or manifest.get("relabelled_from", {}).get("ids_moved", False)
-    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), **asked, "ids_moved": moved}}
+    told = {**asked, "ids_moved": moved, FORMER_LABELS: _former(manifest, known, plan)}
+    origin = {"relabelled_from": {"run": str(run), "manifest": fingerprint(folder / MANIFEST), **told}}
     with whole_folder(target) as new:
         _copy(folder, new, "model", "config.yaml", *(("baseline",) if plan.only_names else ()))
         if manifest["method"] == "generate":
@@ -105,12 +107,21 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
             "manifest": fingerprint(folder / MANIFEST),
             "added": list(names[len(known) :]),
             "ids_moved": moved,
+            FORMER_LABELS: former_labels(manifest),
         }
     }
     with whole_folder(target) as new:
         _copy(folder, new, "model", "config.yaml", EXEMPLARS)
         write_manifest(new, {**manifest, **changed, **origin, "labels": list(names), "files": checksums(new)})
     return Relabelled(target, names, GENERATED)
+
+
+def _former(manifest: dict[str, Any], known: LabelSet, plan: LabelPlan) -> dict[str, str | None]:
+    """What each label that the run or one before it has had is called now; None where it is dropped."""
+    places = {name: plan.new_id(at) for at, name in enumerate(known)}
+    step = {name: None if at is None else plan.names[at] for name, at in places.items()}
+    before = {old: None if new is None else step[new] for old, new in former_labels(manifest).items()}
+    return {old: new for old, new in (before | step).items() if old != new}
 
 
 def _check_several_labels(manifest: dict[str, Any], plan: LabelPlan) -> None:

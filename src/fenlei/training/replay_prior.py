@@ -8,7 +8,8 @@ holds for all rows (Menon et al. 2021, "Long-tail learning via logit adjustment"
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +19,28 @@ from fenlei.labels import LabelSet
 from fenlei.training.objectives import Loss
 
 
-def counts_of_all(counts: np.ndarray, known: LabelSet, replay: Sequence[Example], rows: int) -> np.ndarray:
+def classes_before(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Training rows of each label of a run, without those replayed; nothing where an older fenlei did not write them down, or the labels
+    have been changed since.
+    """
+    if "relabelled_from" in manifest:
+        return {}
+    earlier = manifest.get("extended_from")
+    classes: dict[str, int] = earlier.get("all_classes", {}) if earlier else manifest["data"].get("classes", {})
+    return classes
+
+
+def counts_of_all(counts: np.ndarray, known: LabelSet, replay: Sequence[Example], rows: int, learned: Mapping[str, int]) -> np.ndarray:
     """Rows of each label if all were trained on, int64 (labels,).
 
-    `counts` are those trained on now, int64 (labels,), the known ones first; of known ones the run learned from `rows`, in the proportions
-    of what there is to replay.
+    `counts` are those trained on now, int64 (labels,), the known ones first; of known ones the run learned from `rows`: as many of each as
+    `learned` says, or, where it does not name them all, in the proportions of what there is to replay.
     """
-    there = Counter(str(row.label) for row in replay)
-    share = rows / max(1, sum(there.values()))
-    of_known = [max(round(share * there[name]), int(count)) for name, count in zip(known, counts[: len(known)], strict=True)]
+    if not all(name in learned for name in known):
+        there = Counter(str(row.label) for row in replay)
+        share = rows / max(1, sum(there.values()))
+        learned = {name: round(share * there[name]) for name in known}
+    of_known = [max(learned[name], int(count)) for name, count in zip(known, counts[: len(known)], strict=True)]
     return np.concatenate([np.array(of_known, dtype=np.int64), counts[len(known) :]])
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fenlei.artifact import CHECKPOINTS, MANIFEST, ROWS, fingerprint, write_text
+from fenlei.artifact import BEGUN_WITH, CHECKPOINTS, MANIFEST, ROWS, fingerprint, write_text
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError
 
-BEGUN_WITH = "run.json"
 FREE_TO_CHANGE = ("batch_tokens", "device", "report_to", "baseline")
 """Options that the weights do not depend on."""
 
@@ -35,7 +35,9 @@ TRAIN = Command("train")
 
 def way_on(command: str, out: Path) -> str:
     """What goes on with a training: `train` finds all that it was begun with in the folder, the others need to be given it again."""
-    return f"`fenlei train --resume --out {out}`" if command == "train" else f"the same `fenlei {command}` command and --resume"
+    if command != "train":
+        return f"the same `fenlei {command}` command and --resume"
+    return f"`fenlei train --resume --out {shlex.quote(str(out))}`"
 
 
 def remember(out: Path, command: Command, config: RunConfig, labels: list[str], fingerprints: dict[str, str]) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
-
 from fenlei.errors import ModelError
 
 SKIPPED_IN_A_ROW = 3
 """Steps without usable gradients: one is a strange batch, several are a training that has run away."""
 SHOWN_ROWS = 8
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class Setbacks:
@@ -52,10 +49,3 @@ class Setbacks:
         self._may_halve = False
         self.tell(f"out of memory: batch_tokens halved, {batch_tokens:,} to {batch_tokens // 2:,}; the weights do not depend on it")
         return max(1, batch_tokens // 2)
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether it says so, on a GPU or in main memory."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)

@@ -21,7 +21,7 @@ from fenlei.errors import ConfigError, first_few
 from fenlei.inference.loading import encode_examples
 from fenlei.inference.windows import UNREAD_CANDIDATES
 from fenlei.models.backbone import classifier_labels, load_config
-from fenlei.models.devices import Precision, pick_device, pick_precision
+from fenlei.models.devices import Precision, fitting, pick_device, pick_precision
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, parameter_counts
 from fenlei.models.qlora import check_four_bit
@@ -41,6 +41,7 @@ from fenlei.training.memory import with_batch_tokens
 from fenlei.training.spread import check_options, place
 
 FIRST_TOKEN_NOTE = "first token {}: the tokenizer sets none, and a decoder reads little of what stands first"
+SMALLER = "take --tuning lora or qlora, --gradient-checkpointing, a smaller --max-length, fewer --layers or a smaller model"
 
 
 @dataclass(frozen=True)
@@ -133,11 +134,12 @@ def prepare(
     unlabelled: Sequence[Example] = (),
     instruction: Instruction | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
+    notes: Sequence[str] = (),
 ) -> Setup:
     """Reads the data, unless it is given, and loads the model; `train` holds the rows `unlabelled` behind those of the dataset.
 
     `instruction`: generate: the prompt that an older run has asked with; None: one is written for the labels. `tokenizer`: what such a run
-    has read texts with; None: the base model's, for a head with a first token.
+    has read texts with; None: the base model's, for a head with a first token. `notes`: what there is to say of the data already.
     ConfigError, DataError or ModelError where something cannot work, before anything is written.
     """
     if config.data.data is None:
@@ -159,11 +161,13 @@ def prepare(
     train = encode_for_training(encoder, (*dataset.train, *unlabelled), config.model)
     selecting = encode_examples(encoder, dataset.selecting)
     trainable, everything = parameter_counts(method)
-    method = _placed(method, config, device)
-    config, budget = with_batch_tokens(config, method, train.longest_input, training_autocast(config, precision))
+    with fitting(device, SMALLER):
+        method = _placed(method, config, device)
+        config, budget = with_batch_tokens(config, method, train.longest_input, training_autocast(config, precision))
     label_ids = dataset.gold(dataset.train)
     proposed_prompt = propose_prompt(config.model, chosen.parameters, decodes=chosen.solved)
     notes = (
+        *notes,
         *_data_notes(config, dataset, label_ids),
         *map(str, (*chosen.reasons, *budget)),
         *([proposed_prompt] if proposed_prompt else []),

@@ -34,6 +34,9 @@ def spread_by() -> Literal["FSDP", "DEEPSPEED"] | None:
 
 def check_launch() -> None:
     """ConfigError where what launched this training asks for something that fenlei does otherwise."""
+    asked = _asked("ACCELERATE_USE_FSDP") or _asked("ACCELERATE_USE_DEEPSPEED")
+    if asked and int(os.environ.get("WORLD_SIZE", "1")) == 1:  # accelerate would spread all the same, and every group become a step
+        raise ConfigError("one process spreads nothing: give --num_processes 2 or more, or launch without FSDP and DeepSpeed")
     by = spread_by()
     if by is None:
         return
@@ -41,6 +44,8 @@ def check_launch() -> None:
         raise ConfigError("FSDP 1 is not supported; set fsdp_version: 2 in the configuration, see examples/accelerate_fsdp.yaml")
     if by == "FSDP" and _asked("FSDP_OFFLOAD_PARAMS"):
         raise ConfigError("fsdp_offload_params is not supported; set it to false: --gradient-checkpointing and more processes save memory")
+    if by == "FSDP" and _asked("FSDP_ACTIVATION_CHECKPOINTING"):
+        raise ConfigError("fsdp_activation_checkpointing is not supported; set it to false: fenlei's own is --gradient-checkpointing")
     for name in ("FSDP_CPU_RAM_EFFICIENT_LOADING", "ACCELERATE_DEEPSPEED_ZERO3_INIT"):
         if _asked(name):
             raise ConfigError(f"{name} leaves weights out that fenlei needs at the start; set it to false, see examples/")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fenlei.artifact import CHECKPOINTS, DIGEST, saving, whole_file
+from fenlei.artifact import CHECKPOINTS, DIGEST, TEACHER, saving, whole_file
 from fenlei.config import Device, RunConfig
 from fenlei.inference.bulk import WINDOW_ROWS
 from fenlei.inference.classifier import Classifier
@@ -31,7 +31,7 @@ def load_teacher(run: Path, device: Device) -> Classifier:
 
 def soft_labels(teacher: Classifier, texts: Sequence[Text], out: Path) -> np.ndarray:
     """Calibrated logits of every text, float32 (rows, labels); kept among the checkpoints of `out` until its training ends."""
-    folder = out / CHECKPOINTS / "teacher"
+    folder = out / CHECKPOINTS / TEACHER
     with saving(folder):
         folder.mkdir(parents=True, exist_ok=True)
     windows = []

@@ -25,6 +25,7 @@ from transformers import Trainer, TrainingArguments
 
 from fenlei.artifact import COMPLETE
 from fenlei.errors import ArtifactError, ModelError
+from fenlei.models.devices import is_out_of_memory
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import frozen_states
@@ -39,7 +40,7 @@ from fenlei.training.rates import with_own_rate
 from fenlei.training.recorded import RecordedPasses, Recorder
 from fenlei.training.row_numbers import Rows, in_batches
 from fenlei.training.selection import kept_step
-from fenlei.training.setbacks import Setbacks, is_out_of_memory
+from fenlei.training.setbacks import Setbacks
 from fenlei.training.spread import blocks, spread_by, spread_on_cpu
 from fenlei.training.state_files import load_spread_optimizer, load_weights, save_spread_optimizer, save_weights
 

@@ -18,8 +18,9 @@ import torch
 
 from fenlei.artifact import is_taken, saving
 from fenlei.config import RunConfig, SearchConfig
+from fenlei.data.frames import is_frame, refuse_rows
 from fenlei.data.splits import load_dataset
-from fenlei.errors import ArtifactError, ConfigError
+from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.training.choices import choose, model_name
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.ranks import is_one_of_many
@@ -77,6 +78,9 @@ def tune(
     began = time.monotonic()
     tell = announce or _say_nothing
     _check_surroundings()
+    if is_frame(data):
+        raise DataError(f"data: every trial reads the rows anew, found {type(data).__name__}; write the frame to a file, and give that")
+    refuse_rows("data", data)
     search = SearchConfig(**{one.name: options.pop(one.name) for one in dataclasses.fields(SearchConfig) if one.name in options})
     named = {key: str(value) for key, value in (("data", data), ("model", model)) if value is not None}
     plan, notes = _plan((config or RunConfig()).overridden({**named, **options}), search, space, Path(out))
@@ -221,8 +225,8 @@ def _start_workers(plan: Plan, search: SearchConfig) -> list[subprocess.Popen[st
             [sys.executable, "-m", "fenlei.training.search.worker"], stdin=subprocess.PIPE, env=environment, text=True, encoding="utf-8"
         )
         assert worker.stdin is not None
-        worker.stdin.write(told(plan, search.storage, seed=plan.config.optimization.seed, beat=BEAT, workers=search.workers))
-        worker.stdin.close()
+        worker.stdin.write(told(plan, search.storage, seed=plan.config.optimization.seed, beat=BEAT, workers=search.workers) + "\n")
+        worker.stdin.flush()  # and left open: its end tells the worker that this process is gone
         workers.append(worker)
     return workers
 
@@ -246,7 +250,7 @@ def _watch(workers: Sequence[subprocess.Popen[str]], teller: _Teller) -> None:
             if worker.poll() is None:
                 worker.terminate()
         for worker in workers:
-            worker.wait()
+            worker.communicate()  # waits, and closes its standard input
         teller.look()
 
 

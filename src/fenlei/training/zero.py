@@ -19,6 +19,13 @@ import torch
 from fenlei.errors import ConfigError
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+FILLED_IN = {
+    "train_batch_size": "auto",
+    "train_micro_batch_size_per_gpu": "auto",
+    "gradient_clipping": "auto",
+    "gradient_accumulation_steps": 1,
+}
+"""What Trainer puts into DeepSpeed's configuration, and what fenlei's own always is."""
 
 
 def check_configuration(method: str) -> None:
@@ -37,6 +44,10 @@ def check_configuration(method: str) -> None:
     ours += [name for name in ("offload_optimizer", "offload_param") if name in zero]
     if ours:
         raise ConfigError(f"{file}: leave {', '.join(ours)} out, which fenlei has its own for, or does without")
+    # Else Trainer compares them with its own, deep in the training, and speaks of options that fenlei does not have.
+    numbers = [name for name, usual in FILLED_IN.items() if given.get(name, "auto") not in ("auto", usual)]
+    if numbers:
+        raise ConfigError(f'{file}: set {", ".join(numbers)} to "auto"; fenlei has --batch-size, --batch-tokens and --max-grad-norm for it')
     if zero.get("stage") not in (2, 3):
         raise ConfigError(f"{file}: expected zero_optimization with stage 2 or 3, found {zero.get('stage')!r}")
     if zero["stage"] == 3 and method == "generate":  # whose projection is computed again in the backward pass, outside of any module

@@ -4,15 +4,23 @@
 const MOST_BYTES = 5_000_000, PART = 32, SHOWN = 20, BARS = 10;
 const NOVEL = 0.99; // stranger than so many of the known texts
 const SURE = 0.8; // where the run promises nothing
+const TOO_MUCH = [413, 504]; // fewer texts at a time may be answered
 const $ = (id) => document.getElementById(id);
 const state = { language: "en", info: null, last: null, rows: [], file: "", answered: [], problem: null };
 
 const words = () => WORDS[state.language];
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+// As percent() of report/wording.py: what is not certain is not shown as certain.
+function percent(share) {
+  const shown = `${(100 * share).toFixed(1)} %`;
+  if (shown === "100.0 %" && share < 1) return "> 99.9 %";
+  return shown === "0.0 %" && share > 0 ? "< 0.1 %" : shown;
+}
 
 function make(tag, text, name) {
   const one = document.createElement(tag);
   one.textContent = text;
+  one.dir = "auto"; // names and texts may run from right to left
   if (name) one.className = name;
   return one;
 }
@@ -28,20 +36,22 @@ async function call(method, path, body) {
     try {
       answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
     } catch {
+      $("busy").hidden = true;
       throw new Error(words().away);
     }
+    const again = (answer.status === 429 || answer.status === 503) && tries < 8;
+    $("busy").hidden = !again;
     if (answer.ok) return answer.json();
     if (answer.status === 401) {
       $("locked").hidden = false;
       throw new Error(words().wrongKey);
     }
-    if ((answer.status === 429 || answer.status === 503) && tries < 8) {
-      $("told").textContent = words().busy;
+    if (again) {
       await new Promise((wake) => setTimeout(wake, 1000 * (Number(answer.headers.get("Retry-After")) || 1)));
       continue;
     }
     const told = await answer.json().catch(() => ({}));
-    throw new Error(told.error?.message ?? told.error ?? `HTTP ${answer.status}`);
+    throw Object.assign(new Error(told.error?.message ?? told.error ?? `HTTP ${answer.status}`), { status: answer.status });
   }
 }
 
@@ -76,7 +86,7 @@ function showAnswer(answer) {
   const likeliest = Object.entries(answer.probabilities).sort((one, other) => other[1] - one[1]).slice(0, BARS);
   $("bars").replaceChildren(...likeliest.flatMap(([name, share]) => {
     const bar = make("i", "");
-    bar.style.setProperty("--share", percent(share).replace(" ", ""));
+    bar.style.setProperty("--share", `${100 * share}%`);
     return [make("span", name), bar, make("b", percent(share))];
   }));
   const facts = [];
@@ -123,7 +133,8 @@ async function take(file) {
     const word = words()[error.message];
     return showProblem(word ? word(error.line) : error.message);
   }
-  const { columns, likely } = likelyColumn(rows), own = state.info?.text_column; // that which the run was trained on
+  const { columns, likely } = likelyColumn(rows);
+  const own = state.info?.text_column ?? state.info?.read_from?.join(); // that which the run was trained on
   if (!columns.length) return showProblem(words().noRows);
   Object.assign(state, { rows, file: file.name, answered: [] });
   $("start").disabled = $("which").disabled = false;
@@ -149,14 +160,19 @@ async function decoded(file) {
 async function classifyRows() {
   const { rows } = state, answered = [];
   const column = $("which").value, texts = rows.map((row) => String(row[column] ?? ""));
-  const part = Math.min(PART, state.info?.max_client_batch_size ?? PART);
+  let part = Math.min(PART, state.info?.max_client_batch_size ?? PART);
   $("start").disabled = $("which").disabled = true;
   showProblem(null);
   state.answered = answered;
   try {
-    for (let first = 0; first < texts.length && state.rows === rows; first += part) {
-      answered.push(...await classify(texts.slice(first, first + part)));
-      showBulk();
+    while (answered.length < texts.length && state.rows === rows) {
+      try {
+        answered.push(...await classify(texts.slice(answered.length, answered.length + part)));
+        showBulk();
+      } catch (error) {
+        if (part === 1 || !TOO_MUCH.includes(error.status)) throw error;
+        part = Math.ceil(part / 2);
+      }
     }
   } catch (error) {
     if (state.rows === rows) showProblem(error.message);
@@ -188,12 +204,22 @@ function showBulk() {
   $("rows").replaceChildren(...(done ? [head, ...rows] : []));
 }
 
-function save() {
-  const rows = state.answered.map((one, at) => ({
-    ...state.rows[at], prediction: one.labels || one.label, confidence: one.confidence, verdict: verdictOf(one)[0],
+// The columns that an answer adds to its row.
+function columnsOf(one) {
+  return {
+    prediction: one.labels || one.label, confidence: one.confidence, verdict: verdictOf(one)[0],
     ...(one.prediction_set ? { prediction_set: one.prediction_set } : {}), ...(one.abstained === null ? {} : { abstained: one.abstained }),
     ...(one.novelty === null ? {} : { novelty: one.novelty }), calibrated: one.calibrated, tokens_cut: one.tokens_cut,
-  }));
+  };
+}
+
+function save() {
+  const answers = state.answered.map(columnsOf);
+  const own = new Set(state.rows.flatMap(Object.keys)), added = [...new Set(answers.flatMap(Object.keys))];
+  let prefix = "";
+  while (added.some((name) => own.has(prefix + name))) prefix += "fenlei_"; // the columns of the file stay as they are
+  const prefixed = (answer) => Object.fromEntries(Object.entries(answer).map(([name, value]) => [prefix + name, value]));
+  const rows = answers.map((one, at) => ({ ...state.rows[at], ...prefixed(one) }));
   const link = make("a", "");
   link.href = URL.createObjectURL(new Blob([toCsv(rows)], { type: "text/csv" }));
   link.download = state.file.replace(/\.[^.]*$/, "") + ".predicted.csv";
@@ -207,6 +233,7 @@ async function meet() {
   try {
     state.info = await call("GET", "info");
   } catch (error) {
+    if (error.status === 503) setTimeout(meet, 2000); // it is loading still
     return showProblem(error.message);
   }
   $("locked").hidden = true;
@@ -244,6 +271,7 @@ $("language").addEventListener("click", () => {
 });
 for (const kind of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(kind, (event) => {
+    if (!event.dataTransfer?.types.includes("Files")) return; // else no selected text could be dragged into the field
     event.preventDefault();
     $("ask").parentElement.classList.toggle("over", kind === "dragover");
     if (kind === "drop") take(event.dataTransfer.files[0]);

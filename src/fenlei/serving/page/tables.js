@@ -109,7 +109,8 @@ function toCsv(rows) {
   const head = [...new Set(rows.flatMap(Object.keys))];
   const cell = (value) => {
     let text = value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
-    const computed = typeof value === "string" && /^[=+\-@\t\r]/.test(text) && !/^-\d+$/.test(text);
+    const isNumber = /^[+-]?(\d[\d.,]*|\.\d+)(e[+-]?\d+)?%?$/i.test(text);
+    const computed = typeof value === "string" && /^[=+\-@\t\r]/.test(text) && !isNumber;
     if (computed) text = "'" + text; // or a spreadsheet would
     return /[",\r\n]/.test(text) ? '"' + text.replaceAll('"', '""') + '"' : text;
   };

@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
 from fenlei.inference.prediction import Prediction
-from fenlei.labels import names_in
+from fenlei.labels import known_names_in
 from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import Json, LabelScore, Texts, TextService, by_score, cut_head, logit, tokens_read
 from fenlei.serving.protocols.errors import OpenAIError, responses
@@ -181,7 +181,8 @@ async def _infinity(texts: list[str], service: Service, *, raw: bool) -> Respons
 
 
 async def _candidates(body: CandidatesRequest, service: Service) -> Response:
-    (answer,) = await service.classify([body.text], names_in(body.category or "") or None)
+    labels = known_names_in(body.category or "", service.served.classifier.labels)
+    (answer,) = await service.classify([body.text], labels or None)
     prediction = answer.prediction
     named = prediction.label if prediction.labels is None else ",".join(prediction.labels)
     return Json({"predicted_category": named, "status": "success"}, headers=cut_head([prediction]))

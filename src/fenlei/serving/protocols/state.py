@@ -16,6 +16,9 @@ from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import Json, TheService
 from fenlei.serving.protocols.errors import OpenAIError, responses
 
+PASSED_ON = ("origin", "sec-fetch-site", "forwarded", "x-forwarded-for", "via")
+"""Headers of browsers and proxies: on this machine both send what others have asked them to."""
+
 router = APIRouter(tags=["state"])
 
 
@@ -70,11 +73,10 @@ async def version() -> Response:
 async def reload(request: Request, service: TheService) -> Response:
     """Takes over the run that is in the served folder now, without dropping a request; of several processes, in each.
 
-    Without API keys only from this machine.
+    Without API keys only from this machine, through no proxy or browser.
     """
-    host = request.client.host if request.client else ""
-    if not request.app.state.keys and host not in ("127.0.0.1", "::1"):
-        raise ProblemError("unauthorized", "without API keys, a reload is taken from this machine only")
+    if not request.app.state.keys and not _is_from_here(request):
+        raise ProblemError("unauthorized", "without API keys, a reload is taken from this machine only, through no proxy or browser")
     if request.app.state.processes > 1:
         os.kill(os.getppid(), signal.SIGHUP)
         return Json({"status": "reloading", "processes": request.app.state.processes}, status_code=202)
@@ -83,3 +85,9 @@ async def reload(request: Request, service: TheService) -> Response:
     except FenleiError as error:
         raise ProblemError("invalid", f"the run before stays in service: {error}") from error
     return Json({"status": "reloaded", "run": served.run, "version": served.version})
+
+
+def _is_from_here(request: Request) -> bool:
+    """Whether somebody on this machine asks, and not another through him."""
+    host = request.client.host if request.client else ""
+    return host in ("127.0.0.1", "::1") and not any(name in request.headers for name in PASSED_ON)

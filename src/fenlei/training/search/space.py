@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import Trial
 
 from fenlei.config import RunConfig
 from fenlei.config.synonyms import meant
-from fenlei.errors import ConfigError
+from fenlei.config.yaml_text import parsed_yaml
+from fenlei.errors import ConfigError, shortened
 
 Space = dict[str, BaseDistribution]
 
@@ -31,11 +31,12 @@ RANGE_KEYS = ("low", "high", "log", "step")
 def read_space(path: str | Path) -> dict[str, Any]:
     """What a YAML file says of each option; ConfigError where it cannot be read."""
     try:
-        loaded = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        loaded = parsed_yaml(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: not a readable YAML file: {error}") from error
     if not isinstance(loaded, dict) or not loaded:
-        raise ConfigError(f"{path}: expected lines such as 'learning_rate: {{low: 1.0e-5, high: 1.0e-3, log: true}}', found {loaded!r}")
+        found = shortened(loaded)
+        raise ConfigError(f"{path}: expected lines such as 'learning_rate: {{low: 1.0e-5, high: 1.0e-3, log: true}}', found {found}")
     return {str(name).replace("-", "_"): given for name, given in loaded.items()}
 
 

@@ -18,8 +18,9 @@ from optuna.trial import Trial
 from fenlei.artifact import LOGS, write_text
 from fenlei.config import TrustConfig
 from fenlei.errors import FenleiError
-from fenlei.training.fit import TrainingInterrupted, UnmetPromiseError, train
+from fenlei.training.fit import TrainingInterrupted, train
 from fenlei.training.progress import Progress
+from fenlei.training.promises import UnmetPromiseError
 from fenlei.training.search.plan import FULL, Plan
 from fenlei.training.search.space import suggest
 from fenlei.training.search.study import DEFAULTS, ERROR, ROWS_SEEN, SECONDS, UNMET, WORKER, taken

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -71,7 +74,8 @@ def told(plan: Plan, storage: str | None, *, seed: int, beat: int, workers: int)
 
 def main() -> int:
     """The exit code."""
-    given: dict[str, Any] = json.load(sys.stdin)
+    given: dict[str, Any] = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_the_search, daemon=True).start()
     plan = Plan.from_json(given["plan"])
     torch.set_num_threads(max(1, torch.get_num_threads() // given["workers"]))
     try:
@@ -83,6 +87,12 @@ def main() -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return 0
+
+
+def _end_with_the_search() -> None:
+    """Ends as by SIGTERM once the process that began it is gone, however it ended: then its end of the pipe is closed."""
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read, whose lock a process must not end with
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
