@@ -100,6 +100,8 @@ def test_zero_shot_is_the_untuned_run_without_its_temperature(tiny_qwen: Path, t
     zero = Classifier.zero_shot(str(tiny_qwen), run.labels, device="cpu", max_length=200)
     np.testing.assert_array_equal(zero.logits(TEXTS).logits, run.logits(TEXTS).logits)
     assert not any(one.calibrated for one in zero.predict(TEXTS))
+    told = [note for note in evaluate_run(tmp_path / "run", toy_file, device="cpu").notes if "flattered" in note]
+    assert [("trained" in note, "calibrated" in note) for note in told] == [(False, True)]  # the rows outside dev have taught nothing
 
 
 def test_the_prior_is_what_labels_score_on_an_empty_text(tiny_qwen: Path) -> None:

@@ -117,9 +117,10 @@ def test_labels_are_named_or_in_a_file(labels: Path) -> None:
     names.write_text("财经\n体育，彩票\n", encoding="utf-8")
     assert list(given_labels(str(names))) == ["财经", "体育，彩票"]
     assert list(given_labels("财经,体育，彩票", {"财经", "体育，彩票"})) == ["财经", "体育，彩票"]
-    for one in ("财经", "no-such.txt", "财经,财经"):
+    for one in ("财经", "no-such.txt", "财经,财经", ","):
         with pytest.raises(ConfigError, match="at least two labels to choose among, found"):
-            given_labels(one)
+            given_labels(one, {"体育", "科技"})
+    assert list(given_labels("财经", {"财经", "体育"})) == ["财经"]  # a run with several labels a text may be asked for one
     assert len(given_labels(",".join(f"类别{at}" for at in range(5000)))) == 5000  # longer than a file's name may be
 
 

@@ -15,7 +15,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pyarrow as pa
@@ -38,7 +38,7 @@ from fenlei.training.search import study as studies
 from fenlei.training.search import trial as trials
 from fenlei.training.search.plan import Plan, stage_rows
 from fenlei.training.search.space import TUNABLE, read_space, space_from, usual_space
-from fenlei.training.tune import TuneResult
+from fenlei.training.tune import TuneResult, _Teller, _watch
 
 RATES = {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}
 QUICK: dict[str, Any] = {
@@ -185,6 +185,44 @@ def test_a_worker_ends_with_the_search_that_began_it(tmp_path: Path) -> None:
         assert worker.stdout.readline() == "at it\n"
         worker.stdin.close()
         assert worker.wait(30) == -signal.SIGTERM
+
+
+def test_workers_that_are_stopped_end_their_step_first(tmp_path: Path) -> None:
+    """The end of their standard input is a second SIGTERM, which would end them at once: each is waited for before."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import os, signal, sys, threading, time\n"
+        "asked = []\n"
+        "def ask(number, frame):\n"
+        "    asked.append(number)\n"
+        "    signal.signal(number, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGTERM, ask)\n"
+        "def end():\n"
+        "    os.read(0, 1)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "threading.Thread(target=end, daemon=True).start()\n"
+        "print('at it', flush=True)\n"
+        "while not asked:\n"
+        "    time.sleep(0.01)\n"
+        "time.sleep(float(sys.argv[1]))\n"
+        "os._exit(130)\n"
+    )
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen([sys.executable, str(script), seconds], **pipes) for seconds in ("0.3", "0.6")]
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "at it\n"
+    looks = iter([KeyboardInterrupt, None])
+
+    def look() -> None:
+        if (error := next(looks)) is not None:
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        _watch(workers, cast(_Teller, SimpleNamespace(look=look, tell=print)))
+    assert [worker.returncode for worker in workers] == [130, 130]
+    for worker in workers:
+        worker.stdout.close()
 
 
 def test_ctrl_c_leaves_a_search_to_go_on_with(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:

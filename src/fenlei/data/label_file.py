@@ -49,12 +49,12 @@ def read_class_file(path: str | Path) -> tuple[str, ...]:
 
 def given_labels(given: str, known: Collection[str] = ()) -> dict[str, LabelNote]:
     """What is typed for labels, in order: a file of them, or names joined by commas, which a name of `known` may hold too. The same errors
-    as `read_label_file`; ConfigError for fewer than two names.
+    as `read_label_file`; ConfigError for a single name that is not one of `known`: most likely that of a file that is not there.
     """
     if given.lower().endswith(YAML_SUFFIXES) or os.path.isfile(given):  # Path.is_file() fails on a list too long for a name
         return read_label_file(given)
     names = dict.fromkeys(known_names_in(given, known), LabelNote())
-    if len(names) < 2:
+    if not names or (len(names) == 1 and not names.keys() <= set(known)):
         raise ConfigError(
             f"expected at least two labels to choose among, found {len(names)}: {given}; join names by commas, or give a file of them"
         )

@@ -58,7 +58,7 @@ class BulkResult:
     rows_before: int
     """Of `rows`, those that were done when this call began."""
     abstained: int
-    """Of `rows`, those whose answer is below the threshold of the run."""
+    """Of `rows`, those whose answer is below the threshold of the run; what an earlier version had done is not counted."""
 
 
 def predict_file(

@@ -39,5 +39,6 @@ def _met(manifest: Mapping[str, Any], examples: Sequence[Example], name: str) ->
     read, tested, chose = rows_read(manifest), rows_of(manifest, TEST), rows_of(manifest, *DEV)
     met = [row for row in examples if read(row) and not tested(row)]
     dev = sum(map(chose, met))
-    told = {f"may have trained {name}": len(met) - dev, f"chose the checkpoint of {name} or calibrated it": dev}
+    learned = manifest["tuning"] != "none" or bool((manifest.get("instruction") or {}).get("examples"))
+    told = {f"may have trained {name}": (len(met) - dev) * learned, f"chose the checkpoint of {name} or calibrated it": dev}
     return [f"{count:,} of these rows {what}: {FLATTERED}" for what, count in told.items() if count]

@@ -250,7 +250,9 @@ def _watch(workers: Sequence[subprocess.Popen[str]], teller: _Teller) -> None:
             if worker.poll() is None:
                 worker.terminate()
         for worker in workers:
-            worker.communicate()  # waits, and closes its standard input
+            worker.wait()
+            assert worker.stdin is not None
+            worker.stdin.close()  # not while it lives: that is a second SIGTERM, which ends it in mid-step
         teller.look()
 
 
