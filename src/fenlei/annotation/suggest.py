@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 
 from fenlei.audit.same_text import groups, plain
 from fenlei.data.annotated import LABEL
-from fenlei.data.columns import LABEL_COLUMN, NO_CLASS, READ_FROM
+from fenlei.data.columns import NO_CLASS, learned_from
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example
 from fenlei.data.formats import ANNOTATED
@@ -108,10 +108,7 @@ def _unlabelled(classifier: Classifier, pool: str | Path, text_column: str | Non
     found: list[Example] = []
     left_out = 0
     for file in split_files(pool).train:
-        read = read_examples(
-            file, text_column=text_column, label_column=run.get(LABEL_COLUMN), labelled=False, usual_text=run.get(READ_FROM, ())
-        )
-        rows = list(read)
+        rows = list(read_examples(file, text_column=text_column, labelled=False, **learned_from(run)))
         _refuse_labelled(file, rows, text_column)
         answered = _answered(file, text_column, Labelling.from_json(run))
         found += [row for row in rows if row.line not in answered]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fenlei.cli.options import CHOSEN, HELP, with_run_options
+from fenlei.cli.trust import shown_first
 
 if TYPE_CHECKING:
     from fenlei.training.distill import Distillation
@@ -44,17 +45,14 @@ def distill(
     """
     from fenlei.cli.display import TrainingDisplay, print_json
     from fenlei.training.distill import distill as teach
-    from fenlei.training.promises import UnmetPromiseError
     from fenlei.training.ranks import is_first
 
-    failure: UnmetPromiseError | None = None
     with TrainingDisplay() as display:
-        try:
-            result = teach(
+        result, failure = shown_first(
+            lambda: teach(
                 run, to, out=out, data=data, unlabeled=unlabeled, resume=resume, progress=display, announce=display.announce, **options
             )
-        except UnmetPromiseError as error:
-            result, failure = error.result, error  # the run is whole: what it is worth is shown first
+        )
     if not is_first():
         return
     if json:

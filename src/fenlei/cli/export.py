@@ -107,7 +107,7 @@ def _texts_and_labels(run: Path, source: str, text_column: str | None, most: int
     from itertools import islice
 
     from fenlei.artifact import read_manifest
-    from fenlei.data.columns import LABEL_COLUMN, READ_FROM
+    from fenlei.data.columns import learned_from
     from fenlei.data.label_ids import may_hold_ids, with_names
     from fenlei.data.labelling import Labelling
     from fenlei.data.readers import read_examples
@@ -115,16 +115,17 @@ def _texts_and_labels(run: Path, source: str, text_column: str | None, most: int
 
     manifest, trained = read_manifest(run), trained_on(run)
     known, labelling = LabelSet(tuple(manifest["labels"])), Labelling.from_json(manifest)
-    column, usual = _text_column(run, source, text_column), manifest.get(READ_FROM, ())
+    column, own = _text_column(run, source, text_column), learned_from(manifest)
     for label_column in dict.fromkeys((trained.label_column, None)):
         with suppress(DataError):  # that of the training may not be there, nor any other
-            labelled = read_examples(source, text_column=column, label_column=label_column, labelling=labelling, usual_text=usual)
+            labelled = read_examples(
+                source, text_column=column, label_column=label_column, labelling=labelling, usual_text=own["usual_text"]
+            )
             rows = list(islice(labelled, most))
             named = with_names(rows, known, lambda name: may_hold_ids(name, known, trained, manifest))
             labels = [str(row.label) for row in named]
             return [row.text for row in rows], labels if set(labels) <= set(known) else None
-    unlabelled = read_examples(source, text_column=column, label_column=manifest.get(LABEL_COLUMN), labelled=False, usual_text=usual)
-    return [row.text for row in islice(unlabelled, most)], None
+    return [row.text for row in islice(read_examples(source, text_column=column, labelled=False, **own), most)], None
 
 
 def _some_texts(run: Path, source: str, text_column: str | None, most: int) -> list[Text]:
@@ -132,16 +133,13 @@ def _some_texts(run: Path, source: str, text_column: str | None, most: int) -> l
     from itertools import islice
 
     from fenlei.artifact import read_manifest
-    from fenlei.data.columns import LABEL_COLUMN, READ_FROM
+    from fenlei.data.columns import learned_from
     from fenlei.data.readers import read_examples
     from fenlei.text.pairs import columns_of
 
     manifest = read_manifest(run)
     text_column, pair_column = columns_of(manifest, _text_column(run, source, text_column), None)
-    rows = read_examples(
-        source, text_column=text_column, pair_column=pair_column, label_column=manifest.get(LABEL_COLUMN), labelled=False,
-        usual_text=manifest.get(READ_FROM, ()),
-    )  # fmt: skip
+    rows = read_examples(source, text_column=text_column, pair_column=pair_column, labelled=False, **learned_from(manifest))
     return [example.input for example in islice(rows, most)]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fenlei.cli.options import CHOSEN, HELP, PANELS, with_run_options
+from fenlei.cli.trust import shown_first
 
 if TYPE_CHECKING:
     from fenlei.training.extension_report import Extension
@@ -62,15 +63,12 @@ def extend(
         return
 
     from fenlei.training.extend import extend as grow
-    from fenlei.training.promises import UnmetPromiseError
     from fenlei.training.ranks import is_first
 
-    failure: UnmetPromiseError | None = None
     with TrainingDisplay() as display:
-        try:
-            result = grow(run, data, out=out, replay=replay or None, resume=resume, progress=display, announce=display.announce, **options)
-        except UnmetPromiseError as error:
-            result, failure = error.result, error  # the run is whole: what it is worth is shown first
+        result, failure = shown_first(
+            lambda: grow(run, data, out=out, replay=replay or None, resume=resume, progress=display, announce=display.announce, **options)
+        )
     if not is_first():
         return
     if json:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fenlei.cli.options import config_of, with_run_options
+from fenlei.cli.trust import shown_first
 from fenlei.errors import FenleiError
 
 if TYPE_CHECKING:
@@ -53,18 +54,15 @@ def train(
 
     from fenlei.cli.display import TrainingDisplay
     from fenlei.training.fit import train as fit
-    from fenlei.training.promises import UnmetPromiseError
     from fenlei.training.ranks import is_first
     from fenlei.training.tracking import Trackers
 
     test: Evaluation | None = None
-    failure: FenleiError | None = None
     with Trackers() as trackers:
         with TrainingDisplay() as display:
-            try:
-                result = fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce, trackers=trackers)
-            except UnmetPromiseError as error:
-                result, failure = error.result, error  # the run is whole: what it is worth is shown first
+            result, failure = shown_first(
+                lambda: fit(out=out, config=run_config, resume=resume, progress=display, announce=display.announce, trackers=trackers)
+            )
         if not is_first():
             return
         if result.test_data is not None:
@@ -74,7 +72,7 @@ def train(
                 test = evaluate_run(result.out, result.test_data, device=run_config.optimization.device)
                 trackers.outcome("test", test.metrics, [test.out / "report.html"])
             except FenleiError as error:
-                failure = failure or error  # as above
+                failure = failure or error
     _show_result(result, test, json)
     if failure is not None:
         raise failure

@@ -1,14 +1,17 @@
-"""The options by which a run is asked for promises it was not trained with."""
+"""The options by which a run is asked for promises it was not trained with, and what is done where one cannot be kept."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 import typer
 
 from fenlei.cli.options import HELP
 from fenlei.config import SetScore, TrustConfig
-from fenlei.errors import ConfigError
+from fenlei.errors import ConfigError, FenleiError
+
+T = TypeVar("T")
 
 PANEL = "Trust options (default: the run's own)"
 
@@ -34,3 +37,13 @@ def asked(
     if problems:
         raise ConfigError("\n".join(problems))
     return trust
+
+
+def shown_first(call: Callable[[], T]) -> tuple[T, FenleiError | None]:
+    """What a training returns, and the promise that it cannot keep: the run is whole, and is shown before that is raised."""
+    from fenlei.training.promises import UnmetPromiseError
+
+    try:
+        return call(), None
+    except UnmetPromiseError as error:
+        return error.result, error

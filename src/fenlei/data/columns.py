@@ -9,7 +9,7 @@ import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from fenlei.data.labelling import ONE_LABEL, Labelling, listed
 from fenlei.errors import DataError, first_few, shortened
@@ -42,6 +42,18 @@ LABEL_COLUMN = "label_column"
 
 READ_FROM = "read_from"
 """Beside it: the columns that its texts were read from, named or found. Runs of earlier versions do not say so."""
+
+
+class LearnedFrom(TypedDict):
+    """How rows without labels are read as those were that a run has learned from, where nothing else is asked."""
+
+    label_column: str | None
+    usual_text: tuple[str, ...]
+
+
+def learned_from(manifest: Mapping[str, Any]) -> LearnedFrom:
+    """What a run says of its columns, in its manifest or where it describes itself."""
+    return {"label_column": manifest.get(LABEL_COLUMN), "usual_text": tuple(manifest.get(READ_FROM, ()))}
 
 
 @dataclass(frozen=True)

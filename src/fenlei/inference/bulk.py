@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fenlei.artifact import saving, whole_file
-from fenlei.data.columns import LABEL_COLUMN, READ_FROM
+from fenlei.data.columns import learned_from
 from fenlei.data.encodings import STDIN, is_for_excel, same_file
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import json_value, to_json
@@ -94,8 +94,7 @@ def predict_file(
     run = classifier.describe()
     text_column, pair_column = columns_of(run, text_column, pair_column)
     among = None if labels is None else tuple(labels)
-    own = run.get(LABEL_COLUMN), tuple(run.get(READ_FROM, ()))
-    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, *own)
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, **learned_from(run))
     if passages:
         check_has_passages(classifier)
     target = checked_target(target, source)

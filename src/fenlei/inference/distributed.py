@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
-from fenlei.data.columns import LABEL_COLUMN, READ_FROM
+from fenlei.data.columns import learned_from
 from fenlei.data.encodings import STDIN
 from fenlei.data.jsonvalues import json_value
 from fenlei.data.readers import ColumnNames, read_examples
@@ -153,8 +153,7 @@ def predict_distributed(
     described = run.describe()
     text_column, pair_column = columns_of(described, text_column, pair_column)
     among = None if labels is None else tuple(labels)
-    own = described.get(LABEL_COLUMN), tuple(described.get(READ_FROM, ()))
-    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, *own)
+    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, **learned_from(described))
     if passages:
         check_has_passages(run)
     if str(source) == STDIN or str(target) == "-":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fenlei.data.chats import with_texts
-from fenlei.data.columns import LABEL_COLUMN, READ_FROM, choose_columns
+from fenlei.data.columns import choose_columns, learned_from
 from fenlei.data.examples import Example
 from fenlei.data.frames import is_frame, to_table, with_columns
 from fenlei.errors import DataError
@@ -53,15 +53,8 @@ def _examples(
     """What is asked of the rows."""
     text_column, pair_column = columns_of(run, text_column, pair_column)
     rows = _told(rows, source, text_column)
-    columns = choose_columns(
-        rows[0],
-        text_column=text_column,
-        pair_column=pair_column,
-        label_column=run.get(LABEL_COLUMN),
-        labelled=False,
-        where=f"{source}:1",
-        usual_text=run.get(READ_FROM, ()),
-    )
+    own, first = learned_from(run), f"{source}:1"
+    columns = choose_columns(rows[0], text_column=text_column, pair_column=pair_column, labelled=False, where=first, **own)
     examples = []
     for number, row in enumerate(rows, start=1):
         text, pair = columns.text_of(row, f"{source}:{number}"), columns.pair_of(row, f"{source}:{number}")
