@@ -40,7 +40,7 @@ from fenlei.training.lessons import Lessons
 from fenlei.training.memory import with_batch_tokens
 from fenlei.training.spread import check_options, place
 
-FIRST_TOKEN_NOTE = "first token {}: the tokenizer sets none, and a decoder reads little of what stands first"
+FIRST_TOKEN_NOTE = "first token {}: put before every text, as the tokenizer puts none there and a decoder loses much of what stands first"
 SMALLER = "take --tuning lora or qlora, --gradient-checkpointing, a smaller --max-length, fewer --layers or a smaller model"
 
 
