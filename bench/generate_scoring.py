@@ -5,8 +5,9 @@ once: one `generate` a text, greedy, at most 16 new tokens. batched: 32 texts at
 
 from __future__ import annotations
 
-from bench.generate_sides import CHINESE, alternate, given_arguments, ratio, write_rows
+from bench.generate_sides import CHINESE, given_arguments, write_rows
 from bench.runs import conclude
+from bench.side_by_side import Side, alternate, ours, peer, speed_ratio
 
 GOALS = {"once": 15.0, "batched": 3.5}
 
@@ -14,14 +15,18 @@ GOALS = {"once": 15.0, "batched": 3.5}
 def main() -> None:
     """Prints the rounds; the last line is JSON."""
     given = given_arguments(__doc__ or "", 500)
-    ours, theirs = (write_rows("dev", rows, given.names, given.model) for rows in (given.rows, given.peer_rows))
+    own, theirs = (write_rows("dev", rows, given.names, given.model) for rows in (given.rows, given.peer_rows))
     labels = ",".join(CHINESE.values() if given.names == "zh" else CHINESE)
-    peer = ("bench/peers/generate_answers.py", theirs.resolve(), "--model", given.model, "--batch")
-    sides = {"fenlei": ("-m", "bench.ours.generate_score", ours.resolve(), given.model, labels), "once": (*peer, 1), "batched": (*peer, 32)}
-    found = alternate(sides, given.rounds)
-    ratios = {name: ratio(found, "fenlei", name) for name in GOALS}
+    answers = ("generate_answers.py", theirs.resolve(), "--model", given.model, "--batch")
+    sides = [
+        Side("fenlei", ours("generate_score", own.resolve(), given.model, labels)),
+        Side("once", peer(*answers, 1)),
+        Side("batched", peer(*answers, 32)),
+    ]
+    measured = alternate(sides, given.rounds)
+    ratios = {name: speed_ratio(measured, "fenlei", name) for name in GOALS}
     name, least = min(((name, ratios[name] / goal) for name, goal in GOALS.items()), key=lambda one: one[1])
-    accuracies = {name: rounds[-1]["accuracy"] for name, rounds in found.items()}
+    accuracies = {name: rounds[-1].more["accuracy"] for name, rounds in measured.items()}
     more = {f"against_{name}": round(value, 2) for name, value in ratios.items()}
     conclude(f"scoring {given.rows} titles over 10 labels, titles a second against generate ({name})", least * GOALS[name], GOALS[name],
              **more, accuracy=accuracies)  # fmt: skip

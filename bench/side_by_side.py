@@ -86,11 +86,6 @@ def speed_ratio(measured: Rounds, side: str, other: str) -> float:
     return statistics.median(one.rows_a_second / two.rows_a_second for one, two in pairs)
 
 
-def median_rate(measured: Rounds, side: str) -> float:
-    """Rows a second."""
-    return statistics.median(one.rows_a_second for one in measured[side])
-
-
 def median_peak(measured: Rounds, side: str) -> float:
     """Bytes."""
     return statistics.median(one.peak_bytes for one in measured[side])

@@ -1,7 +1,8 @@
 """How much of what is computed is wanted: python -m bench.useful_work [share] [rate] [--rounds N] [--quick].
 
 share: real tokens among those that go through the network, padding included, in our training and prediction batches of both sets, as a GPU
-gets them: up to 16,384 tokens at once. On a CPU decoders see no padding at all (tests/test_packing.py).
+gets them: up to 16,384 tokens at once; in prediction for two billion weights or more, as smaller networks fill a pass before padding
+counts. On a CPU decoders see no padding at all (tests/test_packing.py).
 rate: the model's own FLOP a second, in LoRA training and in prediction of titles, over what the same machine's matrix products reach in the
 same call at the model's shapes.
 """
@@ -19,9 +20,10 @@ from bench.runs import conclude_all, head_of, model_folder, shared
 from bench.shapes import Shapes, shapes_of
 from bench.side_by_side import Measured, Side, alternate, arguments, ours
 from bench.training import DEV_ROWS
+from fenlei.config.model import DEFAULT_MAX_LENGTH
 from fenlei.data.readers import read_examples
 from fenlei.inference.bulk import WINDOW_ROWS
-from fenlei.models.backbone import DEFAULT_MAX_LENGTH, load_tokenizer
+from fenlei.models.backbone import load_tokenizer
 from fenlei.models.devices import GPU_BATCH_TOKENS
 from fenlei.text.batches import TrainingBatches, by_token_budget
 from fenlei.text.prompts import TextEncoder

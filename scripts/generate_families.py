@@ -31,8 +31,10 @@ through training (full and LoRA), saving, loading, predicting and exporting with
 - **Stock folder**: whether `fenlei export` of a head writes one that `AutoModelForSequenceClassification` opens. Where transformers has no
   classifier for a decoder, fenlei puts one together; such a run is used as it is. A generate run is exported as a language model.
 
-A model whose code transformers does not have (`trust_remote_code`) is not run. Where a version of transformers stands beside a family, it
-came with that one; Python 3.10 has transformers up to 5.20.
+A model whose code transformers does not have (`trust_remote_code`) is not run. Encoders that read the padding beside a text (XLNet,
+ConvBERT, FNet, Funnel, Nyströmformer, CANINE) are refused, and so are weights that are quantised already (GPTQ, AWQ and the like); those in
+FP8 and MXFP4 are turned back into bfloat16. Where a version of transformers stands beside a family, it came with that one; Python 3.10 has
+transformers up to 5.20.
 
 | Family | For example | Type | LoRA goes into | Pooling | A text is read | Pads with | Asked as | Stock folder of a head |
 |---|---|---|---|---|---|---|---|---|

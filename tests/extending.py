@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from fenlei.artifact import read_manifest, write_manifest
 
 NEW = "天气"
 QUICK: dict[str, Any] = {"device": "cpu", "baseline": False}
@@ -19,3 +22,11 @@ def weather(count: int = 20) -> list[dict[str, str]]:
 def write(path: Path, rows: Sequence[dict[str, str]]) -> Path:
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+def with_other_files(run: Path, to: Path) -> Path:
+    """A copy of a run whose data files have other rows now: none of its dev rows is found again."""
+    shutil.copytree(run, to)
+    manifest = read_manifest(to)
+    write_manifest(to, {**manifest, "data": {**manifest["data"], "files": dict.fromkeys(manifest["data"]["files"], "other rows")}})
+    return to

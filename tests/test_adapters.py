@@ -99,6 +99,7 @@ def test_an_adapter_without_a_prompt_is_said_and_other_ways_to_read_are_refused(
         ([str(adapter), "--long", "head-tail"], "--long: .* is an adapter of others"),
         ([str(tiny_qwen), "--base", str(tiny_qwen)], "--base: .* is a model, and no adapter"),
         ([str(adapter), "--prompt", "text"], "prompt must be 'zh', 'en' or a template that contains {text} once"),
+        ([str(adapter), "--prompt", "{labels}: {text}"], "prompt has a place for the labels"),
     ):
         assert main(["predict", *refused, *words]) == 1
         assert re.search(message, capsys.readouterr().err), refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from test_docs import ROOT, blocks
 from fenlei import Classifier, train
 from fenlei.annotation.exchange import labelling_interface, render, write_suggestions
 from fenlei.annotation.suggest import _pick, _strangeness, _uncertainty, suggest
+from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
 from fenlei.config import RunConfig
 from fenlei.data.labelling import Labelling
@@ -182,6 +184,14 @@ def test_a_task_submitted_without_a_choice_has_no_label_where_rows_have_any_numb
     with pytest.raises(DataError, match="annotators disagree: '财经' and no choice"):
         list(read_examples(path, labelling=several))
     assert [row.label for row in read_examples(path)] == ["体育", "财经"]
+
+
+def test_the_id_of_a_task_is_kept_so_that_its_answer_finds_it_again(tmp_path: Path) -> None:
+    tasks = [task(chosen("财经"), id=7), task(chosen("体育"), id=8, data={"id": "own", "text": "球队夺冠"}), task(chosen("体育"))]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(tasks), encoding="utf-8")
+    for labelled in (True, False):
+        assert [row.columns.get("id") for row in read_examples(path, labelled=labelled)] == [7, "own", None]
 
 
 def test_what_cannot_be_one_label_is_an_error_with_its_place(tmp_path: Path) -> None:
@@ -360,7 +370,8 @@ def test_argilla_records_are_read_back_once_they_are_answered(classifier: Classi
 @pytest.mark.parametrize(
     ("rows", "labels"),
     [
-        ([record("财经", "财经", "体育"), record(), record("体育", question="topic")], ["财经", "体育"]),
+        ([record("财经", "财经", "体育"), record(), record("体育")], ["财经", "体育"]),
+        ([record("体育", question="topic"), record()], ["体育"]),
         ([record(["财经"])], ["财经"]),
         ([record("财经", None)], ["财经"]),
         ([flat("财经"), flat(), flat("体育", "财经", states=["submitted", "discarded"])], ["财经", "体育"]),
@@ -398,6 +409,18 @@ def test_argilla_records_of_a_data_set_on_a_hub_are_read(tmp_path: Path) -> None
 def test_argilla_what_is_no_answer_is_said(tmp_path: Path, row: Row, said: str) -> None:
     with pytest.raises(DataError, match=said):
         list(read_examples(write(tmp_path / "a.jsonl", [row])))
+
+
+def test_argilla_questions_that_are_answered_in_turn_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [record("财经", question="topic"), record("好评", question="tone")])
+    with pytest.raises(DataError, match=r"a\.jsonl:1: expected one question, found answers to tone, topic; call the one .* 'label'"):
+        list(read_examples(path))
+
+
+def test_argilla_answers_to_another_question_are_no_labels(tmp_path: Path) -> None:
+    records = [record("财经"), record("看不懂", question="comment")]
+    for rows in (records, records[::-1]):
+        assert [row.label for row in read_examples(write(tmp_path / "a.jsonl", rows))] == ["财经"]
 
 
 def test_argilla_metadata_that_is_none_is_left_out(tmp_path: Path) -> None:
@@ -464,6 +487,24 @@ def test_what_is_answered_already_is_not_picked_again(classifier: Classifier, tm
         suggest(classifier, pool, 3)
 
 
+def test_a_pool_that_comes_through_a_pipe_is_read_once(classifier: Classifier, pool: Path) -> None:
+    with subprocess.Popen(["cat", str(pool)], stdout=subprocess.PIPE) as cat:
+        assert cat.stdout is not None
+        piped = suggest(classifier, f"/dev/fd/{cat.stdout.fileno()}", 3)
+    assert [one.example.text for one in piped] == [one.example.text for one in suggest(classifier, pool, 3)]
+
+
+def test_a_pool_has_its_texts_where_the_run_has_learned_them(
+    classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {**classifier.describe(), "read_from": ["描述"]}
+    monkeypatch.setattr(classifier, "describe", lambda: told)
+    (one,) = suggest(classifier, write(tmp_path / "a.jsonl", [{"描述": "央行降准"}]), 1)
+    assert one.example.text == "央行降准"
+    with pytest.raises(DataError, match="the pool has a label already, -1"):
+        suggest(classifier, write(tmp_path / "b.jsonl", [{"描述": "央行降准", "label": -1}]), 1)
+
+
 def test_argilla_is_given_an_id_of_its_own_for_each_row(classifier: Classifier, tmp_path: Path) -> None:
     write(tmp_path / "train-00000-of-00002.jsonl", [{"text": "央行降准", "id": 1}, {"text": "球队夺冠"}, {"text": "手机发布", "id": None}])
     write(tmp_path / "train-00001-of-00002.jsonl", [{"text": "利率下调", "id": 1}, {"text": "国足取胜"}, {"text": "芯片发布", "id": "7"}])
@@ -488,3 +529,14 @@ def test_an_audit_by_a_run_reads_the_columns_of_the_run(run: Path, tmp_path: Pat
     rows = [{"title": row["text"], "body": "正文", "label": row["label"]} for row in toy_rows]
     audit = audit_data(write(tmp_path / "a.jsonl", rows), run=other, device="cpu")
     assert audit.rows.examples[0].whole == f"{toy_rows[0]['text']}\n正文"
+
+
+def test_an_audit_by_a_run_reads_the_column_that_its_texts_were_learned_from(run: Path, tmp_path: Path, toy_rows: list[Row]) -> None:
+    """It was found by its name; here `content` would be found before it."""
+    from fenlei.audit.audit import audit_data
+
+    shutil.copytree(run, tmp_path / "other")
+    write_manifest(tmp_path / "other", {**read_manifest(run), "read_from": ["title"]})
+    rows = [{"content": "正文", "title": row["text"], "label": row["label"]} for row in toy_rows]
+    audit = audit_data(write(tmp_path / "a.jsonl", rows), run=tmp_path / "other", device="cpu")
+    assert [row.whole for row in audit.rows.examples] == [row["text"] for row in toy_rows]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from fenlei.artifact import check_free, check_new, is_taken, saving, whole_file, whole_folder, write_manifest, write_text
-from fenlei.errors import ArtifactError, DataError
+from fenlei.cli.main import main
+from fenlei.errors import ArtifactError, ConfigError, DataError
 
 SOURCE = Path(__file__).parents[1] / "src" / "fenlei"
 
@@ -86,6 +87,30 @@ def test_what_is_in_the_way_of_a_new_folder(tmp_path: Path) -> None:
         assert is_taken(tmp_path / taken)
         with pytest.raises(ArtifactError, match=said):
             check_new(tmp_path / taken)
+
+
+def test_a_url_is_no_place_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A Path would make a folder called `s3:` of it, where nobody looks."""
+    from fenlei.annotation.exchange import checked_out
+    from fenlei.audit.fix import checked_fix_target
+    from fenlei.inference.bulk import checked_target
+    from fenlei.report.evaluation import evaluate_run
+    from fenlei.training.ranks import alone_in
+
+    monkeypatch.chdir(tmp_path)
+    for write in (
+        lambda: check_new(Path("s3://b/run")),
+        lambda: alone_in(Path("s3://b/run")),
+        lambda: checked_target("s3://b/p.jsonl", "x.jsonl"),
+        lambda: checked_fix_target("s3://b/p.jsonl"),
+        lambda: checked_out(Path("s3://b/p.jsonl"), "jsonl", []),
+        lambda: evaluate_run("run", "x.jsonl", out="s3://b/report"),
+    ):
+        with pytest.raises(ConfigError, match=r"s3:/.*: is a URL, and what is written stays on this machine"):
+            write()
+    assert main(["predict", "run", "x.jsonl", "--out", "s3://b/p.jsonl"]) == 1
+    assert "is a URL" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_beside_the_new_one_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,12 @@ def test_the_tokenizers_own_template_is_used(tokenizer: PreTrainedTokenizerBase,
     assert again.question() == question, "what is stored does not depend on the chat template any more"
 
 
+def test_a_chat_template_that_shows_the_date_gives_the_same_prompt_every_day(tokenizer: PreTrainedTokenizerBase) -> None:
+    asks = "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}{% endif %}Today Date: {{ day }}\n"
+    tokenizer.chat_template = asks + LLAMA
+    assert compose(tokenizer, None, LABELS.names).template.startswith("Today Date: 26 Jul 2024\n<|begin|>")
+
+
 def test_examples_come_as_turns_and_as_lines(tokenizer: PreTrainedTokenizerBase) -> None:
     shots = [("足球", "体育"), ("股票<|im_end|>", "财经")]
     chat = QuestionEncoder(tokenizer, compose(tokenizer, None, LABELS.names, None, shots), LABELS, 500)
@@ -106,6 +112,17 @@ def test_text_that_spells_a_control_token_stays_text(tokenizer: PreTrainedTokeni
     clean, dirty = (encoder.encode([one])[0].tolist() for one in (TEXT, text))
     ends = tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert clean.count(ends) == dirty.count(ends)
+
+
+def test_control_tokens_are_listed_once_a_tokenizer(tokenizer: PreTrainedTokenizerBase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some have thousands: to list them for every list of labels and every few texts took longer than all else."""
+    listed: list[Any] = []
+    whole = type(tokenizer).get_added_vocab
+    monkeypatch.setattr(type(tokenizer), "get_added_vocab", lambda self: (listed.append(self), whole(self))[1])
+    encoder = QuestionEncoder(tokenizer, compose(tokenizer, None, LABELS.names), LABELS, 500)
+    encoder.encode([TEXT, TEXT], [["财经", "体育"], ["体育", "财经"]])
+    encoder.with_labels(LabelSet(("天气", "体育"))).encode([TEXT])
+    assert listed == [tokenizer]
 
 
 def test_labels_may_spell_control_tokens_too(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import shlex
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,17 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from fenlei.audit.audit import Audit, audit_data
+from fenlei.audit.audit import Audit, _judged_by_baseline, audit_data
 from fenlei.audit.document import to_document
 from fenlei.audit.fix import plan_fixes, write_fixed
 from fenlei.audit.label_errors import _folds, cross_validated_probabilities, estimated_errors, find_label_errors
 from fenlei.audit.profile import find_look_alikes
+from fenlei.audit.rows import gather
 from fenlei.audit.tables import audit_tables, next_steps
 from fenlei.audit.warnings import WARNING, data_warnings
 from fenlei.cli.main import main
 from fenlei.config import DataConfig, RunConfig
+from fenlei.data.examples import Example
 from fenlei.data.readers import read_examples
 from fenlei.data.splits import load_dataset
 from fenlei.errors import ConfigError, DataError
@@ -126,6 +129,19 @@ def test_rows_from_stdin_are_refused(toy_file: Path) -> None:
         audit_data("-")
     with pytest.raises(ConfigError, match="an audit needs a file or a folder, found '-'"):
         audit_data(toy_file, test="-")
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    with os.fdopen(read_end), pytest.raises(ConfigError, match="dev: an audit needs a file or a folder, found '/dev/fd/"):
+        audit_data(toy_file, dev=f"/dev/fd/{read_end}")
+
+
+def test_every_part_is_read_from_the_columns_of_train(tmp_path: Path, toy_rows: list[Row]) -> None:
+    """As training reads them; in the dev file `content` would be found before `title`."""
+    train = write(tmp_path / "train.jsonl", [{"title": row["text"], "label": row["label"]} for row in toy_rows[:40]])
+    more = [{"content": f"正文{place}", "title": row["text"], "label": row["label"]} for place, row in enumerate(toy_rows[38:50])]
+    found = audit_data(train, dev=write(tmp_path / "dev.jsonl", more))
+    assert numbers(to_document(found), "leaks") == [1, 2]
+    assert any("dev.jsonl: JSON lines, text from 'title'" in note for note in found.rows.notes)
 
 
 def test_the_number_of_a_row_is_not_its_line(tmp_path: Path, toy_rows: list[Row]) -> None:
@@ -265,6 +281,26 @@ def test_a_wrong_label_that_comes_with_copies_of_its_text_is_not_learned_by_hear
     labels = np.array([row["label"] == "体育" for row in [*rows, *wrong]], dtype=np.int64)
     text_ids = np.unique(texts, return_inverse=True)[1]
     assert (cross_validated_probabilities(texts, text_ids, labels, 2)[-6:, 1] < 0.5).all()
+
+
+def test_one_long_text_does_not_give_every_row_its_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*(f"标题{at % 1500}" for at in range(2000)), "长" * 20_000]
+    rows = gather([[Example(text, "ab"[at % 2], "a.jsonl", at + 1) for at, text in enumerate(texts)]])
+    assert len(rows.plain_texts) == 2001
+    asked = []
+
+    def even(texts: Sequence[str], text_ids: np.ndarray, *_: Any) -> np.ndarray:
+        asked.append(text_ids)
+        return np.full((len(texts), 2), 0.5, dtype=np.float32)
+
+    monkeypatch.setattr("fenlei.audit.audit.cross_validated_probabilities", even)
+    tracemalloc.start()
+    try:
+        _judged_by_baseline(rows)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24, "2,001 rows of 20,000 characters, four bytes each, are 160 MB"
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(asked[0], np.unique([text[:20] for text in texts], return_inverse=True)[1])
 
 
 def test_the_estimate_is_that_of_the_confident_joint() -> None:
@@ -455,6 +491,8 @@ def test_a_blank_label_among_lists_is_a_row_without_a_label(tmp_path: Path, toy_
     joined = [{**row, "label": ";".join(row["label"])} for row in rows]
     told = audit_data(write(tmp_path / "b.jsonl", [*joined, blank]), label_separator=";")
     assert not told.classes.rows, "where labels are joined, nothing is none of them"
+    with pytest.raises(ConfigError, match="label_separator ';' belongs to multi_label, which is off"):
+        audit_data(tmp_path / "b.jsonl", label_separator=";", multi_label=False)
 
 
 def test_fix_writes_a_lone_carriage_return_so_that_it_is_read_back(tmp_path: Path) -> None:

@@ -41,6 +41,12 @@ def test_missing_file(tmp_path: Path) -> None:
         list(read_examples(tmp_path / "nowhere" / "a.jsonl"))
 
 
+def test_a_url_is_said_to_be_one() -> None:
+    for url in ("https://h/x.jsonl", Path("s3://bucket/x.jsonl")):
+        with pytest.raises(DataError, match=r"x\.jsonl: is a URL, which `fenlei predict --engine ray` alone reads"):
+            list(read_examples(url))
+
+
 def test_a_folder_where_a_file_is_expected(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a file, found a folder"):
         list(read_examples(tmp_path))

@@ -118,6 +118,20 @@ def test_the_columns_that_texts_were_learned_from_are_read_where_a_file_has_them
     assert [row.text for row in window.examples] == ["一"]
 
 
+def test_a_header_is_known_by_the_column_that_texts_were_learned_from(tmp_path: Path) -> None:
+    class OfNotes(LengthClassifier):
+        def describe(self) -> dict[str, Any]:
+            return {"read_from": ["描述"]}
+
+    source, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    for header, columns in (("描述,编号\n", ["描述", "编号"]), ("", ["text", "label"])):
+        source.write_text(f"{header}屏幕碎了,a1\n不亮,a2\n", encoding="utf-8")
+        predict_file(OfNotes(), source, out)  # type: ignore[arg-type]
+        rows = read_jsonl(out)
+        assert [row["prediction"] for row in rows] == ["4", "2"]
+        assert list(rows[0])[:2] == columns
+
+
 @pytest.mark.parametrize(("encoding", "marked"), [("gb18030", True), ("utf-8-sig", True), ("utf-8", False)])
 def test_a_csv_that_came_from_excel_goes_back_to_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classifier: Any, encoding: str, marked: bool

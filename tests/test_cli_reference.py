@@ -54,7 +54,7 @@ def test_a_default_that_is_that_of_a_run_is_told_as_such(script: ModuleType, com
 
 def test_what_is_told_of_a_run_is_what_is_taken_over_from_it() -> None:
     of_the_run = {name for name in OPTIONS if DEFAULTS.get(name) == "RUN's"}
-    assert of_the_run == set(OPTIONS) - set(ANEW) - {"class_file", "dev", "dev_ratio", "baseline"}
+    assert of_the_run == set(OPTIONS) - set(ANEW) - {"class_file", "dev", "baseline"}
     assert set(AS_READ) == {*READ_BY, "multi_label", "seed"}
     of_data = {name for name in DataConfig.__dataclass_fields__ if name not in ("data", "store_exemplars")}
     assert of_data == {*READ_BY, "multi_label", *OF_ITS_ROWS}

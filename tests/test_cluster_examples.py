@@ -121,6 +121,7 @@ def test_the_unit_of_the_service_gives_it_time_and_starts_no_run_that_cannot_be_
     assert seconds
     assert int(seconds[1]) > taken(unit_command("fenlei.service")[1:])["drain"]
     assert f"RestartPreventExitStatus=2 {NEVER_LOADED}\n" in text
+    assert "RestartForceExitStatus=SIGHUP\n" in text  # which systemd takes for a clean end
 
 
 def test_the_unit_of_the_service_is_not_started_for_ever() -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extending import weather, write
 
 from fenlei import train
 from fenlei.artifact import read_manifest
 from fenlei.report.evaluation import evaluate_run
+from fenlei.training.extend import extend
 
 QUICK: dict[str, Any] = {"tuning": "frozen", "max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False}
 
@@ -65,3 +67,16 @@ def test_rows_that_a_run_may_have_learned_from_are_told(toy_file: Path, tiny_qwe
     ]
     again = train(toy_file, out=tmp_path / "again", seed=0, **options).out
     assert not any("flattered" in note for note in evaluate_run(first, first / "test.jsonl", device="cpu", compare_with=[again]).notes)
+
+
+def test_rows_that_a_run_learned_from_before_it_was_extended_are_told(
+    toy_file: Path, toy_rows: list[dict[str, str]], tiny_qwen: Path, tmp_path: Path
+) -> None:
+    """Also where the extension has read another file of them."""
+    run = train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", test_ratio=0.2, **QUICK).out
+    replay, dev = write(tmp_path / "replay.jsonl", toy_rows[1:]), write(tmp_path / "dev.jsonl", [*toy_rows, *weather()])
+    new = write(tmp_path / "new.jsonl", weather())
+    grown = extend(run, new, replay=replay, dev=str(dev), out=tmp_path / "grown", **QUICK).training.out
+    assert str(toy_file) not in read_manifest(grown)["data"]["files"]
+    flattered = [note.partition(":")[0] for note in evaluate_run(grown, toy_file, device="cpu").notes if "flattered" in note]
+    assert flattered == ["48 of these rows may have trained the run"]

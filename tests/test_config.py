@@ -119,6 +119,15 @@ def test_replace_gives_a_changed_copy() -> None:
     assert changed.replace(epochs=2, tuning="lora") == config
 
 
+def test_what_was_given_is_known_whatever_its_value(tmp_path: Path) -> None:
+    assert RunConfig().given == frozenset()
+    from_file = RunConfig.from_yaml(write(tmp_path, "seed: 42\n"), {"tuning": "lora"})
+    assert from_file.given == {"seed", "tuning"}
+    assert from_file.replace(epochs=2.0).given == from_file.given
+    assert from_file.overridden({"report_to": "none"}).given == {"seed", "tuning", "report_to"}
+    assert from_file == RunConfig().replace(tuning="lora"), "and does not tell two configurations apart"
+
+
 def test_an_unknown_option_names_the_file_and_what_was_meant(tmp_path: Path) -> None:
     path = write(tmp_path, "learning-rat: 0.1\n")
     with pytest.raises(ConfigError, match=r"run\.yaml: unknown option 'learning_rat' \(did you mean 'learning_rate'\?\)"):
@@ -189,6 +198,9 @@ def test_every_mistake_is_told_at_once() -> None:
         ({"prompt": "classify this"}, r"a template that contains \{text\} once, was 'classify this'"),
         ({"lora_dropout": 1.0}, "lora_dropout must be at least 0 and below 1, was 1.0"),
         ({"epochs": 0}, "epochs must be above 0, was 0"),
+        ({"seed": -1}, "seed must be at least 0 and below 4294967296, was -1"),
+        ({"seed": 2**32}, "seed must be at least 0 and below 4294967296, was 4294967296"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm must be at least 0, was -1.0"),
         ({"batch_size": -4}, "batch_size must be above 0, was -4"),
         ({"warmup_ratio": 1.5}, "warmup_ratio must be at least 0 and below 1, was 1.5"),
         ({"batch_size": True}, "batch_size must be a whole number or null, was True"),

@@ -6,6 +6,7 @@ import itertools
 import json
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from fenlei.training.lessons import SOFTNESS, TEACHER_SHARE, Taught, label_diver
 from fenlei.training.objectives import label_loss
 from fenlei.training.relabel import relabel
 from fenlei.training.student_rows import student_config, student_rows, unlabelled_rows
-from fenlei.training.teacher import load_teacher, rows_per_second, soft_labels
+from fenlei.training.teacher import clocked_answers, load_teacher, rows_per_second, soft_labels
 
 pytestmark = pytest.mark.usefixtures("asked_once")
 STUDENT: dict[str, Any] = {"batch_size": 16, "device": "cpu", "baseline": False, "learning_rate": 3e-3, "tuning": "full"}
@@ -148,6 +149,7 @@ def test_the_report_has_speed_and_accuracy_of_both(teacher: Path, student: Disti
     card = (student.training.out / "README.md").read_text(encoding="utf-8")
     assert "## Distilled" in card
     assert f"{student.teacher.metrics.accuracy:.3f}" in card
+    assert "thresholds" not in card.partition("## Distilled")[2]
 
 
 def test_a_speed_is_that_of_a_second_or_more_without_the_warming_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,6 +162,25 @@ def test_a_speed_is_that_of_a_second_or_more_without_the_warming_up(monkeypatch:
     monkeypatch.setattr(asked, "LEAST_SECONDS", 1.0)
     assert rows_per_second(SimpleNamespace(predict_proba=answer), ["一", "二", "三"]) == 4.0  # type: ignore[arg-type]
     assert clock.now == 3 * 0.75, "once before, and twice until a second is over"
+
+
+def test_an_exam_that_takes_long_enough_is_asked_once_and_clocked(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, sizes = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now), []
+
+    def answer(texts: list[str]) -> np.ndarray:
+        sizes.append(len(texts))
+        clock.now += 0.25 * len(texts)
+        return np.ones((len(texts), 2), dtype=np.float32)
+
+    monkeypatch.setattr(asked, "time", clock)
+    monkeypatch.setattr(asked, "WINDOW_ROWS", 30)
+    slow: Any = SimpleNamespace(predict_proba=answer)
+    for least, again in ((12.5, []), (12.6, [32, 50, 50])):  # 50 texts take 12.5 seconds
+        monkeypatch.setattr(asked, "LEAST_SECONDS", least)
+        answers, pace = clocked_answers(slow, ["一"] * 50)
+        assert (answers.shape, pace) == ((50, 2), 4.0)
+        assert sizes == [32, 30, 20, *again]
+        sizes.clear()
 
 
 def test_names_of_runs_cannot_break_the_table_of_the_card() -> None:
@@ -221,6 +242,39 @@ def test_labels_and_files_that_do_not_fit_are_named(teacher: Path, tiny_qwen: Pa
     with pytest.raises(ConfigError, match="teacher's probabilities"):
         distill(teacher, str(tiny_qwen), out=tmp_path / "out", method="generate", objective="tokens", device="cpu")
     assert not (tmp_path / "out" / "fenlei.json").exists()
+
+
+def test_a_student_that_generates_is_asked_what_its_teacher_is(
+    teacher: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among all labels: what texts of the pool offer is not looked at, and rows with labels are to offer nothing."""
+    rows = [json.loads(line) for line in (teacher.parent / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
+    offered, strange = tmp_path / "offered.jsonl", tmp_path / "strange.jsonl"
+    with offered.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({**row, "category": sorted({row["label"], "体育"})}, ensure_ascii=False) + "\n" for row in rows)
+    with strange.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"text": f"{row['text']}。", "category": "甲, 乙"}, ensure_ascii=False) + "\n" for row in rows[:3])
+    given = {**STUDENT, "method": "generate", "max_length": 300, "max_steps": 1}
+    assert distill(teacher, str(tiny_qwen), out=tmp_path / "student", unlabeled=strange, **given).unlabelled == 3
+    monkeypatch.setattr("fenlei.training.distill.load_teacher", lambda *_: pytest.fail("the teacher was loaded"))
+    with pytest.raises(ConfigError, match=r"offered\.jsonl:\d+: the row has candidates of its own"):
+        distill(teacher, str(tiny_qwen), out=tmp_path / "out", data=offered, **given)
+    with pytest.raises(ConfigError, match="shots change what the student is asked"):
+        distill(teacher, str(tiny_qwen), out=tmp_path / "out", shots=2, **given)
+
+
+def test_texts_are_read_from_the_column_that_the_teacher_reads(teacher: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """It was found by its name; in these files `content` would be found before it."""
+    labelled, pool = tmp_path / "labelled.jsonl", tmp_path / "pool.jsonl"
+    for path, mark in ((labelled, ""), (pool, "。")):
+        rows = [{"content": "正文", "title": f"{row['text']}{mark}", "label": row["label"]} for row in toy_rows]
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    manifest = {**read_manifest(teacher), "read_from": ["title"]}
+    config = student_config(teacher, manifest, {}, labelled).data
+    dataset = student_rows(teacher, manifest, config, seed=7)
+    assert {row.text for row in (*dataset.train, *dataset.selecting, *dataset.calibrating)} == {row["text"] for row in toy_rows}
+    rows, _ = unlabelled_rows(pool, manifest, config, dataset)
+    assert {row.text for row in rows} == {f"{row['text']}。" for row in toy_rows}
 
 
 def test_data_that_has_gone_is_asked_for(teacher: Path, tiny_qwen: Path, tmp_path: Path) -> None:
@@ -302,12 +356,14 @@ def test_what_is_to_test_the_teacher_teaches_nobody(tiny_qwen: Path, toy_file: P
     assert note.endswith("60 more are left out: they come twice, or are labelled rows, or test rows of the teacher")
     del manifest["data"]["test"]  # as an older fenlei wrote it
     assert tested < learned()
+    notes = student_rows(run, manifest, config, seed=3).notes
+    assert any("did not write down which 12 rows were set aside for test" in note for note in notes)
 
 
 def test_rows_with_the_labels_that_a_run_was_given_since_teach_a_student(
     tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    """Its class file has the names from before."""
+    """Its class file has the names from before, and so may the rows."""
     (tmp_path / "names.txt").write_text("体育\n财经\n科技\n", encoding="utf-8")
     options = {**STUDENT, "tuning": "frozen", "max_steps": 1}
 
@@ -324,6 +380,15 @@ def test_rows_with_the_labels_that_a_run_was_given_since_teach_a_student(
     ids = written("ids.jsonl", [{**row, "label": str(["体育", "财经", "科技"].index(row["label"]))} for row in toy_rows])
     distill(tmp_path / "renamed", str(tiny_qwen), out=tmp_path / "by_ids", data=ids, **options)
     assert read_manifest(tmp_path / "by_ids")["labels"] == ["运动", "财经", "科技"]
+    relabel(tmp_path / "run", out=tmp_path / "dropped", drop=["科技"])
+    for name, left in (("renamed", {"运动", "财经", "科技"}), ("dropped", {"体育", "财经"})):  # from the rows that it learned from
+        manifest = read_manifest(tmp_path / name)
+        config = student_config(tmp_path / name, manifest, {}, None)
+        dataset = student_rows(tmp_path / name, manifest, config.data, seed=config.optimization.seed)
+        learned = Counter(row.label for row in (*dataset.train, *dataset.selecting, *dataset.calibrating))
+        assert learned == dict.fromkeys(left, 20)
+    assert dataset.notes[-1] == "20 rows are left out: their labels were dropped from the run"
+    assert evaluate_run(tmp_path / "student", data, device="cpu").metrics.rows == 60
 
 
 def test_a_run_with_several_labels_a_text_teaches_each(tmp_path: Path) -> None:
@@ -349,7 +414,9 @@ def test_a_run_with_several_labels_a_text_teaches_each(tmp_path: Path) -> None:
     assert result.teacher.metrics.to_json()["micro_f1"] > 0.9
     told = json.loads((tmp_path / "student" / REPORT).read_text(encoding="utf-8"))
     assert told["student"]["metrics"]["problem_type"] == "multi_label_classification"
-    assert "micro F1" in (tmp_path / "student" / "README.md").read_text(encoding="utf-8").split("## Distilled")[1]
+    card = (tmp_path / "student" / "README.md").read_text(encoding="utf-8").split("## Distilled")[1]
+    assert "micro F1" in card
+    assert "The student's thresholds were chosen on these rows" in card
     texts = [json.loads(line)["text"] for line in pool.read_text(encoding="utf-8").splitlines()]
     says, learned = (Classifier.load(tmp_path / name, device="cpu").predict_proba(texts) for name in ("run", "student"))
     assert np.abs(says - learned).mean() < 0.05

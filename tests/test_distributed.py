@@ -152,6 +152,8 @@ def test_a_folder_of_files_becomes_parts_that_joined_are_the_rows_in_order(tmp_p
         source = rows_file(tmp_path / "in" / name, rows, broken=broken)
         predict_file(run, source, tmp_path / f"{name}.plain.jsonl")
     rows_file(tmp_path / "in" / "_hidden.jsonl", 3)
+    (tmp_path / "in" / "c.jsonl").write_bytes(b"")  # as Spark leaves some
+    (tmp_path / "in" / "class.txt").write_text("短\n长\n", encoding="utf-8")
     result = predict_distributed(run, tmp_path / "in", f"{tmp_path / 'out'}/")
     assert (result.rows, result.rejected, result.rows_before) == (14, 1, 0)
     joined = b"".join(part.read_bytes() for part in sorted((tmp_path / "out").glob("part-*.jsonl")))
@@ -230,6 +232,35 @@ def test_paths_through_fsspec(tmp_path: Path) -> None:
     assert not copy.exists()
     remove(files[1])
     assert read_if_there(files[1]) is None
+
+
+def test_a_file_may_be_called_like_a_pattern(tmp_path: Path) -> None:
+    odd = str(rows_file(tmp_path / "a[1].jsonl", 1))
+    assert row_files(odd) == (odd,)
+    fitting = str(rows_file(tmp_path / "a1.jsonl", 1))
+    assert row_files(odd) == (odd,)
+    assert row_files(str(tmp_path / "a*.jsonl")) == (fitting, odd)
+
+
+def test_relative_paths_are_those_of_the_command(tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker of a cluster that runs already is in another folder."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    rows_file(here / "in.jsonl", 5, broken=[1])
+
+    def elsewhere(*asked: Any, **more: Any) -> Iterator[Any]:
+        monkeypatch.chdir(there)
+        yield from in_this_process(*asked, **more)
+
+    monkeypatch.setattr(distributed, "results", elsewhere)
+    monkeypatch.chdir(here)
+    assert RunToLoad("runs/news").run == str(here / "runs" / "news")
+    result = predict_distributed(Lengths(), "in.jsonl", "out/")  # type: ignore[arg-type]
+    assert (result.rows, result.rejected) == (4, 1)
+    assert len(list((here / "out").glob("part-*.jsonl"))) == 1
+    assert json.loads((here / "out.rejected.jsonl").read_text(encoding="utf-8"))["reason"].startswith("in.jsonl:2")
+    assert not list(there.iterdir())
 
 
 def test_what_cannot_be_reached_says_so(tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ def test_a_generate_run_becomes_a_stock_language_model(
     assert result.agreement >= 0.995
     assert result.largest_difference < 0.05
     assert result.rows == 200
+    card = (tmp_path / "stock" / "README.md").read_text(encoding="utf-8")
+    assert "Classifier.load" not in card
+    assert "`prompt.json` has the prompt" in card
     told = json.loads((tmp_path / "stock" / "prompt.json").read_text(encoding="utf-8"))
     classifier = Classifier.load(tmp_path / "run", device="cpu")
     assert told["labels"] == list(classifier.labels)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from extending import NEW, QUICK, weather, write
+from extending import NEW, QUICK, weather, with_other_files, write
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
@@ -36,10 +36,13 @@ from fenlei.training.extend import REPORT, _extended_config, _with_passes, exten
 from fenlei.training.extension_report import Cost, Extension, card_section
 from fenlei.training.former_answers import former_answers
 from fenlei.training.growth import settle_new_rows, take_over
+from fenlei.training.held_out import DEV, numbers
 from fenlei.training.replay_prior import counts_of_all, prior_of_replay, under_prior
 from fenlei.training.setup import prepare
 
 TEXTS = ["国足热身赛两球取胜", "央行下调利率", "今天晴转多云气温回升"]
+NO_DEV = (lambda row: False,) * 2
+"""Of rows none of which selected, nor calibrated, a run."""
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +96,19 @@ def test_rows_that_were_dev_stay_dev(old: Path, extended: Any) -> None:
     """The data file is the replay: what the run kept from training stays out of it, and the report stands on it."""
     before, after = read_manifest(old / "run")["data"], read_manifest(old / "extended")["data"]
     source = str(old / "toy_news.jsonl")
+    for part in DEV:
+        assert after[part][source] == before[part][source], "what chose the weights that are gone on with calibrates nothing"
+    assert extended.changes[0].rows == sum(len(numbers(before[part][source])) for part in DEV)
 
-    def lines(told: dict[str, Any]) -> set[int]:
-        ranges = [pair for part in ("selecting", "calibrating") for pair in told[part][source].split(",")]
-        return {line for pair in ranges for line in range(int(pair.split("-")[0]), int(pair.split("-")[-1]) + 1)}
 
-    assert lines(before) == lines(after)
-    assert extended.changes[0].rows == len(lines(before))
+def test_new_rows_give_dev_the_share_that_known_ones_gave(old: Path, extended: Any, tmp_path: Path) -> None:
+    """With another share, a summand would be fitted to how often new classes are in dev, which is not how often they come."""
+    manifest = read_manifest(old / "extended")
+    assert sum(len(numbers(manifest["data"][part][str(old / "new.jsonl")])) for part in DEV) == 6
+    assert manifest["extended_from"]["dev_is_natural"]
+    fewer = {"replay": old / "toy_news.jsonl", "dev_ratio": 0.1, "max_steps": 1, **QUICK}
+    out = extend(old / "run", old / "new.jsonl", out=tmp_path / "fewer", **fewer).training.out
+    assert not read_manifest(out)["extended_from"]["dev_is_natural"]
 
 
 def test_rows_set_aside_for_test_are_never_learned(
@@ -132,6 +141,42 @@ def test_rows_set_aside_for_test_are_never_learned(
     write_manifest(tmp_path / "all", {**manifest, "data": {**manifest["data"], "test": {str(toy_file): "1-60"}}})
     with pytest.raises(DataError, match="every row of the replay is one of its test rows"):
         extend(tmp_path / "all", new, replay=toy_file, out=tmp_path / "out", **QUICK)
+    del manifest["data"]["test"]  # as an older fenlei wrote it
+    write_manifest(tmp_path / "all", manifest)
+    extend(tmp_path / "all", new, replay=toy_file, out=tmp_path / "out", max_steps=1, announce=said.append, **QUICK)
+    assert any("did not write down which 12 rows were set aside for test" in note for note in said)
+
+
+def test_texts_are_read_from_the_column_that_the_run_reads(
+    tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was found by its name; in the new rows and the replay `content` would be found before it."""
+    titles = write(tmp_path / "titles.jsonl", [{"title": row["text"], "label": row["label"]} for row in toy_rows])
+    train(titles, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", max_steps=1, **QUICK)
+    replay, new, dev = (
+        write(tmp_path / name, [{"content": "正文", "title": row["text"], "label": row["label"]} for row in rows])
+        for name, rows in (("replay.jsonl", toy_rows), ("new.jsonl", weather()), ("dev.jsonl", [*toy_rows[:20], *weather(4)]))
+    )
+    learned: list[Dataset] = []
+
+    def seen(*given: Any, dataset: Dataset, **named: Any) -> Any:
+        learned.append(dataset)
+        raise DataError("enough")
+
+    monkeypatch.setattr("fenlei.training.extend.prepare", seen)
+    for options in ({}, {"dev": str(dev)}):
+        with pytest.raises(DataError, match="enough"):
+            extend(tmp_path / "run", new, replay=replay, out=tmp_path / "out", **options, **QUICK)
+        rows = (*learned[-1].train, *learned[-1].selecting, *learned[-1].calibrating)
+        assert {row.text_columns for row in rows} == {("title",)}
+
+
+def test_other_files_are_read_as_those_that_the_first_run_learned_from(old: Path, tmp_path: Path) -> None:
+    """And not as the new rows, whose columns may have other names."""
+    new = write(tmp_path / "new.jsonl", [{"content": row["text"], "类别": row["label"]} for row in weather()])
+    given = {"replay": old / "toy_news.jsonl", "max_steps": 1, **QUICK}
+    manifest = read_manifest(extend(old / "run", new, out=tmp_path / "out", **given).training.out)
+    assert (manifest["read_from"], manifest["label_column"]) == (["text"], "label")
 
 
 def test_the_report_counts_what_it_says(old: Path, extended: Any) -> None:
@@ -238,13 +283,14 @@ def test_new_rows_settle_for_how_often_classes_come(old: Path, tiny_qwen: Path) 
 
 def test_three_times_in_a_row_from_exemplars_alone(old: Path, tmp_path: Path) -> None:
     """No file of the old rows; what the run keeps is carried on, and grows."""
-    run, names = old / "run", ["天气", "交通", "饮食"]
+    run, names = with_other_files(old / "run", tmp_path / "first"), ["天气", "交通", "饮食"]
     for number, name in enumerate(names):
         rows = [{"text": f"{row['text'][:-4]}{name}{at}", "label": name} for at, row in enumerate(weather(12))]
         out = tmp_path / f"run{number}"
         result = extend(run, write(tmp_path / f"{number}.jsonl", rows), out=out, max_steps=2, **QUICK)
         assert {one.name for one in result.changes} == {None, *read_manifest(run)["labels"]}  # each known class has dev rows
-        assert not read_manifest(out)["extended_from"]["dev_is_natural"]
+        told = read_manifest(out)["extended_from"]
+        assert (told["dev_is_natural"], told["dev_may_have_trained"]) == (False, True)
         kept = Counter(row.label for row in load_exemplars(out))
         assert kept == dict.fromkeys([*read_manifest(old / "run")["labels"], *names[: number + 1]], 5)
         assert {row.where for row in load_exemplars(run)} <= {row.where for row in load_exemplars(out)}
@@ -312,7 +358,7 @@ def extension(tmp_path: Path) -> Callable[..., Any]:
     def load(new: int, replay: tuple[Example, ...], **options: Any) -> Any:
         rows = [{"text": f"新{at}", "label": "新"} for at in range(new)]
         config = DataConfig(data=str(write(tmp_path / "new.jsonl", rows)), **options)
-        return load_extension(config, LabelSet(("a", "b")), replay, lambda row: False, seed=0)
+        return load_extension(config, LabelSet(("a", "b")), replay, NO_DEV, seed=0)
 
     return load
 
@@ -359,7 +405,7 @@ def test_rows_on_the_wrong_side_are_named(
 
 def test_a_name_much_like_a_known_one_is_told(tmp_path: Path) -> None:
     config = DataConfig(data=str(write(tmp_path / "new.jsonl", [{"text": "x", "label": "Sport"}] * 8)))
-    found = load_extension(config, LabelSet(("Sports", "b")), rows_of("b", 30, "x"), lambda row: False, seed=0)
+    found = load_extension(config, LabelSet(("Sports", "b")), rows_of("b", 30, "x"), NO_DEV, seed=0)
     assert any("'Sport' is spelt much like 'Sports'" in note for note in found.notes)
 
 
@@ -472,6 +518,9 @@ def test_options_of_the_run_give_way_to_their_rivals_and_to_the_machine(old: Pat
     assert _extended_config(tmp_path, "new.jsonl", {"batch_tokens": 512}).optimization.batch_tokens == 512
     assert not config.optimization.baseline  # it would see little of what the run has seen
     assert _extended_config(tmp_path, "new.jsonl", {"baseline": True}).optimization.baseline
+    for name, value in (("test", "test.jsonl"), ("test_ratio", 0.1), ("max_train_rows", 10), ("label_separator", ";")):
+        with pytest.raises(ConfigError, match=f"{name}: an extension makes train and dev out of new rows and a replay"):
+            _extended_config(tmp_path, "new.jsonl", {name: value})
 
 
 @pytest.mark.parametrize(

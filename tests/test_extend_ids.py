@@ -68,6 +68,12 @@ def test_the_very_file_that_trained_the_run_is_replayed(run: Path, toy_rows: lis
     assert read_manifest(further)["labels"] == [*NAMES, NEW, "交通"]
 
 
+def test_ids_in_a_file_that_lies_elsewhere_are_those_of_the_run(run: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """Where the class file was found beside the training rows too, and none is beside these."""
+    measured = evaluate_run(run, write_ids(tmp_path / "test.txt", toy_rows), device="cpu").metrics
+    assert {one.name: one.support for one in measured.classes} == Counter(row["label"] for row in toy_rows)
+
+
 def test_ids_go_on_to_stand_for_names_where_new_rows_have_them(run: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
     """Without a class file of the extension: the run's own names its ids, and so the extended run's."""
     data, new = tmp_path / "data" / "train.txt", tmp_path / "new.txt"
@@ -140,16 +146,27 @@ def test_a_class_file_beside_the_rows_is_the_runs_if_it_begins_as_the_run_does(t
     (tmp_path / "class.txt").unlink()
     assert not may_hold_ids(rows, LabelSet(NAMES), DataConfig(), {})
     assert may_hold_ids(rows, LabelSet(NAMES), DataConfig(class_file="names.txt"), {})
+    assert may_hold_ids(rows, LabelSet(NAMES), DataConfig(), {"data": {"label_ids": True}})
+    assert not may_hold_ids(rows, LabelSet(NAMES), DataConfig(), {"data": {"label_ids": True}, "relabelled_from": {"ids_moved": True}})
 
 
 def test_ids_of_labels_that_moved_are_not_read(run: Path, tmp_path: Path) -> None:
     """Once the first label is dropped, the id of the second would stand for the third; renamed labels keep their places."""
     data = tmp_path / "data" / "train.txt"
     renamed = relabel(run, rename={"科技": "数码"}, out=tmp_path / "renamed").out
-    if (data.parent / "names.txt").exists():  # found beside the rows alone, the file has names that the run has no more
-        assert evaluate_run(run, data, device="cpu").metrics.accuracy == evaluate_run(renamed, data, device="cpu").metrics.accuracy
+    assert evaluate_run(run, data, device="cpu").metrics.accuracy == evaluate_run(renamed, data, device="cpu").metrics.accuracy
     dropped = relabel(run, drop=["财经"], out=tmp_path / "dropped").out
     again = relabel(dropped, rename={"科技": "数码"}, out=tmp_path / "again").out
     for moved in (dropped, again):
         with pytest.raises(DataError, match=r"train\.txt:\d+"):
             evaluate_run(moved, data, device="cpu")
+
+
+def test_names_of_before_are_known_after_an_extension_too(run: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    renamed = relabel(run, rename={"科技": "数码"}, out=tmp_path / "renamed").out
+    new, before = tmp_path / "new.txt", tmp_path / "before.txt"
+    for path, rows in ((new, weather()), (before, toy_rows)):
+        path.write_text("".join(f"{row['text']}\t{row['label']}\n" for row in rows), encoding="utf-8")
+    out = extend(renamed, new, replay=tmp_path / "data" / "train.txt", out=tmp_path / "out", **SHORT).training.out
+    measured = evaluate_run(out, before, device="cpu")
+    assert {one.name: one.support for one in measured.metrics.classes} == {"财经": 20, "数码": 20, "体育": 20, NEW: 0}

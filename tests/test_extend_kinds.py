@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TOY_NEWS
-from extending import NEW, QUICK, weather, write
+from extending import NEW, QUICK, weather, with_other_files, write
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
@@ -25,6 +25,7 @@ from fenlei.report.evaluation import evaluate_run
 from fenlei.training.exemplars import choose_exemplars
 from fenlei.training.extend import extend
 from fenlei.training.growth import take_over
+from fenlei.training.held_out import DEV
 from fenlei.training.lessons import TEACHER_SHARE, Taught, taught, taught_loss, teacher_divergence
 from fenlei.training.objectives import Loss
 from fenlei.training.promises import OF_A_SAMPLE, make_promises
@@ -164,16 +165,35 @@ def test_rows_of_the_replay_say_nothing_of_how_often_classes_come(
     monkeypatch.setattr("fenlei.training.finish.make_promises", seen)
     monkeypatch.setattr("fenlei.evaluation.calibration.VECTOR_ROWS", 5)
     monkeypatch.setattr("fenlei.evaluation.calibration._explains_better", lambda *given: True)
-    replay = write(tmp_path / "replay.jsonl", [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()])
-    given = {"batch_size": 16, "max_steps": 1, "dev_ratio": 0.8, "min_confidence": 0.5, **QUICK}
-    aside = extend(calibrated / "run", calibrated / "new.jsonl", out=tmp_path / "aside", replay=replay, **given).training
+    run = with_other_files(calibrated / "run", tmp_path / "run")
+    given = {"replay": calibrated / "train.jsonl", "batch_size": 16, "max_steps": 1, "dev_ratio": 0.8, "min_confidence": 0.5, **QUICK}
+    aside = extend(run, calibrated / "new.jsonl", out=tmp_path / "aside", **given).training
     assert not found["dev_is_natural"]
     assert read_manifest(aside.out)["calibrated"]
     assert read_manifest(aside.out)["vector_scaling"] is None
     assert OF_A_SAMPLE in aside.notes
+    flattered = next(note for note in aside.notes if note.startswith("replayed rows may have trained the run"))
+    assert "and so are the confidence, the threshold and the sets" in flattered
+    card = (aside.out / "README.md").read_text(encoding="utf-8")
+    assert "some of which it may have learned from before" in card
+    assert "nothing else was chosen by" not in card
     file = extended(calibrated, tmp_path / "file", max_steps=1)
     assert found == {"known": 3, "dev_is_natural": True}
     assert read_manifest(file)["vector_scaling"] is not None
+
+
+def test_dev_of_known_classes_is_that_of_the_run_where_its_file_lies(calibrated: Path, tmp_path: Path) -> None:
+    """The replay has trained the run, which is right on nearly all of it: confidence, threshold and sets are not to be fitted there."""
+    given = {"replay": calibrated / "train.jsonl", "batch_size": 16, "max_steps": 1, **QUICK}
+    out = extend(calibrated / "run", calibrated / "new.jsonl", out=tmp_path / "out", **given).training.out
+    before, after = read_manifest(calibrated / "run"), read_manifest(out)
+    for part in DEV:
+        own = before["data"][part]
+        assert after["data"][part].keys() == {*own, str(calibrated / "new.jsonl")}
+        assert after["data"][part].items() > own.items()
+    assert after["calibrated"]
+    assert not after["extended_from"]["dev_may_have_trained"]
+    assert "nothing else was chosen by" in (out / "README.md").read_text(encoding="utf-8")
 
 
 def test_an_extended_run_is_calibrated_anew(calibrated: Path, tmp_path: Path) -> None:

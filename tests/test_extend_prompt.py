@@ -14,13 +14,16 @@ from fenlei import train
 from fenlei.artifact import read_manifest
 from fenlei.config import RunConfig
 from fenlei.data.examples import Example
+from fenlei.data.extension import read_rows
 from fenlei.errors import ConfigError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.inference.loading import load_run
+from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
 from fenlei.text.asking import QuestionEncoder
-from fenlei.training.extend import extend
+from fenlei.training.extend import _build, _extended_config, extend
 from fenlei.training.former_answers import former_answers
+from fenlei.training.lessons import Taught
 from fenlei.training.setup import Setup, prepare
 
 QUICK: dict[str, Any] = {**FAST, "max_steps": 1}
@@ -119,9 +122,27 @@ def test_rows_are_asked_among_their_candidates_before_and_after(tiny_qwen: Path,
     """All labels that the run knows would not even leave room for a text."""
     data = write(tmp_path / "data.jsonl", [{**row, "category": [row["label"], f"类别{at}"]} for at, row in enumerate(toy_rows)])
     rows = [{**row, "category": [NEW, "体育"][: 1 + at % 2]} for at, row in enumerate(weather())]
-    run = train(data, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "max_length": 130}).out
+    run = train(data, model=str(tiny_qwen), out=tmp_path / "run", store_exemplars=20, **{**OPTIONS, "max_length": 130}).out
     result = extend(run, write(tmp_path / "offered.jsonl", rows), replay=data, out=tmp_path / "out", **QUICK)
     assert result.training.labels[-1] == NEW
     assert result.changes[0].rows > 0
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "are asked among these, and were asked among those of them that the run knew:" in card
+    data.unlink()  # the rows that the run keeps offer what they did
+    result = extend(run, tmp_path / "offered.jsonl", out=tmp_path / "again", **QUICK)
+    assert result.changes[0].rows > 0
+    assert read_manifest(tmp_path / "again")["row_candidates"]
+
+
+def test_a_prior_is_learned_from_as_training_sees_it(tiny_qwen: Path, toy_file: Path, new: Path, tmp_path: Path) -> None:
+    run = train(toy_file, model=str(tiny_qwen), prior_correction=True, out=tmp_path / "run", **OPTIONS).out
+    manifest, config = read_manifest(run), _extended_config(run, new, QUICK)
+    known = LabelSet(tuple(manifest["labels"]))
+    setup, _ = _build(run, manifest, config, read_rows(toy_file, config.data), known)
+    assert isinstance(setup.encoder, QuestionEncoder)
+    asked = setup.encoder.with_labels(known).encode([row.input for row in setup.dataset.train])
+    in_training = score(setup.method.train(), asked, len(known), autocast=setup.scoring_autocast).logits
+    assert isinstance(setup.lessons.targets, Taught)
+    np.testing.assert_allclose(setup.lessons.targets.teacher.numpy(), in_training, atol=1e-3)
+    answered = score(setup.method.eval(), asked, len(known), autocast=setup.scoring_autocast).logits
+    assert np.abs(answered - in_training).max() > 0.1, "answers are without it"

@@ -93,6 +93,20 @@ def test_bytes_are_read_as_bytes_by_a_transformers_that_believes_the_class(tmp_p
     assert tokenizer.batch_decode(tokenizer(texts)["input_ids"], skip_special_tokens=True) == texts
 
 
+def test_tokenizer_json_is_read_where_mistral_common_would_read_tekken_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class MistralCommonBackend:
+        @classmethod
+        def from_pretrained(cls, folder: Path, **options: Any) -> MistralCommonBackend:
+            return cls()
+
+    (family,) = (one for one in FAMILIES if one.name == "Mistral")
+    base = save_family(family, tmp_path / "base", _texts())
+    monkeypatch.setattr(backbone, "AutoTokenizer", MistralCommonBackend)
+    tokenizer = load_tokenizer(base)
+    assert isinstance(tokenizer, transformers.PreTrainedTokenizerFast)
+    assert tokenizer("国足")["input_ids"][0] == tokenizer.bos_token_id
+
+
 def test_the_table_has_a_row_for_each_family_and_no_other() -> None:
     rows = [line for line in TABLE.read_text(encoding="utf-8").splitlines() if line.startswith("| **")]
     assert len(rows) == len(FAMILIES)

@@ -213,6 +213,18 @@ def test_a_predicted_frame_is_of_its_own_kind_with_the_columns_of_a_predicted_fi
     assert "again_prediction" in rows_of(predict_frame(Echo(), predicted, prefix="again_"))[0]
 
 
+def test_a_column_that_is_there_already_is_said_before_anything_is_asked() -> None:
+    from fenlei.inference.frames import predict_frame
+
+    class Never(Echo):
+        def predict(self, texts: Any, *, labels: Any = None) -> list[Prediction]:
+            raise AssertionError("asked")
+
+    for name, probabilities in (("prediction", False), ("tokens_cut", False), ("probabilities", True)):
+        with pytest.raises(DataError, match=f"already has a column '{name}'"):
+            predict_frame(Never(), pa.table({"text": ["甲"], name: ["乙"]}), probabilities=probabilities)
+
+
 def test_a_frame_of_conversations_is_predicted_by_the_users_turns() -> None:
     from fenlei.inference.frames import predict_frame
 

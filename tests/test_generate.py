@@ -93,6 +93,15 @@ def test_every_label_scores_as_it_does_alone(folder: Path) -> None:
     assert together.dtype == np.float32
 
 
+def test_a_model_of_texts_and_images_scores_texts_by_the_part_that_reads_them(composite: Path) -> None:
+    """Its other part, which looks both ways, is never asked."""
+    method, encoder = build(composite)
+    encoded, expected = encoder.encode(TEXTS), one_by_one(composite, encoder, TEXTS, LABELS.names)
+    np.testing.assert_allclose(score(method, encoded, len(LABELS)).logits, expected, atol=2e-5)
+    method.in_step = True  # no prefix is kept: it stands in the sequence, as in training
+    np.testing.assert_allclose(score(method, encoded, len(LABELS)).logits, expected, atol=2e-5)
+
+
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.text("体育财经a新", min_size=1, max_size=6), min_size=1, max_size=7, unique=True))
 def test_random_label_sets_score_as_alone(tiny_qwen: Path, names: list[str]) -> None:

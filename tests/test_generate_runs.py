@@ -19,7 +19,7 @@ from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference.trust import load_scores
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.dry_run import dry_run
-from fenlei.training.held_out import _numbers
+from fenlei.training.held_out import numbers
 from fenlei.training.objectives import label_loss
 
 QUICK: dict[str, Any] = {"method": "generate", "max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "max_length": 200}
@@ -78,7 +78,7 @@ def test_a_run_answers_as_it_was_measured(
     assert manifest["tuning"] == options["tuning"]
     assert (result.trainable == 0) == (options["tuning"] == "none")
     assert classifier.labels == result.labels
-    lines, stored = _numbers(manifest["data"]["calibrating"][str(toy_file)]), load_scores(tmp_path / "run")["calibrating"]
+    lines, stored = numbers(manifest["data"]["calibrating"][str(toy_file)]), load_scores(tmp_path / "run")["calibrating"]
     calibrating = [row["text"] for line, row in enumerate(toy_rows, start=1) if line in lines]
     np.testing.assert_allclose(classifier.logits(calibrating).logits, stored.logits, atol=1e-5)
     proba = classifier.predict_proba(TEXTS)

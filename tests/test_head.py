@@ -123,6 +123,19 @@ def test_what_a_configuration_says_of_each_layer_is_cut_with_them(kind: str, tmp
     assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["num_hidden_layers"] == 1
 
 
+def test_a_token_that_the_model_has_no_row_for_is_an_unknown_word(folder: Path) -> None:
+    """Some tokenizers know more than their model, and a text may spell such a token: the rows beside it are to live."""
+    method, _ = build(folder)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.add_tokens("<new>", special_tokens=True)
+    encoder = TextEncoder(tokenizer, None, 64)
+    encoded = encoder.encode([f"{TEXTS[0]}<new>", TEXTS[3]])
+    assert encoded.ids.max() >= method.stock.config.vocab_size
+    logits = score(method, encoded, 3).logits
+    assert np.isfinite(logits).all()
+    np.testing.assert_allclose(logits[1:], score(method, encoder.encode([TEXTS[3]]), 3).logits, atol=1e-5)
+
+
 def test_mlp_head_fits_decoders_only(tiny_qwen: Path, tiny_bert: Path) -> None:
     method, encoder = build(tiny_qwen)
     install_head(method.stock, MlpHead(32, 3))

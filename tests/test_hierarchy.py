@@ -14,8 +14,10 @@ from fenlei.audit.label_set_errors import find_set_errors
 from fenlei.config import DataConfig
 from fenlei.data.examples import joined
 from fenlei.data.extension import load_extension
+from fenlei.data.label_file import given_labels
+from fenlei.data.labelling import Labelling
 from fenlei.data.splits import load_dataset
-from fenlei.errors import DataError
+from fenlei.errors import DataError, RequestError
 from fenlei.hierarchy import Hierarchy
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.scoring import Scores
@@ -81,10 +83,22 @@ def test_a_class_file_is_read_as_rows_are(tmp_path: Path) -> None:
         load_dataset(config, seed=0)
 
 
+def test_ids_of_train_and_of_dev_stand_for_the_same_labels(tmp_path: Path) -> None:
+    """Those of train are named once all of it is read, those of dev as they are read; else one text would seem to be under two labels."""
+    (tmp_path / "class.txt").write_text("\n".join(WORDS), encoding="utf-8")
+    ids = [{**row, "label": [list(WORDS).index(name) for name in row["label"]]} for row in rows(several=True)]
+    data, dev = write(tmp_path / "train.jsonl", ids), write(tmp_path / "dev.jsonl", ids[:24])
+    dataset = load_dataset(DataConfig(data=str(data), dev=str(dev), level_separator="##"), seed=0)
+    label_of = {row.text: row.label for row in dataset.train}
+    assert set(label_of.values()) == {"体育 + 科技 + 科技##手机", "科技 + 科技##手机", "科技 + 科技##航天", "体育"}
+    assert all(label_of[row.text] == row.label for row in (*dataset.selecting, *dataset.calibrating))
+
+
 def test_new_classes_are_read_as_the_known_ones_are(tmp_path: Path) -> None:
     new = write(tmp_path / "new.jsonl", [{"text": f"电脑{at}", "label": "科技 ## 电脑"} for at in range(8)])
     replay = load_dataset(DataConfig(data=str(write(tmp_path / "rows.jsonl", rows())), level_separator="##"), seed=0).train
-    found = load_extension(DataConfig(data=str(new), level_separator="##"), LabelSet(tuple(WORDS)), replay, lambda row: False, seed=0)
+    config = DataConfig(data=str(new), level_separator="##")
+    found = load_extension(config, LabelSet(tuple(WORDS)), replay, (lambda row: False,) * 2, seed=0)
     assert found.labels.names == (*WORDS, "科技##电脑")
 
 
@@ -158,6 +172,21 @@ def test_a_child_brings_its_parent_among_the_labels_of_a_request(generating: tup
     assert other.answer == ["天气"]
     shares = classifier.predict_proba(["今天手机消息"], labels=asked)
     assert shares[0, 1] >= shares[0, 0]
+
+
+def test_blanks_around_a_step_do_not_make_another_label_of_a_request(generating: tuple[Path, Path], tmp_path: Path) -> None:
+    classifier, names = Classifier.load(generating[0], device="cpu"), tmp_path / "labels.yaml"
+    spaced, plain = (classifier.predict(["今天手机消息"], labels=[name, SPORT])[0] for name in ("科技 ## 手机", PHONES))
+    assert spaced.probabilities == pytest.approx(plain.probabilities)
+    assert spaced.calibrated == plain.calibrated
+    assert classifier.columns(["科技 ## 手机", SPORT], 1) == (PHONES, SPORT)
+    with pytest.raises(RequestError, match="labels: label '科技##' has a level without a name"):
+        classifier.predict(["今天手机消息"], labels=["科技##", SPORT])
+    names.write_text('"科技 ## 手机": 打电话\n体育:\n', encoding="utf-8")
+    typed = [given_labels(given, (), Labelling(hierarchy=Hierarchy("##"))) for given in (str(names), "科技 ## 手机, 体育")]
+    assert [list(one) for one in typed] == [[PHONES, SPORT]] * 2
+    told = classifier.with_notes({"科技 ## 手机": "打电话"}).describe()["instruction"]["notes"]
+    assert told[PHONES]["description"] == "打电话"
 
 
 def test_a_parent_that_a_text_is_not_asked_is_not_given(generating: tuple[Path, Path]) -> None:

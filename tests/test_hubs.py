@@ -151,6 +151,16 @@ def test_what_is_not_there_is_said(hub: Hub, get: Get, source: Source) -> None:
 
 
 @pytest.mark.parametrize("source", BOTH)
+def test_a_model_whose_weights_are_pickle_alone_is_told_from_one_that_is_not_there(hub: Hub, get: Get, source: Source) -> None:
+    files = {"config.json": b"{}", "vocab.txt": b"[PAD]", "pytorch_model.bin": b"pickled"}
+    branch = "main" if source == "huggingface" else "master"
+    hub.repositories["models/acme/pickled"] = Repository(files, branch=branch)
+    with pytest.raises(ModelError, match=r"'acme/pickled' could not be taken(.|\n)*as pickle alone.*save_pretrained"):
+        get(source, "acme/pickled")
+    assert not any(name.endswith(".bin") for name, _ in hub.asked)
+
+
+@pytest.mark.parametrize("source", BOTH)
 def test_without_a_network_the_cache_answers_and_else_the_error_names_the_mirrors_variable(
     hub: Hub, get: Get, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from fenlei import Classifier, train
 from fenlei.config import Imbalance, RunConfig
 from fenlei.errors import ConfigError
 from fenlei.text.batches import TrainingBatches
-from fenlei.training.imbalance import class_counts, cure_of, proposal, row_shares
+from fenlei.training.imbalance import check_imbalance, class_counts, cure_of, proposal, row_shares
 from fenlei.training.objectives import choose_loss
 from fenlei.training.setup import prepare
 
@@ -124,14 +124,22 @@ def test_a_cure_is_proposed_from_ten_to_one_on() -> None:
     assert proposal(config, np.array([99, 10, 0])) is None, "a class without rows is another matter"
 
 
+def test_where_nothing_learns_nothing_is_evened_out() -> None:
+    config = RunConfig.from_options({"method": "generate", "tuning": "none", "imbalance": "balanced-sampling"})
+    with pytest.raises(ConfigError, match="imbalance 'balanced-sampling' changes what is learned, and with tuning 'none' nothing is"):
+        check_imbalance(config, multi_label=False)
+
+
 def test_training_proposes_a_cure_and_takes_none_by_itself(uneven_file: Path, toy_file: Path, tiny_qwen: Path) -> None:
     more = {"model": str(tiny_qwen), "tuning": "frozen", "device": "cpu"}
     setup = prepare(RunConfig.from_options({"data": str(uneven_file), **more}))
     assert setup.config.optimization.imbalance == "none"
     (note,) = [note for note in setup.notes if note.startswith("uneven classes")]
     assert "--imbalance logit-adjustment" in note
+    assert not any("classes are uneven" in note for note in setup.notes), "said once"
     cured = prepare(RunConfig.from_options({"data": str(uneven_file), "imbalance": "focal", **more}))
     assert not any(note.startswith("uneven classes") for note in cured.notes)
+    assert any("classes are uneven" in note for note in cured.notes)
     even = prepare(RunConfig.from_options({"data": str(toy_file), **more}))
     assert not any(note.startswith("uneven classes") for note in even.notes)
 

@@ -13,12 +13,14 @@ from fenlei import Classifier, Client, train
 from fenlei.artifact import read_manifest
 from fenlei.cli.main import main
 from fenlei.cli.predict import _reach
+from fenlei.config import RunConfig
 from fenlei.data.label_file import given_labels, read_label_file
 from fenlei.errors import ConfigError
 from fenlei.inference.distributed import RunToLoad
 from fenlei.inference.loading import load_run
 from fenlei.labels import LabelNote
 from fenlei.text.asking import QuestionEncoder
+from fenlei.training.setup import UNREAD_NOTES, prepare
 
 QUICK: dict[str, Any] = {"method": "generate", "tuning": "none", "device": "cpu", "baseline": False, "max_length": 300}
 TEXTS = ["国足热身赛两球取胜", "央行下调利率"]
@@ -108,6 +110,21 @@ def test_what_was_calibrated_is_said_as_before(plain: Path, labels: Path) -> Non
     assert named.predict(TEXTS) == run.predict(TEXTS)
     other = run.with_notes({"天气": LabelNote("晴雨冷暖")})
     assert other.predict(TEXTS) == run.predict(TEXTS), "nothing else is said of the run's own labels"
+
+
+def test_a_head_says_that_it_learns_from_rows_alone(tiny_qwen: Path, news: Path, labels: Path) -> None:
+    options = {"data": str(news / "train.jsonl"), "model": str(tiny_qwen), "tuning": "frozen", "device": "cpu"}
+    assert UNREAD_NOTES in prepare(RunConfig.from_options({**options, "class_file": str(labels)})).notes
+    assert UNREAD_NOTES not in prepare(RunConfig.from_options(options)).notes
+
+
+def test_codes_are_names_as_they_are_written(tmp_path: Path) -> None:
+    """To YAML 0111 is octal, 12:30 a number of base 60, and 0x1F one of base 16."""
+    path = tmp_path / "labels.yaml"
+    path.write_text("0111: 稻谷种植\n0112: 小麦种植\n12:30: 0x1F\n", encoding="utf-8")
+    assert read_label_file(path) == {"0111": LabelNote("稻谷种植"), "0112": LabelNote("小麦种植"), "12:30": LabelNote("0x1F")}
+    path.write_text("- 010\n- 8\n- {name: 1_000, aliases: [00]}\n", encoding="utf-8")
+    assert read_label_file(path) == {"010": LabelNote(), "8": LabelNote(), "1_000": LabelNote("", ("00",))}
 
 
 def test_labels_are_named_or_in_a_file(labels: Path) -> None:

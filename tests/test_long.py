@@ -19,7 +19,7 @@ from fenlei.errors import ArtifactError, ConfigError
 from fenlei.export.merged import export_merged
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.scoring import score
-from fenlei.models.backbone import longest_input
+from fenlei.models.configuration import longest_input
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import AttentionPooling, MaxPooling, MeanPooling, Pooling
 from fenlei.report.evaluation import evaluate_run

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import SHAPE
+from transformers import AutoConfig
 
 from fenlei.config import ModelConfig
 from fenlei.labels import LabelSet
+from fenlei.models.architectures import classifier_class
 from fenlei.models.backbone import load_network
 from fenlei.models.head import HeadMethod
 from fenlei.models.lora import add_lora, load_lora
@@ -109,3 +112,13 @@ def test_adapters_are_put_in_and_loaded_without_a_word(tiny_qwen: Path, tmp_path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         load_lora(load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32), tmp_path)
+
+
+def test_what_fused_kernels_of_mamba_read_by_themselves_is_left_alone() -> None:
+    """PEFT refuses an adapter there, even where nobody has named that linear."""
+    shape = {**SHAPE, "num_key_value_heads": 1, "mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_state": 8}
+    config = AutoConfig.for_model("falcon_h1", vocab_size=100, **shape)
+    adapted = add_lora(classifier_class(config)._from_config(config), ModelConfig(lora_rank=2))
+    names = {name.rpartition(".")[2] for name, module in adapted.named_modules() if hasattr(module, "lora_A")}
+    assert {"in_proj", "q_proj"} <= names
+    assert "out_proj" not in names

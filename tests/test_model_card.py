@@ -12,6 +12,7 @@ import pytest
 from fenlei import train
 from fenlei.artifact import read_manifest
 from fenlei.evaluation.metrics import compute_metrics
+from fenlei.export.card import stock_card
 from fenlei.labels import LabelSet
 from fenlei.training.model_card import model_card
 
@@ -85,6 +86,31 @@ def test_it_says_what_it_is_for_and_what_its_rows_were() -> None:
     assert "not how often they are right" in told
     assert "below a confidence of 0.7500 are marked as abstained" in told
     assert "| class in the data |" not in told, "a run of an older fenlei did not write it down"
+
+
+def test_rows_that_may_have_trained_a_run_measure_no_confidence() -> None:
+    told = model_card({**MANIFEST, "extended_from": {"dev_may_have_trained": True}}, METRICS, None)
+    assert "fitted on 40 rows, some of which it may have learned from before: it is likely surer than it should be." in told
+    assert "nine in ten" not in told
+
+
+def test_the_card_of_a_stock_folder_promises_what_the_folder_does() -> None:
+    """Which marks no answer as abstained, and of a language model gives no calibrated confidence."""
+    writes = {**MANIFEST, "abstention": {"min_confidence": 0.75}}
+    classifies = {**writes, "method": "head", "head": "linear"}
+    written, classified = (stock_card(model_card(one, METRICS, None), one, ["give bare texts"]) for one in (writes, classifies))
+    for card in (written, classified):
+        assert "abstained" not in card
+        assert "Classifier.load" not in card
+        assert "Where an input would be longer than 128 tokens,\n" in card
+        assert card.endswith("\n## This folder beside the run\n\n- give bare texts\n")
+    assert "prompt.json" in written
+    assert "not how often they are right" in written
+    assert not [promise for promise in ("nine in ten", "temperature", "calibrat") if promise in written.partition("## Data")[0]]
+    assert "nine in ten" in classified
+    assert "Confidence: calibrated, temperature 1.250" in classified
+    assert "pipeline(" in classified
+    assert "beside the run" not in stock_card(model_card(writes, METRICS, None), writes)
 
 
 def test_a_run_writes_down_what_its_card_says(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
 from fenlei.audit import near_duplicates as module
-from fenlei.audit.near_duplicates import NearPair, allowed_edits, find_near_pairs, numbers_differ
+from fenlei.audit.near_duplicates import NearPair, _candidates, allowed_edits, find_near_pairs, numbers_differ
 from fenlei.audit.same_text import bare, plain
 
 CHINESE = [chr(code) for code in range(0x4E00, 0x4E00 + 900)]
@@ -69,6 +69,20 @@ def test_thousands_of_texts_of_one_mould_are_still_linked(monkeypatch: pytest.Mo
     texts = [f"您的订单{number:04d}已经发货请注意查收谢谢惠顾" for number in range(300)]
     linked = {place for pair in find_near_pairs(texts) for place in (pair.first, pair.second)}
     assert len(linked) == 300
+
+
+def test_of_many_long_texts_few_are_compared_and_copies_with_edits_all_over_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their first 50 characters are looked at: how many of these are enough follows from 50 too, and not from the whole length."""
+    monkeypatch.setattr(module, "ALL_TEXTS", 1)
+    monkeypatch.setattr(module, "BLOCK", 7)
+    dice = random.Random(3)
+    alphabet = CHINESE[:12]
+    texts = ["".join(dice.choices(alphabet, k=300)) for _ in range(1000)]
+    copied = sorted(dice.sample(range(1000), 20))
+    parts = [[texts[place][at : at + 20] for at in range(0, 300, 20)] for place in copied]
+    copies = ["".join(edited(part, 1, alphabet, dice) for part in one) for one in parts]
+    assert [(pair.first, pair.second) for pair in find_near_pairs([*texts, *copies])] == list(zip(copied, range(1000, 1020), strict=True))
+    assert len(_candidates(sorted([*texts, *copies]))) < 1000
 
 
 @pytest.mark.parametrize(("length", "edits"), [(1, 0), (3, 0), (4, 1), (7, 1), (8, 2), (29, 2), (30, 3), (1000, 100)])

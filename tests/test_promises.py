@@ -25,7 +25,7 @@ from fenlei.export.merged import export_merged
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.scoring import Scores
 from fenlei.inference.trust import DEV_SCORES, NOVELTY, DevScores, load_scores, load_trust, save_novelty
-from fenlei.training.promises import KnownRows, make_promises
+from fenlei.training.promises import KnownRows, make_promises, read_out_of_scope
 
 QUICK: dict[str, Any] = {"max_steps": 30, "batch_size": 16, "device": "cpu", "baseline": False, "max_length": 48, "learning_rate": 0.01}
 
@@ -131,6 +131,29 @@ def test_states_are_used_where_they_tell_more_than_logits_and_come_back_from_the
     save_novelty(tmp_path, rule)
     again = load_trust(tmp_path, {**promises.trust.to_json(), "labels": ["a", "b"]}).novelty
     np.testing.assert_array_equal(again.ranks(asked), rule.ranks(asked))
+
+
+def test_out_of_scope_texts_are_read_as_the_rows_are(tmp_path: Path) -> None:
+    """By the columns of the rows, where the file has them: `content` would be found before `title`, and 描述 not at all."""
+    asked: list[list[str]] = []
+
+    def score(rows: Sequence[Example], keep_states: bool) -> Scores:
+        asked.append([row.text for row in rows])
+        return Scores(np.random.default_rng(0).normal(size=(len(rows), 2)).astype(np.float32), np.zeros(len(rows), dtype=np.int32))
+
+    strange = tmp_path / "strange.jsonl"
+    strange.write_text("".join(json.dumps({"content": "body", "title": f"zq {at}"}) + "\n" for at in range(5)), encoding="utf-8")
+    calibrating = [Example(str(at), None, "f", at) for at in range(40)]
+    rows = KnownRows(calibrating, [Example("x", None, "f", 1, text_columns=("title",))], np.zeros(1, dtype=np.int64))
+    dev = DevScores(score(calibrating, False).logits, np.arange(40) % 2)
+    make_promises(TrustConfig(out_of_scope=str(strange)), dev, rows, ("a", "b"), score, seed=0)
+    assert asked[-1] == [f"zq {at}" for at in range(5)]
+
+    table = tmp_path / "strange.csv"
+    table.write_text("描述,编号\n屏幕碎了,a1\n", encoding="utf-8")
+    assert [row.text for row in read_out_of_scope(table, ("描述",))] == ["屏幕碎了"]
+    with pytest.raises(ConfigError, match="out_of_scope: training needs a file or a folder, found '-'"):
+        read_out_of_scope("-", ())
 
 
 def test_another_threshold_can_be_asked_for_without_training_again(run: Path) -> None:
@@ -252,4 +275,14 @@ def test_vector_scaling_is_applied_and_exported_as_far_as_the_head_can_hold_it(
     told = any("vector scaling has no place" in note for note in result.notes)
     assert told == (model == "tiny_qwen")
     assert any("stay with the run" in note for note in result.notes)
+    card = (result.out / "README.md").read_text(encoding="utf-8")
+    assert ("vector scaling has no place" in card) == (model == "tiny_qwen")
     assert calibration.scale is not None
+
+    answered = logits[:3].argmax(axis=1)
+    rarest = int(np.bincount(answered, minlength=3).argmin())  # once its summand is large, the run gives no other label
+    scaling = {"scale": [1.0] * 3, "bias": [50.0 * (at == rarest) for at in range(3)]}
+    write_manifest(tmp_path / "run", {**read_manifest(tmp_path / "run"), "vector_scaling": scaling})
+    result = export_merged(tmp_path / "run", tmp_path / "other", texts=TEXTS[:3])
+    assert result.agreement == pytest.approx((answered == rarest).mean() if told else 1.0)
+    assert any("which gives another label to" in note for note in result.notes) == told

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_models import SHAPE
 from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from fenlei import Classifier, ConfigError, train
 from fenlei.config import ModelConfig, RunConfig
@@ -93,8 +95,6 @@ def test_the_largest_sums_do_not_overflow(monkeypatch: pytest.MonkeyPatch, vnni:
 
 
 def test_another_processor_is_told_what_is_needed(monkeypatch: pytest.MonkeyPatch, tiny_qwen: Path) -> None:
-    from transformers import AutoModelForSequenceClassification
-
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     with pytest.raises(ConfigError, match=r"int8 needs an x86 CPU.*leave int8 out, or give --no-int8 \(from Python int8=False\) to extend"):
         quantize_linears(AutoModelForSequenceClassification.from_pretrained(tiny_qwen))
@@ -201,3 +201,27 @@ def test_a_model_without_plain_linears_says_so(tiny_qwen: Path) -> None:
 def test_dropout_before_the_adapters_does_not_keep_the_weights_from_8_bits(tiny_qwen: Path) -> None:
     network = load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32)
     assert quantize_below_adapters(add_lora(network, ModelConfig(lora_rank=4, lora_dropout=0.1))) == 14
+
+
+WEIGHTS_ASKED_FOR: dict[str, dict[str, Any]] = {
+    "mt5": {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 2, "num_heads": 2},
+    "jamba": {
+        **SHAPE, "num_key_value_heads": 1, "num_experts": 1, "num_experts_per_tok": 1,
+        "attn_layer_period": 2, "attn_layer_offset": 1,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "shape"), WEIGHTS_ASKED_FOR.items())
+def test_architectures_that_ask_linears_for_their_weights_are_answered(kind: str, shape: dict[str, Any]) -> None:
+    """T5 asks in which format they are, and Mamba's kin multiply with one of them by themselves."""
+    torch.manual_seed(0)
+    network = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, vocab_size=100, num_labels=3, **shape)).eval()
+    ids = torch.randint(5, 90, (2, 8))
+    ids[:, -1] = 1  # T5's head reads the state of the token that ends a text
+    with torch.inference_mode():
+        exact = network(input_ids=ids).logits
+        assert quantize_linears(network) > 0
+        given = network(input_ids=ids).logits
+    assert not torch.equal(given, exact)
+    assert (given - exact).norm() < 0.1 * exact.norm()

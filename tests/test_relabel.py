@@ -17,6 +17,7 @@ from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
 from fenlei.config import RunConfig, TrustConfig
+from fenlei.data.examples import Example
 from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation.novelty import ClassGaussians
 from fenlei.export.merged import export_merged
@@ -24,10 +25,10 @@ from fenlei.inference.checksums import checksums
 from fenlei.inference.trust import NoveltyRule, load_scores, load_trust, save_novelty
 from fenlei.labels import LabelNote, LabelSet
 from fenlei.report.evaluation import evaluate_run
-from fenlei.training.exemplars import load_exemplars
+from fenlei.training.exemplars import load_exemplars, save_exemplars
 from fenlei.training.extend import extend
 from fenlei.training.label_plan import plan_labels
-from fenlei.training.relabel import add_labels, relabel
+from fenlei.training.relabel import _kept_exemplars, add_labels, relabel
 
 QUICK: dict[str, Any] = {"device": "cpu", "baseline": False, "max_steps": 6, "batch_size": 8, "learning_rate": 0.01}
 TEXTS = ["国足热身赛两球取胜", "央行下调利率", "手机芯片发布"]
@@ -84,6 +85,19 @@ def test_a_file_of_before_is_evaluated_under_the_labels_of_now(run: Path, tmp_pa
     relabel(run, out=tmp_path / "over", rename={"体育": "运动", "科技": "体育"})
     with pytest.raises(DataError, match="label '科技' is not one of"):
         evaluate_run(tmp_path / "over", TOY, out=tmp_path / "report", device="cpu")
+
+
+def test_a_file_of_before_is_evaluated_where_ids_may_stand_in_it_too(run: Path, tmp_path: Path) -> None:
+    """The run was trained with a class file: what is no name of now may be an id, or a name of before."""
+    shutil.copytree(run, tmp_path / "copy")
+    config = tmp_path / "copy" / "config.yaml"
+    config.write_text(RunConfig.from_yaml(config).replace(class_file="names.txt").to_yaml(), encoding="utf-8")
+    relabel(tmp_path / "copy", out=tmp_path / "out", rename={"体育": "运动"})
+    names, rows = read_manifest(run)["labels"], [json.loads(line) for line in TOY.read_text(encoding="utf-8").splitlines()]
+    mixed = [{**row, "label": names.index(row["label"]) if at % 2 else row["label"]} for at, row in enumerate(rows)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in mixed), encoding="utf-8")
+    measured = evaluate_run(tmp_path / "out", tmp_path / "rows.jsonl", out=tmp_path / "report", device="cpu").metrics
+    assert {one.name: one.support for one in measured.classes} == {"运动": 20, "财经": 20, "科技": 20}
 
 
 def test_probabilities_of_merged_labels_add(run: Path, tmp_path: Path) -> None:
@@ -249,13 +263,25 @@ def test_all_labels_of_a_run_whose_rows_offer_candidates_need_not_fit(tiny_qwen:
     assert {one.label for one in asked} <= {"天气", "体育"}
 
 
+def test_candidates_of_exemplars_are_called_as_labels_are(tmp_path: Path) -> None:
+    rows = [Example("国足取胜", "体育", "x.jsonl", 3, candidates=("科技", "体育", "财经")), Example("央行降准", "财经", "x.jsonl", 5)]
+    save_exemplars(tmp_path, rows)
+    assert load_exemplars(tmp_path) == tuple(rows)
+    known = LabelSet(("体育", "财经", "科技"))
+    kept = _kept_exemplars(tmp_path, known, plan_labels(known, {"体育": "运动"}, {}, ["科技"]))
+    assert [(row.label, row.candidates) for row in kept] == [("运动", ("运动", "财经")), ("财经", None)]
+    merged, other = _kept_exemplars(tmp_path, known, plan_labels(known, {}, {"新闻": ["体育", "财经"]}, []))
+    assert (merged.label, merged.candidates, other.label) == ("新闻", ("科技", "新闻"), "新闻")
+
+
 def test_a_head_learns_labels_from_rows_alone(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "labels.yaml").write_text("- 天气\n", encoding="utf-8")
     words = ["extend", str(run), str(tmp_path / "labels.yaml"), "--out", str(tmp_path / "out")]
     assert main(words) == 1
     assert "answers with a head, which learns labels from rows; give a file of labelled rows" in capsys.readouterr().err.replace("\n", " ")
-    assert main([*words, "--replay", str(TOY)]) == 2
-    assert "is a list of labels, from which nothing is learned" in " ".join(capsys.readouterr().err.split())
+    for more in (["--replay", str(TOY)], ["--resume"]):
+        assert main([*words, *more]) == 2
+        assert "is a list of labels, from which nothing is learned" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
 
 

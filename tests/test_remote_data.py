@@ -157,7 +157,7 @@ def test_an_extension_takes_its_new_rows_from_train_and_its_dev_rows_from_dev(hu
     hub.repositories["datasets/acme/new"] = Repository({"train.jsonl": some(8), "dev.jsonl": some(4), "test.jsonl": some(2)})
     known = tuple(Example(f"{label}{place}", label, "x", place + 1) for label in "ab" for place in range(20))
     config = DataConfig(data="hf:acme/new", dev="hf:acme/new")
-    found = load_extension(config, LabelSet(("a", "b")), known, lambda row: False, seed=0)
+    found = load_extension(config, LabelSet(("a", "b")), known, (lambda row: False,) * 2, seed=0)
     assert sum(row.label == "新" for row in found.train) == 8
     assert len(found.selecting) + len(found.calibrating) == 4
 
@@ -223,6 +223,7 @@ def test_a_file_of_such_a_name_is_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "hf:acme" / "clue").write_text("")
     assert not is_remote("hf:acme/clue")
     assert not is_remote(Path("news.jsonl"))
+    assert not is_remote("hf://datasets/acme/clue/train.jsonl"), "a URL of fsspec"
 
 
 def test_a_student_learns_from_the_rows_on_a_hub_that_its_teacher_was_trained_on(tmp_path: Path) -> None:

@@ -5,7 +5,9 @@ import json
 import os
 import re
 import sys
+import tracemalloc
 import warnings
+import weakref
 from html.parser import HTMLParser
 
 import matplotlib
@@ -28,8 +30,9 @@ from fenlei.inference.trust import Trust
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report import evaluation as module
-from fenlei.report.comparison import names_of
+from fenlei.report.comparison import Contender, Entry, compare, differing_rows, names_of
 from fenlei.report.evaluation import evaluate_run
+from fenlei.report.files import write_rows as write_report_rows
 from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.mistakes import SHOWN_PAIRS, find_mistakes, most_confused
 from fenlei.report.page import _matrix
@@ -210,6 +213,35 @@ def test_a_full_disk_leaves_no_half_file(run, data, monkeypatch):
     with pytest.raises(ArtifactError, match="No space left"):
         evaluate_run(run, data, classifier=KeywordClassifier())
     assert list((run / "report").iterdir()) == []
+
+
+def test_the_rows_of_a_report_are_made_one_at_a_time(run, data, monkeypatch):
+    class Row(dict):
+        """A dict that can be seen to go."""
+
+    written, made, alive = module._written_row, [], []
+
+    def watched(*given):
+        row = Row(written(*given))
+        made.append(weakref.ref(row))
+        alive.append(sum(one() is not None for one in made))
+        return row
+
+    monkeypatch.setattr(module, "_written_row", watched)
+    evaluate_run(run, data, classifier=KeywordClassifier())
+    assert len(made) == len(ROWS) + 2, "every row, and the two that are wrong again"
+    assert max(alive) <= 2, "the row before may still be there"
+
+
+def test_rows_are_never_all_in_memory_as_text(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    tracemalloc.start()
+    try:
+        write_report_rows(path, ({"at": at, "text": "长" * 1000 + "\udcff"} for at in range(2000)))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20, "as text they are 4 MB, as bytes 6"
+    finally:
+        tracemalloc.stop()
+    assert read_rows(path) == [{"at": at, "text": "长" * 1000 + "\udcff"} for at in range(2000)]
 
 
 def test_columns_are_those_of_the_training_and_ids_become_names(tmp_path):
@@ -556,6 +588,21 @@ def test_runs_are_compared_on_the_same_rows_and_differences_written(run, tmp_pat
         for at, label in enumerate(LABELS):
             row = beside[beside.index(label) :].partition(row_ends)[0]
             assert all(f"{one.metrics.classes[at].f1:.3f}" in row for one in evaluation.comparison), row
+
+
+def test_what_differs_is_told_without_a_look_at_every_row_for_each(monkeypatch):
+    labels, gold = LabelSet(LABELS), np.arange(60) % 3
+    rows = [Example(str(at), LABELS[at % 3], "f", at + 1) for at in range(60)]
+    sides = [np.full((60, 3), 0.1, dtype=np.float32) for _ in range(2)]
+    for shift, side in enumerate(sides):
+        side[np.arange(60), (gold + shift) % 3] = 0.8
+    contenders = compare([Entry(name, side) for name, side in zip("ab", sides, strict=True)], gold, labels)
+    predicted, looked = Contender.predicted.fget, []
+    monkeypatch.setattr(Contender, "predicted", property(lambda one: looked.append(one) or predicted(one)))
+    told = list(differing_rows(contenders, rows, labels))
+    assert len(told) == 60
+    assert len(looked) == 2
+    assert told[0]["predictions"] == {name: {"prediction": said, "confidence": 0.8} for name, said in zip("ab", LABELS[:2], strict=True)}
 
 
 def test_a_comparison_shows_any_name_and_every_figure_whole(run, tmp_path):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,15 @@ import pyarrow as pa
 import pytest
 
 from fenlei import Classifier, train
+from fenlei.annotation.suggest import suggest
 from fenlei.artifact import read_manifest, write_manifest
+from fenlei.audit.audit import audit_data
 from fenlei.cli.main import main
 from fenlei.data.labelling import Labelling
-from fenlei.errors import ArtifactError
+from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.answers import right_rows
 from fenlei.inference.baseline import baseline_answers, calibrate_baseline
+from fenlei.inference.bulk import predict_file
 from fenlei.inference.checksums import checksums
 from fenlei.inference.distributed import Reading
 from fenlei.inference.prediction import Prediction
@@ -26,6 +31,7 @@ from fenlei.inference.windows import BulkOptions
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.evaluation import evaluate_run
+from fenlei.serving.model import Answered, ServedRun
 
 NAMES = ("体育", "财经", "科技")
 TEXTS = ("国足热身赛两球取胜", "央行下调利率", "手机芯片发布", "球队夺冠股价大涨")
@@ -169,15 +175,20 @@ def test_the_baseline_is_asked_among_the_same_labels_as_the_model(tiny_qwen: Pat
 def test_the_column_that_labels_were_learned_from_offers_none(tiny_qwen: Path, tmp_path: Path) -> None:
     """Its lists are what is right, not what may be right: each row is asked among all labels of the run."""
     rows = [{"text": f"{TEXTS[at % 3]}，第{at}条", "category": [NAMES[at % 3], NAMES[(at + 1) % 3]]} for at in range(24)]
-    data, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    data, run = tmp_path / "rows.jsonl", tmp_path / "run"
     data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    train(data, model=str(tiny_qwen), out=tmp_path / "run", **QUICK)
-    assert read_manifest(tmp_path / "run")["label_column"] == "category"
+    train(data, model=str(tiny_qwen), out=run, **QUICK)
+    manifest = read_manifest(run)
+    assert manifest["label_column"] == "category"
+    silent = {key: value for key, value in manifest.items() if key not in ("label_column", "read_from")}  # as runs of before are
 
-    assert main(["predict", str(tmp_path / "run"), str(data), "--out", str(out), "--probabilities", "--device", "cpu"]) == 0
-    written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
-    frame = Classifier.load(tmp_path / "run", device="cpu").predict_frame(pa.Table.from_pylist(rows[:2]), probabilities=True)
-    assert [set(row["probabilities"]) for row in (*written, *frame.to_pylist())] == [set(NAMES)] * 26
+    for told in (manifest, silent):
+        write_manifest(run, told)
+        out = tmp_path / f"{len(told)}.jsonl"
+        assert main(["predict", str(run), str(data), "--out", str(out), "--probabilities", "--device", "cpu"]) == 0
+        written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        frame = Classifier.load(run, device="cpu").predict_frame(pa.Table.from_pylist(rows[:2]), probabilities=True)
+        assert [set(row["probabilities"]) for row in (*written, *frame.to_pylist())] == [set(NAMES)] * 26
     (window,) = Reading(BulkOptions(label_column="category"), True).windows(str(data))
     assert {row.candidates for row in window.examples} == {None}
 
@@ -190,3 +201,96 @@ def test_a_model_is_asked_among_the_labels_that_were_named_and_not_among_what_is
     assert main(["predict", str(tiny_qwen), str(data), "--out", str(out), *named]) == 0
     written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [set(row["probabilities"]) for row in written] == [set(NAMES)] * 3
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_suggested_is_what_prediction_says(runs: dict[bool, Path], several: bool, tmp_path: Path) -> None:
+    """Among what a row offers, and among all labels where it offers none."""
+    rows: list[dict[str, Any]] = [{"text": f"{TEXTS[at]}，又一条", "category": [NAMES[at - 1], NAMES[at]]} for at in range(3)]
+    rows.append({"text": TEXTS[3]})
+    pool, out = tmp_path / "pool.jsonl", tmp_path / "out.jsonl"
+    pool.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    classifier = Classifier.load(runs[several], device="cpu")
+    predict_file(classifier, pool, out)
+    predicted = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    picked = suggest(classifier, pool, 4)
+    assert len(picked) == 4
+    for one in picked:
+        given = predicted[one.example.line - 1]
+        assert one.answer == given["prediction"]
+        assert one.confidence == pytest.approx(given["confidence"], abs=1e-5)
+        assert set([one.answer] if isinstance(one.answer, str) else one.answer) <= set(given.get("category", NAMES))
+
+
+def test_a_run_judges_labels_among_what_a_row_offers(runs: dict[bool, Path], tmp_path: Path) -> None:
+    """Each text stands there with both of its candidates, so one of the two rows is suspected, and the other label suggested."""
+    offered = [(NAMES[at - 1], NAMES[at]) for at in range(3)]
+    rows = [{"text": TEXTS[at], "label": label, "category": list(offered[at])} for at in range(3) for label in offered[at]]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    found = audit_data(data, run=runs[False], device="cpu").label_errors.rows
+    assert sorted(one.row // 2 for one in found) == [0, 1, 2]
+    said = Classifier.load(runs[False], device="cpu").predict(TEXTS[:3], labels=offered)
+    for one in found:
+        answer = said[one.row // 2]
+        assert {one.label, one.suggested} == set(offered[one.row // 2])
+        assert one.suggested == answer.label
+        assert one.probability == pytest.approx(answer.confidence, abs=1e-5)
+
+
+def test_what_was_fitted_among_a_few_labels_is_not_given_to_texts_that_are_asked_among_all(tiny_qwen: Path, tmp_path: Path) -> None:
+    """No row that calibrated was asked among all labels: temperature, threshold and sets are those of a choice between two."""
+    data, out = tmp_path / "rows.jsonl", tmp_path / "out.csv"
+    offered = [[NAMES[at % 3], NAMES[(at + 1) % 3]] for at in range(140)]
+    rows = [{"text": f"{TEXTS[at % 3]}，第{at}条", "label": NAMES[at % 3], "category": names} for at, names in enumerate(offered)]
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", set_coverage=0.8, min_confidence=0.3, **QUICK)
+    classifier = Classifier.load(tmp_path / "run", device="cpu")
+    assert classifier.describe()["fitted_among_all"] is False
+    for labels in (None, [None], classifier.labels, classifier.labels[::-1]):
+        (one,) = classifier.predict([TEXTS[0]], labels=labels)
+        assert (one.calibrated, one.prediction_set, one.abstained, one.novelty) == (False, None, None, None)
+    (among,) = classifier.predict([TEXTS[0]], labels=NAMES[:2])
+    assert among.calibrated
+    assert among.prediction_set is not None
+    mixed = ({**rows[0], "category": None}, rows[1])
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in mixed), encoding="utf-8")
+    predict_file(classifier, data, out)
+    with out.open(encoding="utf-8", newline="") as file:
+        assert [row["prediction_set"] != "" for row in csv.DictReader(file)] == [False, True]
+
+
+def test_what_labels_score_on_an_empty_text_is_read_together_where_rows_bring_many_lists(tiny_qwen: Path) -> None:
+    names = ("体育", "财经", "科技", "天气")
+    lists = list(permutations(names))[:12]
+    classifier = Classifier.zero_shot(str(tiny_qwen), names, max_length=200)
+    alone = [classifier.predict(["国足取胜"], labels=[one])[0] for one in lists]
+    passes: list[Any] = []
+    classifier._run.method.stock.base_model.register_forward_hook(lambda *given: passes.append(given))
+    together = classifier.predict(["国足取胜"] * len(lists), labels=lists)
+    assert len(passes) == 2
+    for one, other in zip(together, alone, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
+
+
+def test_a_run_whose_labels_leave_no_room_together_is_served(tiny_qwen: Path, tmp_path: Path) -> None:
+    """Each request names labels of its own; one that names none is told why it is not answered."""
+    rows = [{"text": f"{TEXTS[at % 3]}，第{at}条", "label": NAMES[at % 3], "category": [NAMES[at % 3], f"类别{at}"]} for at in range(60)]
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    train(data, model=str(tiny_qwen), out=tmp_path / "run", **{**QUICK, "max_length": 130})
+    served = ServedRun(tmp_path / "run", lambda folder: Classifier.load(folder, device="cpu")).load()
+    (answer,) = served.answer([TEXTS[0]], ("体育", "财经"))
+    assert isinstance(answer, Answered)
+    assert set(answer.prediction.probabilities) == {"体育", "财经"}
+    with pytest.raises(ConfigError, match=r"max_length 130 leaves no room for the text: .*\(a finished run takes them with --labels\)"):
+        served.answer([TEXTS[0]], None)
+
+
+def test_novelty_cannot_be_chosen_by_texts_that_are_asked_another_question(tiny_qwen: Path, tmp_path: Path) -> None:
+    rows = [{"text": f"第{at}条", "label": NAMES[at % 3], "category": [NAMES[at % 3], NAMES[at % 3 - 1]]} for at in range(12)]
+    data, strange = tmp_path / "rows.jsonl", tmp_path / "strange.jsonl"
+    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    strange.write_text('{"text": "今天晴转多云"}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match="out_of_scope: its texts offer no candidates"):
+        train(data, model=str(tiny_qwen), out=tmp_path / "run", out_of_scope=str(strange), **QUICK)

@@ -181,6 +181,15 @@ def test_requests_share_passes(service: Running, texts: list[str]) -> None:
     assert passes_after - passes_before < 120
 
 
+def test_a_run_is_not_described_anew_for_every_request(service: Running, texts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    service.post("/v1/classify", {"texts": texts[:1]})
+    described: list[Classifier] = []
+    whole = Classifier.describe
+    monkeypatch.setattr(Classifier, "describe", lambda self: (described.append(self), whole(self))[1])
+    assert {service.post("/v1/classify", {"texts": [text]}).status for text in texts[:5]} == {200}
+    assert not described
+
+
 def test_vllm(service: Running, head_run: Path) -> None:
     labels = Classifier.load(head_run, device="cpu").labels
     reply = service.post("/classify", {"input": ["甲", "乙"], "model": "news", "user": None, "priority": 0})

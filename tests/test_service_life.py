@@ -24,14 +24,23 @@ import pytest
 from serving import running
 
 from fenlei import train
+from fenlei.artifact import DIGEST, read_manifest
 from fenlei.cli.main import main
 from fenlei.errors import ModelError
-from fenlei.serving import model, processes
-from fenlei.serving.life import DIED, NEVER_LOADED, Server, Settings
+from fenlei.serving import life, model, processes
+from fenlei.serving.life import DIED, NEVER_LOADED, Server, Settings, run_server
 from fenlei.serving.processes import listen
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 BODY = json.dumps({"texts": ["央行下调利率", "国足取胜"]})
+
+
+@pytest.fixture(autouse=True)
+def _sighup() -> Iterator[None]:
+    """What a test does with SIGHUP in this process is undone: children begin with what is ignored."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +141,40 @@ def test_it_takes_over_a_newer_run_and_ends_when_all_are_answered(runs: list[Pat
     assert set(load.statuses) == {200}
     assert load.lost == []
     assert len(load.statuses) > told
+
+
+def test_a_reload_that_comes_while_a_replacement_loads_is_not_missed(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link, load, versions = tmp_path / "current", model.ServedRun.load, []
+    link.symlink_to(runs[0])
+
+    def and_the_link_moves(run: model.ServedRun) -> model.Served:
+        served = load(run)
+        versions.append(served.version)
+        if len(versions) == 1:
+            link.unlink()
+            link.symlink_to(runs[1])
+            os.kill(os.getpid(), signal.SIGHUP)
+        return served
+
+    async def until_it_took_over(server: Server) -> None:
+        if server._reloading is not None:
+            await server._reloading
+
+    monkeypatch.setattr(life, "keep_freed_memory", lambda: None)  # it is for the rest of the process, which is that of all tests
+    monkeypatch.setattr(model.ServedRun, "load", and_the_link_moves)
+    monkeypatch.setattr(Server, "main_loop", until_it_took_over)
+    assert run_server(Settings(link, device="cpu"), listen("127.0.0.1", 0), load_first=True) == 0
+    assert versions == [read_manifest(run)[DIGEST][: model.VERSION_DIGITS] for run in runs]
+
+
+def test_a_reload_that_comes_while_the_command_begins_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[int] = []
+    signal.signal(signal.SIGHUP, lambda told, _: came.append(told))  # in place of the default, which would end all tests
+    monkeypatch.setattr("fenlei.cli.serve._need_extra", lambda: signal.raise_signal(signal.SIGHUP))
+    assert main(["serve", str(tmp_path / "nowhere"), "--port", "0"]) == 1
+    assert not came
 
 
 def test_a_connection_that_nobody_has_taken_yet_is_answered_at_the_end(runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

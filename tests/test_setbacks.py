@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from processes import ended, split
 from safetensors.torch import load_file
+from torch import nn
+from transformers import Trainer
 
 from fenlei.artifact import checkpoints
 from fenlei.errors import ArtifactError, ModelError
 from fenlei.inference.classifier import Classifier
 from fenlei.models.devices import Precision, is_out_of_memory
 from fenlei.models.head import HeadMethod
-from fenlei.training import fit
 from fenlei.training.fit import TrainingInterrupted, train
+from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
+from fenlei.training.ranks import Ranks
+from fenlei.training.setbacks import Setbacks
 from fenlei.training.trainer import RowTrainer
 
 OPTIONS: dict[str, Any] = {
@@ -45,10 +51,10 @@ def same(a: Path, b: Path) -> bool:
 
 def with_loss(monkeypatch: pytest.MonkeyPatch, spoilt: Any) -> None:
     """`spoilt` is told the number of each step and the loss, and gives the loss that the trainer sees."""
-    real = fit.choose_loss
     calls = iter(range(1, 10_000))
     monkeypatch.setattr(
-        fit, "choose_loss", lambda *given, **named: lambda logits, gold: spoilt(next(calls), real(*given, **named)(logits, gold))
+        "fenlei.training.setup.choose_loss",
+        lambda *given, **named: lambda logits, gold: spoilt(next(calls), choose_loss(*given, **named)(logits, gold)),
     )
 
 
@@ -67,15 +73,17 @@ def test_a_step_whose_loss_is_no_number_is_named_and_left_out(
     trainers: list[RowTrainer] = []
     real = RowTrainer.__init__
     monkeypatch.setattr(RowTrainer, "__init__", lambda self, *a, **k: (trainers.append(self), real(self, *a, **k))[1])
-    with_loss(monkeypatch, lambda step, loss: loss * bad if step in (3, 4, 7) else loss)
+    with_loss(monkeypatch, lambda step, loss: loss * bad if step in (3, 4, 7, 10) else loss)
     result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", progress=watch, announce=told.append, **OPTIONS)
     moved = [not torch.equal(before, after) for before, after in pairwise(seen)]  # moved[0]: in step 2
-    assert [step for step, did in enumerate(moved, start=2) if not did] == [3, 4, 7]
+    assert [step for step, did in enumerate(moved, start=2) if not did] == [3, 4, 7, 10]
     skipped = [note for note in told if "left out" in note]
-    assert [note.split(":")[0] for note in skipped] == ["step 3", "step 4", "step 7"]
+    assert [note.split(":")[0] for note in skipped] == ["step 3", "step 4", "step 7", "step 10"]
     assert all(f"{toy_file}:" in note for note in skipped)
     assert set(skipped) <= set(result.notes)
     assert all(value.isfinite().all() for value in weights_of(tmp_path / "run").values())
+    told_of_it = (tmp_path / "run" / "metrics.json").read_text(encoding="utf-8")  # step 10 is one of those that are logged
+    json.loads(told_of_it, parse_constant=lambda found: pytest.fail(f"{found} is no JSON"))
 
 
 def test_three_such_steps_in_a_row_are_an_error(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +91,24 @@ def test_three_such_steps_in_a_row_are_an_error(tiny_qwen: Path, toy_file: Path,
     with pytest.raises(ModelError, match=r"step 11: .* not a number, 3 steps in a row \(rows .*toy_news\.jsonl:\d+.*--lr"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS)
     assert checkpoints(tmp_path / "run"), "the one before it is there to go on from"
+
+
+def test_in_float16_the_loss_tells_a_broken_step_from_gradients_that_were_scaled_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scaler sees to these by itself; of a loss that is no number it knows nothing."""
+    told: list[str] = []
+    monkeypatch.setattr(Trainer, "_get_grad_norm", lambda self, model, grad_norm=None: torch.tensor(float("nan")))
+    trainer, network = object.__new__(RowTrainer), nn.Linear(1, 1)
+    vars(trainer).update(
+        args=SimpleNamespace(fp16=True), state=SimpleNamespace(global_step=6), _spread=None, _ranks=Ranks(), _step_rows=[5],
+        _step_loss=torch.tensor(0.5), _setbacks=Setbacks(lambda row: f"rows.jsonl:{row}", told.append),
+    )  # fmt: skip
+    assert [trainer._get_grad_norm(network) for _ in range(4)] == [None] * 4
+    assert told == []
+    trainer._step_loss = torch.tensor(float("nan"))
+    assert [trainer._get_grad_norm(network) for _ in range(2)] == [None] * 2
+    assert told == ["step 7: left out, the loss or its gradient is not a number (rows rows.jsonl:5)"] * 2
+    with pytest.raises(ModelError, match=r"3 steps in a row .*--device cpu to see whether float16 is too small"):
+        trainer._get_grad_norm(network)
 
 
 def test_out_of_memory_halves_the_tokens_at_once_and_the_weights_stay(

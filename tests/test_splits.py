@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from fenlei.data.examples import Example
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.data.stratify import halves, set_aside
 from fenlei.errors import ConfigError, DataError
+from fenlei.training.held_out import lines_by_file, numbers
 
 
 def write_rows(path: Path, counts: Mapping[str, int], seed: int = 0) -> Path:
@@ -263,3 +265,35 @@ def test_data_has_to_be_named_and_to_be_a_file() -> None:
         load_dataset(DataConfig(), seed=0)
     with pytest.raises(ConfigError, match="training needs a file or a folder, found '-'"):
         load_dataset(DataConfig(data="-"), seed=0)
+
+
+def test_rows_that_come_but_once_train_nothing(tmp_path: Path) -> None:
+    """Files are read several times, and of a pipe the head would be gone the second time."""
+    train = write_rows(tmp_path / "a.jsonl", {"a": 10, "b": 10})
+    read_end, write_end = os.pipe()
+    os.close(write_end)
+    with os.fdopen(read_end):
+        pipe = f"/dev/fd/{read_end}"
+        for option, given in (("data", pipe), ("dev", pipe), ("dev", "-"), ("test", pipe), ("test", "-")):
+            config = DataConfig(**{"data": str(train), option: given})
+            with pytest.raises(ConfigError, match=f"{option}: training needs a file or a folder, found '{given}'"):
+                load_dataset(config, seed=0)
+
+
+def test_every_file_is_read_from_the_columns_of_the_first(tmp_path: Path) -> None:
+    """In the others `content` would be found before `title`."""
+    for name, more in (("train-00000-of-00002", {}), ("train-00001-of-00002", {"content": "正文"}), ("dev", {"content": "正文"})):
+        rows = [{**more, "title": f"{name} {place}", "label": "ab"[place % 2]} for place in range(10)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = load_dataset(DataConfig(data=str(tmp_path)), seed=0)
+    assert {row.text_columns for part in parts(data) for row in part} == {("title",)}
+    assert [len(data.train), len(data.selecting) + len(data.calibrating)] == [20, 10]
+
+
+def test_where_rows_stand_comes_back_from_the_ranges_that_a_manifest_has() -> None:
+    draw = random.Random(0)
+    for count in range(1, 40):
+        lines = {name: draw.sample(range(1, 50), count) for name in ("a.txt", "b.txt")}
+        told = lines_by_file([Example("甲", None, name, line) for name, own in lines.items() for line in own])
+        assert {name: numbers(ranges) for name, ranges in told.items()} == {name: set(own) for name, own in lines.items()}
+    assert lines_by_file([Example("甲", None, "a.txt", line) for line in (7, 2, 1, 3)]) == {"a.txt": "1-3,7"}

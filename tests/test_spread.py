@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ import torch
 from processes import in_one, in_two, stopped_and_resumed, trained_alone
 from torch.distributed.tensor import DTensor
 
+from fenlei.config import RunConfig
 from fenlei.errors import ConfigError
 from fenlei.inference.classifier import Classifier
-from fenlei.models.devices import Precision
+from fenlei.inference.scoring import Scores
+from fenlei.models.devices import GPU_BATCH_TOKENS, Precision
+from fenlei.text.encoded import EncodedTexts
+from fenlei.training import selecting
 from fenlei.training.fit import train
+from fenlei.training.ranks import Ranks
+from fenlei.training.setup import prepare
 from fenlei.training.trainer import RowTrainer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split")
@@ -174,3 +181,25 @@ def test_one_process_has_nobody_to_spread_weights_over(
     with pytest.raises(ConfigError, match="one process spreads nothing: give --num_processes 2"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_process_with_a_part_of_the_weights_makes_the_passes_that_were_counted(
+    tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the whole network's size: processes that count otherwise than they read would wait for each other for ever."""
+    setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "tuning": "lora", "device": "cpu"}))
+    counted: list[int] = []
+    read: list[int | None] = []
+
+    def groups(lengths: np.ndarray, rows: list[int], budget: int, enough: int) -> list[list[int]]:
+        counted.append(enough)
+        return [rows]
+
+    def scored(method: Any, encoded: EncodedTexts, n_labels: int, *, enough: int | None = None, **options: Any) -> Scores:
+        read.append(enough)
+        return Scores(np.zeros((len(encoded), n_labels), dtype=np.float32), encoded.tokens_cut)
+
+    monkeypatch.setattr(selecting, "by_token_budget", groups)
+    monkeypatch.setattr(selecting, "score", scored)
+    selecting.evaluation_of(replace(setup, device=torch.device("cuda")), Ranks())(setup.method)
+    assert counted == read == [GPU_BATCH_TOKENS]

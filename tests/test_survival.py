@@ -21,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from fenlei.cli.main import main
+from fenlei.data.encodings import HEAD_BYTES
 from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference import bulk, journal
 from fenlei.inference.bulk import predict_file
@@ -232,6 +234,18 @@ def test_a_named_pipe_is_read_once(source: Path, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     with subprocess.Popen(f"cat {source} > {pipe}", shell=True):
         assert predict(pipe, tmp_path / "out.jsonl").rows == ROWS
+
+
+def test_the_command_reads_a_pipe_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `<(zcat rows.gz)` of a shell, with more in it than is looked at to tell the format."""
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text("".join(json.dumps({"text": f"{at}{'x' * 50_000}"}) + "\n" for at in range(ROWS)), encoding="utf-8")
+    assert source.stat().st_size > HEAD_BYTES
+    monkeypatch.setattr("fenlei.cli.predict.load_named", lambda *given: (Counting(), None))
+    with subprocess.Popen(["cat", str(source)], stdout=subprocess.PIPE) as cat:
+        assert cat.stdout is not None
+        assert main(["predict", "run", f"/dev/fd/{cat.stdout.fileno()}", "--out", str(out)]) == 0
+    assert len(out.read_text(encoding="utf-8").splitlines()) == ROWS
 
 
 def test_torn_rows_behind_the_journal_are_cut_off(source: Path, tmp_path: Path) -> None:

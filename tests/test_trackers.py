@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from fenlei import ConfigError, train
-from fenlei.training.tracking import names
+from fenlei import ConfigError, FenleiError, ModelError, train
+from fenlei.training.tracking import ADAPTERS, Trackers, names
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -128,6 +130,28 @@ def test_one_that_is_not_installed_is_named_with_the_cure(
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=rf"report_to '{tracker}': .*pip install 'fenlei\[trackers\]'"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", report_to=tracker, max_steps=1, device="cpu")
+
+
+def test_a_training_that_fails_ends_as_one_that_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[bool] = []
+
+    class Told:
+        def __init__(self, run: Path, options: Mapping[str, Any]) -> None: ...
+
+        def end(self, *, failed: bool) -> None:
+            ended.append(failed)
+
+    def trained(error: FenleiError | None) -> None:
+        with Trackers() as trackers:
+            trackers.begin("tensorboard", tmp_path, {})
+            if error is not None:
+                raise error
+
+    monkeypatch.setitem(ADAPTERS, "tensorboard", cast(Any, Told))
+    trained(None)
+    with pytest.raises(ModelError):
+        trained(ModelError("three steps in a row"))
+    assert ended == [False, True]
 
 
 def test_names_are_joined_by_commas() -> None:

@@ -34,7 +34,7 @@ from fenlei.models.devices import Precision
 from fenlei.report.evaluation import evaluate_run
 from fenlei.text.batches import TrainingBatches
 from fenlei.training import fit
-from fenlei.training.checkpoints import starting_point
+from fenlei.training.checkpoints import seal, starting_point
 from fenlei.training.dry_run import dry_run
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
@@ -145,6 +145,35 @@ def test_batch_tokens_changes_nothing_but_memory(tiny_qwen: Path, toy_file: Path
     apart = torch.cat([(whole[key] - pieces[key]).abs().flatten() for key in whole])
     assert (apart > 1e-5).float().mean() < 0.01
     np.testing.assert_allclose(Classifier.load(tmp_path / "pieces").logits(["体育"]).logits, start, atol=1e-4)
+
+
+def test_gradients_are_forgotten_without_a_look_at_all_weights(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainers: list[RowTrainer] = []
+    looks: list[nn.Module] = []
+    left: list[str] = []
+    begin, look = RowTrainer.__init__, nn.Module.zero_grad
+    monkeypatch.setattr(RowTrainer, "__init__", lambda self, *a, **k: (trainers.append(self), begin(self, *a, **k))[1])
+    monkeypatch.setattr(nn.Module, "zero_grad", lambda self, *given: (looks.append(self), look(self, *given))[1])
+
+    def watch(now: Progress) -> None:
+        left.extend(name for name, weight in trainers[0]._method.named_parameters() if weight.grad is not None)
+
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="lora", progress=watch, **QUICK)
+    assert len(trainers) == 1
+    assert not looks
+    assert not left
+    assert "zero_grad" not in vars(trainers[0]._method), "it would hold the weights when they are given back"
+
+
+def test_a_training_of_one_step_learns(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """A rise of the learning rate over all of its steps would end before it."""
+    for name, rate in (("still", 1e-12), ("run", 1e-3)):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / name, tuning="full", **{**QUICK, "max_steps": 1, "learning_rate": rate})
+    still, run = weights_of(tmp_path / "still"), weights_of(tmp_path / "run")
+    (head,) = (key for key in run if key.endswith("score.weight"))
+    assert not torch.allclose(run[head], still[head], atol=1e-4)
 
 
 def test_a_head_of_the_users_own(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
@@ -424,6 +453,62 @@ def test_resuming_with_other_data_is_refused(tiny_qwen: Path, toy_file: Path, tm
         train(out=tmp_path / "run", resume=True)
 
 
+def test_another_base_model_is_not_gone_on_with(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    """Adapters that have half learned over one are of no use over another, and a finished run would name that one alone."""
+    base = tmp_path / "base"
+    shutil.copytree(tiny_qwen, base)
+    _interrupted_at(1, tmp_path / "run", toy_file, base, tuning="lora", **QUICK)
+    weights = load_file(base / "model.safetensors")
+    for parameter in weights.values():
+        parameter.mul_(1.001)
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match="run: the base model changed since the training was begun"):
+        train(out=tmp_path / "run", resume=True)
+
+
+def test_another_prompt_is_not_gone_on_with(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    labels, notes = tmp_path / "labels.yaml", "- name: 科技\n  description: 芯片和航天\n- 体育\n- 财经\n"
+    labels.write_text(notes, encoding="utf-8")
+    options = {**QUICK, "class_file": str(labels), "method": "generate", "tuning": "lora", "lora_rank": 2, "max_length": 300}
+    _interrupted_at(1, tmp_path / "run", toy_file, tiny_qwen, **options)
+    labels.write_text(notes.replace("航天", "软件"), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="run: the prompt changed since the training was begun"):
+        train(out=tmp_path / "run", resume=True)
+
+
+def test_a_training_that_was_begun_in_float16_goes_on_where_there_is_none(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    _interrupted_at(2, tmp_path / "run", toy_file, tiny_qwen, **QUICK)
+    checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint-3"
+    scaler = {"scale": 65536.0, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 2000, "_growth_tracker": 0}
+    torch.save(scaler, checkpoint / "scaler.pt")
+    seal(checkpoint)
+    train(out=tmp_path / "run", resume=True)
+    assert read_manifest(tmp_path / "run")["tuning"] == "full"
+
+
+def test_an_option_that_is_given_counts_where_it_has_its_default_too(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    _interrupted_at(1, tmp_path / "run", toy_file, tiny_qwen, seed=7, **QUICK)  # without the baseline
+    with pytest.raises(ArtifactError, match="seed was 7, now 42"):
+        train(out=tmp_path / "run", resume=True, seed=42)
+    assert train(out=tmp_path / "run", resume=True, baseline=True).baseline is not None
+    assert read_manifest(tmp_path / "run")["seed"] == 7
+
+
+def test_ways_to_take_less_memory_may_be_others_than_at_the_beginning(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
+    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: exact)
+    options = {**QUICK, "max_steps": 5, "tuning": "full", "learning_rate": 0.001}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
+    _interrupted_at(2, tmp_path / "cut", toy_file, tiny_qwen, **options)
+    train(out=tmp_path / "cut", resume=True, gradient_checkpointing=True)
+    assert RunConfig.from_yaml(tmp_path / "cut" / "config.yaml").optimization.gradient_checkpointing
+    whole, cut = weights_of(tmp_path / "whole"), weights_of(tmp_path / "cut")
+    apart = torch.cat([(whole[key] - cut[key]).abs().flatten() for key in whole])
+    assert (apart > 1e-5).float().mean() < 0.01
+
+
 def test_a_damaged_run_is_an_error_and_never_a_random_answer(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     lost = {"full": "model.safetensors", "lora": "adapter_model.safetensors", "frozen": "head.safetensors"}
     for tuning, file in lost.items():
@@ -647,6 +732,11 @@ def test_choices_are_those_for_the_blocks_that_are_kept(tiny_qwen: Path, toy_fil
     assert sum(parameter.numel() for parameter in setup.method.stock.base_model.parameters()) == half, "what is counted is what is loaded"
     with pytest.raises(ConfigError, match="layers 3: the model has only 2"):
         prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "layers": 3}))
+
+
+def test_the_prompt_of_a_head_has_no_place_for_labels(tmp_path: Path, toy_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"prompt has a place for the labels, \{labels\}, which method generate alone fills"):
+        train(toy_file, model="nano", prompt="类别：{labels}\n文本：{text}", out=tmp_path / "run")
 
 
 def test_no_data_and_no_model_are_said(tmp_path: Path, toy_file: Path) -> None:

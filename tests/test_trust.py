@@ -49,6 +49,22 @@ def test_vector_scaling_is_not_taken_where_one_temperature_tells_all_or_a_class_
     assert fit_calibration((np.log(true) * [3, 1, 1, 1, 1, 0.4])[few], gold[few]).scale is None
 
 
+def test_of_very_many_rows_a_sample_says_what_is_better_and_all_are_fitted(monkeypatch):
+    true, gold = drawn(3000)
+    distorted = np.log(true) * [3, 1, 1, 1, 1, 0.4] + [0, 2, 0, 0, -1, 0]
+    rows = []
+
+    def counted(logits, label_ids, temperature):
+        rows.append(len(label_ids))
+        return fit_vector_scaling(logits, label_ids, temperature)
+
+    monkeypatch.setattr("fenlei.evaluation.calibration.fit_vector_scaling", counted)
+    monkeypatch.setattr("fenlei.evaluation.calibration.JUDGED_CELLS", 6 * 2000)
+    fitted = fit_calibration(distorted, gold)
+    assert rows == [1600] * 5 + [3000]
+    assert fitted == fit_vector_scaling(distorted, gold, fitted.temperature)
+
+
 def test_what_is_said_too_much_of_new_classes_is_taken_back():
     """Of an extended network: one summand for all new labels, on few rows, where it helps and there are rows of both kinds."""
     true, gold = drawn(150)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,12 +34,14 @@ from fenlei.data.splits import load_dataset
 from fenlei.data.stratify import sample
 from fenlei.errors import ArtifactError, DataError
 from fenlei.report.search import held_out_line, ranked, render_search, trials_table, write_search
+from fenlei.training import fit
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.progress import Progress
 from fenlei.training.search import study as studies
 from fenlei.training.search import trial as trials
 from fenlei.training.search.plan import Plan, stage_rows
 from fenlei.training.search.space import TUNABLE, read_space, space_from, usual_space
+from fenlei.training.tracking import TrackerError
 from fenlei.training.tune import TuneResult, _Teller, _watch
 
 RATES = {"learning_rate": {"low": 1e-5, "high": 1e-2, "log": True}}
@@ -286,6 +290,94 @@ def test_a_trial_whose_options_cannot_work_is_noted_and_the_search_goes_on(tiny_
         searched(toy_file, tiny_qwen, tmp_path / "none", space={"layers": [98, 99]}, trials=2, epochs=1, first_rows=60)
 
 
+@pytest.mark.parametrize("error", [ArtifactError("the disk is full"), TrackerError("report_to 'wandb': log in")], ids=["disk", "tracker"])
+def test_what_the_machine_cannot_do_ends_the_search_and_is_no_failure_of_the_trial(
+    error: FenleiError, tiny_qwen: Path, toy_file: Path, tmp_path: Path
+) -> None:
+    """The same command goes on with it, and tries the same options again."""
+    train = trials.train
+
+    def failing(out: Path, **given: Any) -> Any:
+        if out.name == "0001":
+            raise error
+        return train(out=out, **given)
+
+    options: dict[str, Any] = {"trials": 2, "first_rows": 60, "pruner": "none", "epochs": 1}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trials, "train", failing)
+        with pytest.raises(type(error), match=str(error)):
+            searched(toy_file, tiny_qwen, tmp_path / "search", **options)
+    cut_off = trials_of(tmp_path / "search")[1]
+    assert (cut_off.state, studies.ERROR in cut_off.user_attrs) == (TrialState.FAIL, False)
+    result = searched(toy_file, tiny_qwen, tmp_path / "search", **options)
+    assert [(one.number, one.state) for one in result.trials] == [(0, "complete"), (2, "complete")]
+    assert result.trials[1].options == cut_off.params
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"device": "cuda"}, "device 'cuda' is not available"), ({"tuning": "qlora"}, "tuning 'qlora' needs a CUDA device")],
+)
+def test_what_the_machine_has_not_ends_a_search_before_its_first_trial(
+    options: dict[str, Any], message: str, tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ConfigError, match=message):
+        searched(toy_file, tiny_qwen, tmp_path / "search", **options)
+    assert not (tmp_path / "search").exists()
+
+
+def test_a_trial_counts_for_the_weights_that_its_run_keeps(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two checkpoints within one standard error that is the later one: the figure of the other is none of the run's."""
+
+    def evaluation_of(setup: Any, ranks: Any) -> Any:
+        figures = iter((0.95, 0.9) if setup.config.optimization.learning_rate == QUICK["learning_rate"] else (0.92, 0.92))
+
+        def evaluate(_: Any) -> dict[str, float]:
+            figure = next(figures)
+            return {"accuracy": figure, "macro_f1": figure, "loss": 1.0, "selection": figure}
+
+        return evaluate
+
+    monkeypatch.setattr("fenlei.training.fit.evaluation_of", evaluation_of)
+    result = searched(toy_file, tiny_qwen, tmp_path / "search", trials=2, first_rows=60, pruner="none")
+    assert [one.macro_f1 for one in result.trials] == [0.9, 0.92]
+    assert result.options == result.trials[1].options
+    assert [json.loads(path.read_text(encoding="utf-8"))["macro_f1"] for path in sorted(result.out.rglob(trials.RECORD))] == [0.92, 0.9]
+
+
+def test_the_network_of_a_trial_that_was_ended_is_gone_before_the_next_is_loaded(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lies in cycles, and is as large as ever: two may not fit the memory."""
+    networks: list[weakref.ref[Any]] = []
+    left: list[int] = []
+    prepare, told = fit.prepare, trials.Watch.__call__
+
+    def loaded(*given: Any, **named: Any) -> Any:
+        left.append(sum(one() is not None for one in networks))
+        setup = prepare(*given, **named)
+        networks.append(weakref.ref(setup.method))
+        return setup
+
+    def ended(self: trials.Watch, now: Progress) -> None:
+        told(self, now)
+        if self._trial.number == 1:
+            raise optuna.TrialPruned
+
+    monkeypatch.setattr(fit, "prepare", loaded)
+    monkeypatch.setattr(trials.Watch, "__call__", ended)
+    gc.disable()
+    try:
+        result = searched(toy_file, tiny_qwen, tmp_path / "search", first_rows=60, pruner="none", epochs=1)
+    finally:
+        gc.enable()
+    assert [one.state for one in result.trials] == ["complete", "pruned", "complete"]
+    assert left == [0, 0, 0]
+
+
 def test_only_as_itself_is_a_search_gone_on_with(finished: TuneResult, tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     toy = Path(__file__).parent / "data" / "toy_news.jsonl"
     with pytest.raises(ConfigError, match=r"begun with other options \(epochs\)"):
@@ -296,6 +388,12 @@ def test_only_as_itself_is_a_search_gone_on_with(finished: TuneResult, tiny_qwen
         searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, storage=f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(ArtifactError, match="a study in memory begins anew"):
         searched(toy, tiny_qwen, finished.out, storage="memory")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fenlei.training.tune.base_fingerprints", lambda *_: {"base model": "another"})
+        with pytest.raises(ConfigError, match=r"begun with other data \(base model\)"):
+            searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1)
+    spared = {"gradient_checkpointing": True, "memory": "6GB", "baseline": True}  # no figure depends on these
+    assert searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, **spared).trials == finished.trials
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")
@@ -552,6 +650,26 @@ def test_what_each_option_decided_is_told_where_trials_are_enough() -> None:
     found = importances(study, 11)
     assert found["learning_rate"] > 0.8
     assert sum(found.values()) == pytest.approx(1.0)
+
+
+def test_figures_of_trials_that_were_pruned_on_the_way_tell_nothing_beside_final_ones() -> None:
+    """Where there is one stage alone, its end is the end."""
+    from fenlei.training.search.outcome import importances
+
+    study = optuna.create_study(direction="maximize")
+    space = {"learning_rate": FloatDistribution(0.0, 1.0), "batch_size": CategoricalDistribution((16, 32))}
+
+    def add(rate: float, rows: int, **ended: Any) -> None:
+        study.add_trial(create_trial(params={"learning_rate": rate, "batch_size": rows}, distributions=space, **ended))
+
+    for at in range(6):
+        add(at / 6, (16, 32)[at % 2], state=TrialState.COMPLETE, value=at / 6, intermediate_values={33: 0.1, 100: at / 6})
+    alone = importances(study, 100)
+    assert alone
+    for rate in (0.1, 0.2, 0.3):
+        add(rate, 16, state=TrialState.PRUNED, intermediate_values={33: 0.9})
+    assert importances(study, 100) == alone
+    assert importances(study, 33) != alone
 
 
 def test_search_options_have_one_home() -> None:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.generate_sides import say
+from bench.ours.said import say
 from fenlei import train
 from fenlei.data.readers import read_examples
 from fenlei.models.backbone import load_tokenizer

@@ -21,11 +21,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from safetensors import SafetensorError
 
-from fenlei.errors import ArtifactError, FenleiError
+from fenlei.config import Method, Tuning
+from fenlei.data.encodings import is_like_url
+from fenlei.errors import ArtifactError, ConfigError, FenleiError
 
 FORMAT_VERSION = 3
 OLDEST_FORMAT = 1
@@ -58,8 +60,8 @@ def _is_whole(value: Any) -> bool:
 REQUIRED: dict[str, Callable[[Any], bool]] = {
     "format_version": _is_whole,
     "labels": lambda value: isinstance(value, list) and bool(value) and all(isinstance(one, str) for one in value),
-    "method": lambda value: value in ("head", "generate"),
-    "tuning": lambda value: value in ("full", "lora", "qlora", "frozen", "none"),
+    "method": lambda value: value in get_args(Method),
+    "tuning": lambda value: value in get_args(Tuning),
     "head": lambda value: value is None or isinstance(value, str),
     "prompt": lambda value: value is None or isinstance(value, str),
     "max_length": _is_whole,
@@ -210,8 +212,19 @@ def is_taken(out: Path, *, but: tuple[str, ...] = ()) -> bool:
     return out.exists() and (not out.is_dir() or any(path.name not in but for path in out.iterdir()))
 
 
+def checked_path(out: str | Path) -> Path:
+    """`out` as a path; ConfigError where it is a URL, of which a Path would make a folder here, called `s3:`."""
+    if is_like_url(out):
+        raise ConfigError(
+            f"{out}: is a URL, and what is written stays on this machine; give a file or folder here, and copy it there "
+            "(`fenlei predict --engine ray` alone writes to URLs)"
+        )
+    return Path(out)
+
+
 def check_new(out: Path, *, but: tuple[str, ...] = ()) -> None:
-    """ArtifactError where `out` cannot become a new folder: nothing of the user's is ever overwritten."""
+    """ArtifactError where `out` cannot become a new folder: nothing of the user's is ever overwritten. ConfigError where it is a URL."""
+    checked_path(out)
     if out.exists() and not out.is_dir():
         raise ArtifactError(f"{out}: is a file; --out names a folder")
     if (out / MANIFEST).exists():

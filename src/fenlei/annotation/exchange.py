@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from xml.sax.saxutils import quoteattr
 
 from fenlei.annotation.suggest import Suggestion, is_label
-from fenlei.artifact import write_text
+from fenlei.artifact import checked_path, write_text
 from fenlei.data.encodings import same_file
 from fenlei.data.jsonvalues import to_json
 from fenlei.errors import ConfigError, DataError
@@ -47,9 +47,10 @@ def write_suggestions(suggestions: Sequence[Suggestion], out: Path, format: Form
 
 
 def checked_out(out: Path, format: Format, pool: Iterable[str]) -> None:
-    """ConfigError where `out` has an ending that the format's readers would take for something else, or is a file of the pool."""
+    """ConfigError where `out` has an ending that the format's readers would take for something else, or is a file of the pool, or a URL."""
     if format not in get_args(Format):
         raise ConfigError(f"format must be one of {', '.join(get_args(Format))}, was {format!r}")
+    checked_path(out)
     if out.suffix != SUFFIX[format] or out.is_dir():
         raise ConfigError(f"{out}: a file of the format {format} ends in {SUFFIX[format]}")
     if any(same_file(file, out) for file in pool):

@@ -14,7 +14,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from fenlei.audit.same_text import groups, plain
 from fenlei.data.annotated import LABEL
 from fenlei.data.columns import NO_CLASS, learned_from
-from fenlei.data.encodings import STDIN
+from fenlei.data.encodings import read_once
 from fenlei.data.examples import Example
 from fenlei.data.formats import ANNOTATED
 from fenlei.data.labelling import Labelling
@@ -24,6 +24,7 @@ from fenlei.errors import ConfigError, DataError
 from fenlei.evaluation.novelty import energy, joint_energy
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.scoring import Scores
+from fenlei.inference.windows import offered_labels
 
 NOVEL_EVERY = 3
 """Each third text is picked for novelty, the others for uncertainty: what is new to the run is worth a look, but may be noise."""
@@ -76,10 +77,11 @@ def suggest(
         raise ConfigError("suggest looks at single texts, and this run was trained on pairs of texts")
     rows = _unlabelled(classifier, pool, text_column, announce or (lambda _: None))
     examples = [rows[places[0]] for places in groups(plain(row.text) or row.text for row in rows).values()]
-    scores = classifier.logits([example.text for example in examples], progress=progress)
-    predictions = classifier.answer(scores)
+    among = offered_labels(classifier, examples)
+    scores = classifier.logits([example.text for example in examples], labels=among, progress=progress)
+    predictions, names = classifier.answer(scores, labels=among), classifier.columns(among, len(examples))
     confidence = np.array([one.confidence for one in predictions])
-    shares = np.array([list(one.probabilities.values()) for one in predictions])
+    shares = np.array([[one.probabilities.get(name, 0.0) for name in names] for one in predictions])
     uncertainty = 1.0 - confidence if classifier.multi_label else _uncertainty(shares)
     strangeness = _strangeness(classifier, scores)
     novelty = strangeness.argsort(kind="stable").argsort(kind="stable") / max(1, len(strangeness) - 1)
@@ -105,12 +107,13 @@ def is_label(name: str) -> bool:
 def _unlabelled(classifier: Classifier, pool: str | Path, text_column: str | None, tell: Callable[[str], None]) -> list[Example]:
     """The rows to pick from; DataError where one has a label already, or none is left."""
     run = classifier.describe()
+    columns = learned_from(run)
     found: list[Example] = []
     left_out = 0
     for file in split_files(pool).train:
-        rows = list(read_examples(file, text_column=text_column, labelled=False, **learned_from(run)))
-        _refuse_labelled(file, rows, text_column)
-        answered = _answered(file, text_column, Labelling.from_json(run))
+        rows = list(read_examples(file, text_column=text_column, labelled=False, **columns))
+        _refuse_labelled(file, rows, text_column, columns["usual_text"])
+        answered = _answered(file, text_column, columns["usual_text"], Labelling.from_json(run))
         found += [row for row in rows if row.line not in answered]
         left_out += sum(row.line in answered for row in rows)
     if not found:
@@ -120,13 +123,13 @@ def _unlabelled(classifier: Classifier, pool: str | Path, text_column: str | Non
     return found
 
 
-def _refuse_labelled(file: Path, rows: Sequence[Example], text_column: str | None) -> None:
+def _refuse_labelled(file: Path, rows: Sequence[Example], text_column: str | None, usual_text: Sequence[str]) -> None:
     filled = ((row, name) for row in rows for name, value in row.columns.items() if is_label(name) and value not in (None, "", []))
     first = next(filled, None)
     if first is None:
         return
     row, name = first
-    if row.columns[name] == NO_CLASS and _has_no_class(file, text_column, name):
+    if row.columns[name] == NO_CLASS and _has_no_class(file, text_column, usual_text, name):
         return
     raise DataError(
         f"{row.where}: the pool has a label already, {row.columns[name]!r}, in whose place the run's answer "
@@ -134,23 +137,27 @@ def _refuse_labelled(file: Path, rows: Sequence[Example], text_column: str | Non
     )
 
 
-def _has_no_class(file: Path, text_column: str | None, label_column: str) -> bool:
-    """Whether the file names classes, and every row has the id of none. Standard input names none, and is not read twice."""
-    if str(file) == STDIN:
+def _has_no_class(file: Path, text_column: str | None, usual_text: Sequence[str], label_column: str) -> bool:
+    """Whether the file names classes, and every row has the id of none. Standard input or a pipe names none, and is not read twice."""
+    if read_once(file):
         return False
     try:
-        check_labelled(file, text_column=text_column, pair_column=None, label_column=label_column)
+        check_labelled(file, text_column=text_column, pair_column=None, label_column=label_column, usual_text=usual_text)
     except DataError:
         return True
     return False
 
 
-def _answered(file: Path, text_column: str | None, labelling: Labelling) -> set[int]:
+def _answered(file: Path, text_column: str | None, usual_text: Sequence[str], labelling: Labelling) -> set[int]:
     """The lines of an annotation tool's file that have an answer, be it one that settles nothing; none of any other file."""
-    if str(file) == STDIN or file_layout(file, text_column=text_column, labelled=False).format not in ANNOTATED:
+    if read_once(file):
+        return set()
+    if file_layout(file, text_column=text_column, labelled=False, usual_text=usual_text).format not in ANNOTATED:
         return set()
     lines: set[int] = set()
-    rows = read_examples(file, text_column=text_column, labelling=labelling, on_bad_row=lambda line, _: lines.add(line))
+    rows = read_examples(
+        file, text_column=text_column, labelling=labelling, on_bad_row=lambda line, _: lines.add(line), usual_text=usual_text
+    )
     with suppress(DataError):  # nothing is answered yet
         for row in rows:
             lines.add(row.line)

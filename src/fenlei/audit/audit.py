@@ -16,6 +16,7 @@ from fenlei.audit.label_set_errors import find_set_errors
 from fenlei.audit.profile import Classes, Languages, Lengths, profile_classes, profile_texts
 from fenlei.audit.rows import AuditedRows, read_rows
 from fenlei.config import Device, trained_on
+from fenlei.data.columns import learned_from
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames
 from fenlei.errors import ConfigError
@@ -76,6 +77,7 @@ def audit_data(
     rows = read_rows(
         data, dev=dev, test=test, **named, class_file=class_file,
         multi_label=multi_label, label_separator=joins, level_separator=own.hierarchy.separator if own.hierarchy else None,
+        usual_text=learned_from(manifest or {})["usual_text"],
     )  # fmt: skip
     for note in rows.notes:
         tell(note)
@@ -114,9 +116,11 @@ def _as_the_run_reads(run: Path, manifest: Mapping[str, Any], given: ColumnNames
 def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:
     labels = LabelSet.in_order_of_appearance(label for example in rows.examples for label in example.all_labels)
     places = _judged_places(rows, labels)
-    texts, text_ids = np.unique([rows.plain_texts[row] for row in places], return_inverse=True)
-    if len(labels) < 2 or len(texts) < FEWEST_TEXTS:
+    texts = [rows.plain_texts[row] for row in places]
+    id_of = {text: at for at, text in enumerate(sorted(set(texts)))}  # not np.unique: an array gives every text the room of the longest
+    if len(labels) < 2 or len(id_of) < FEWEST_TEXTS:
         return LabelErrors((), 0, "", f"labels were not judged: it takes two classes and {FEWEST_TEXTS} texts with a label")
+    text_ids = np.array([id_of[text] for text in texts])
     gold = _gold(rows, places, labels)
     judged = [rows.examples[row] for row in places]
     strata = np.array(rows.labelling.strata(judged, labels))
@@ -126,6 +130,7 @@ def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:
 
 def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], device: Device) -> LabelErrors:
     from fenlei.inference.classifier import Classifier  # here: without a run, an audit needs no torch
+    from fenlei.inference.windows import offered_labels
 
     labels = LabelSet(known)
     places = _judged_places(rows, labels)
@@ -140,7 +145,11 @@ def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], d
     sources = {rows.examples[row].source for row in places}
     if any(source in files or fingerprint(Path(source)) in contents for source in sources):
         notes.append(f"{run} was trained on rows of this file: it may have learned their wrong labels by heart")
-    answers = Classifier.load(run, device=device).predict_proba([rows.examples[row].input for row in places])
+    judge, judged = Classifier.load(run, device=device), [rows.examples[row] for row in places]
+    among = offered_labels(judge, judged)
+    said = judge.predict_proba([example.input for example in judged], labels=among)
+    share_of = dict(zip(judge.columns(among, len(judged)), said.T, strict=True))
+    answers = np.stack([share_of.get(name, np.zeros_like(said[:, 0])) for name in labels], axis=1)
     return _label_errors(rows, places, _gold(rows, places, labels), answers, labels, str(run), "; ".join(notes))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fenlei.artifact import checked_path
 from fenlei.audit.audit import Audit
 from fenlei.audit.copies import Conflict
 from fenlei.data.encodings import same_file
@@ -64,7 +65,7 @@ def write_fixed(audit: Audit, out: str | Path) -> FixResult:
 
 def checked_fix_target(out: str | Path) -> Path:
     """`out` as a path; ConfigError where it is no file that rows are written to."""
-    target = Path(out)
+    target = checked_path(out)
     if target.suffix.lower() not in TARGET_SUFFIXES or target.is_dir():
         raise ConfigError(f"--fix {target}: expected a file to write, ending in {', '.join(TARGET_SUFFIXES)}")
     return target

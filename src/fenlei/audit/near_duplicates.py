@@ -5,14 +5,15 @@ VLDB 2008). One edit destroys at most q of a text's q-grams. Put the rarest q-gr
 their first `q * k + 1`. q-grams that only one text has are among those destroyed, so each shortens what is left to compare; most
 texts that are like no other are done with there. What shares a q-gram is compared by its true edit distance.
 
-Up to 200 characters nothing is missed and nothing is estimated, unlike with MinHash, whose estimate is poor for titles: one of 12
-characters with two of them changed has a Jaccard similarity near 0.3.
+Up to 200 characters (fewer where there are more than 50,000 texts) nothing is missed and nothing is estimated, unlike with MinHash,
+whose estimate is poor for titles: one of 12 characters with two of them changed has a Jaccard similarity near 0.3. A longer text is
+sought by its beginning, with as many edits as a text of that length is allowed: a pair that has more of its edits there may be missed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ MOST_GRAMS = 100
 """q-grams looked at of one text; only texts of 200 characters and more need more."""
 NEIGHBOURS = 1_000
 """Where more texts share a q-gram, each is compared with so many of those that follow it in the alphabet."""
+BLOCK = 1 << 20
+"""Pairs that are Python's own numbers at a time, which take twenty times the room."""
 HASH_BASE = np.uint64(0x9E3779B97F4A7C15)
 THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 """What groups digits: 10,000 is 10000."""
@@ -62,7 +65,7 @@ def find_near_pairs(texts: Sequence[str]) -> list[NearPair]:
     order = sorted(range(len(texts)), key=texts.__getitem__)
     ordered = [texts[place] for place in order]
     pairs = []
-    for first, second in _candidates(ordered):
+    for first, second in _decoded(_candidates(ordered), len(ordered)):
         edits = edits_between(ordered[first], ordered[second])
         if edits is not None:
             pairs.append(NearPair(min(order[first], order[second]), max(order[first], order[second]), edits))
@@ -85,13 +88,14 @@ def _numerals(text: str) -> list[str]:
     return [numeral for word in words if (numeral := word.strip("."))]
 
 
-def _candidates(texts: Sequence[str]) -> list[tuple[int, int]]:
-    """Pairs that share one of their rarest q-grams and are of like length."""
+def _candidates(texts: Sequence[str]) -> np.ndarray:
+    """Pairs that share one of their rarest q-grams and are of like length, each as first * len(texts) + second."""
     lengths = np.array([len(text) for text in texts])
     allowed = np.array([allowed_edits(length) for length in lengths.tolist()])
     q = Q_CHARACTERS if len(set().union(*texts)) > MANY_CHARACTERS else Q_LETTERS
-    grams, rows = _postings(*_grams(texts, q), q * allowed + 1)
-    found = []
+    most = max(50, min(LONGEST, ALL_TEXTS // len(texts)))
+    grams, rows = _postings(*_grams(texts, q, most), q * np.minimum(allowed, allowed_edits(most)) + 1)
+    found = [np.empty(0, dtype=np.int64)]
     left = np.arange(len(rows))
     for step in range(1, NEIGHBOURS + 1):
         left = left[left + step < len(rows)]
@@ -101,19 +105,24 @@ def _candidates(texts: Sequence[str]) -> list[tuple[int, int]]:
         first, second = rows[left], rows[left + step]
         alike = np.abs(lengths[first] - lengths[second]) <= np.minimum(allowed[first], allowed[second])
         found.append(first[alike] * len(texts) + second[alike])
-    codes = np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
-    return [divmod(code, len(texts)) for code in codes.tolist()]
+    return np.unique(np.concatenate(found))
 
 
-def _grams(texts: Sequence[str], q: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every q-gram of every text as a number, and the text that it stands in; in the order of the texts.
+def _decoded(codes: np.ndarray, texts: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, len(codes), BLOCK):
+        first, second = np.divmod(codes[start : start + BLOCK], texts)
+        yield from zip(first.tolist(), second.tolist(), strict=True)
+
+
+def _grams(texts: Sequence[str], q: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every q-gram of the first `most` characters of every text as a number, and the text that it stands in; in the order of the texts.
 
     Each text gets q - 1 blanks at both ends: its first and last characters are then in as many q-grams as the others, without which
-    short texts could lose all of theirs to one edit.
+    short texts could lose all of theirs to one edit. Where a text is cut off, its own characters stand in their place: blanks would
+    differ wherever the two texts of a pair have not the same character at the cut.
     """
     edge = "\0" * (q - 1)
-    most = max(50, min(LONGEST, ALL_TEXTS // len(texts)))
-    padded = [f"{edge}{text[:most]}{edge}" for text in texts]
+    padded = [f"{edge}{text}{edge}"[: most + 2 * len(edge)] for text in texts]
     characters = np.frombuffer("".join(padded).encode("utf-32-le", "surrogatepass"), dtype=np.uint32).astype(np.uint64)
     rows = np.repeat(np.arange(len(padded)), [len(text) for text in padded])
     starts = len(characters) - q + 1

@@ -11,6 +11,7 @@ from rapidfuzz.distance import Levenshtein
 
 from fenlei.audit.rows import AuditedRows
 from fenlei.audit.same_text import bare, plain
+from fenlei.config.model import DEFAULT_MAX_LENGTH
 
 SCRIPTS = ("no letters", "Chinese", "Japanese", "Korean", "Latin", "Cyrillic", "Arabic", "another script")
 _RANGES = (
@@ -25,8 +26,6 @@ KANA_SHARE = 0.1
 TOKENS_PER_CHARACTER = {"Chinese": 0.75, "Japanese": 0.75, "Korean": 0.75}
 TOKENS_PER_LETTER = 0.3
 """Rules of thumb: Qwen2.5 takes 0.75 tokens a character of Chinese news titles, and 0.22 to 0.3 a letter of English."""
-USUAL_LIMIT = 1_024
-"""Tokens that `train` reads of a text where nothing else is said."""
 IMBALANCE = 10.0
 """Rows of the largest class over those of the smallest, from which the small one tends to be overlooked."""
 RARE_SCRIPT = 0.01
@@ -85,7 +84,7 @@ def profile_texts(rows: AuditedRows) -> tuple[Lengths, Languages]:
     tokens = characters @ weights
     odd = [
         Oddity(int(row), f"about {tokens[row]:,.0f} tokens" if rows.plain_texts[row] else "empty")
-        for row in np.flatnonzero((tokens > USUAL_LIMIT) | np.array([not text for text in rows.plain_texts]))
+        for row in np.flatnonzero((tokens > DEFAULT_MAX_LENGTH) | np.array([not text for text in rows.plain_texts]))
     ]
     median, p95, longest = (int(value) for value in (np.median(lengths), np.percentile(lengths, 95), lengths.max()))
     return Lengths(median, p95, longest, tuple(odd)), _languages(characters)

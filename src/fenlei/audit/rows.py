@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from typing import Any
 from fenlei.audit.same_text import groups, plain
 from fenlei.config import DataConfig
 from fenlei.data.columns import known_label
-from fenlei.data.encodings import STDIN
-from fenlei.data.examples import Example, joined
+from fenlei.data.encodings import refuse_read_once
+from fenlei.data.examples import Example
 from fenlei.data.label_file import read_class_file
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import ColumnNames, check_labelled, file_layout, find_class_file, read_examples
@@ -80,24 +80,32 @@ def read_rows(
     multi_label: bool | None = None,
     label_separator: str | None = None,
     level_separator: str | None = None,
+    usual_text: Sequence[str] = (),
 ) -> AuditedRows:
-    """Every row of a file, or of a folder's train, dev and test files; blank texts and labels pass, broken files are a DataError."""
-    if STDIN in (str(data), str(dev), str(test)):
-        raise ConfigError(f"data: an audit needs a file or a folder, found {STDIN!r}; rows from stdin cannot be read twice, so save them")
+    """Every row of a file, or of a folder's train, dev and test files; blank texts and labels pass, broken files are a DataError.
+
+    `usual_text`: see `read_examples`.
+    """
+    for option, given in (("data", data), ("dev", dev), ("test", test)):
+        if given is not None:
+            refuse_read_once(option, given, "an audit")
     found = split_files(data)
     files = (found.train, part_files(dev, "dev") if dev else found.dev, part_files(test, "test") if test else found.test)
     notes: list[str] = []
     named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=label_column)
     columns = DataConfig(**named, multi_label=multi_label, label_separator=label_separator, level_separator=level_separator)
+    if problems := columns.problems():
+        raise ConfigError("\n".join(problems))
     labelling = choose_labelling(columns, files[0], notes)
     names = _class_names(files[0][0], class_file, labelling, notes)
     parts = []
     for part, of_part in zip(PARTS, files, strict=True):
         rows: list[Example] = []
         for file in of_part:
-            labelled = part == "train" or _has_labels(file, named, notes)
-            notes.append(str(file_layout(file, **named, labelled=labelled)))
-            rows += read_examples(file, **named, labelled=labelled, labelling=labelling, blanks=True)
+            labelled = part == "train" or _has_labels(file, named, usual_text, notes)
+            notes.append(str(file_layout(file, **named, labelled=labelled, usual_text=usual_text)))
+            rows += read_examples(file, **named, labelled=labelled, labelling=labelling, blanks=True, usual_text=usual_text)
+            usual_text = usual_text or rows[0].text_columns  # as training reads every file by the first one
         parts.append([_with_name(row, names, labelling) for row in rows])
     return gather(parts, notes, labelling)
 
@@ -116,10 +124,10 @@ def _class_names(train: Path, class_file: str | Path | None, labelling: Labellin
     return names
 
 
-def _has_labels(file: Path, named: ColumnNames, notes: list[str]) -> bool:
+def _has_labels(file: Path, named: ColumnNames, usual_text: Sequence[str], notes: list[str]) -> bool:
     """Test files of competitions have none: their texts are compared all the same."""
     try:
-        check_labelled(file, **named)
+        check_labelled(file, **named, usual_text=usual_text)
     except DataError:
         notes.append(f"{file}: no labels, so its texts alone are looked at")
         return False
@@ -131,10 +139,7 @@ def _with_name(row: Example, names: LabelSet | None, labelling: Labelling) -> Ex
     if names is None or row.label is None or all(label in names for label in row.all_labels):
         return row
     try:
-        known = tuple(known_label(label, names, row.where) for label in row.all_labels)
+        known = [known_label(label, names, row.where) for label in row.all_labels]
     except DataError:
         return row
-    if row.labels is None:
-        return replace(row, label=known[0])
-    known = labelling.completed(known)
-    return replace(row, label=joined(known), labels=known)
+    return row.with_labels(labelling.completed(known))

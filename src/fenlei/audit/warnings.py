@@ -14,14 +14,17 @@ WARNING = "Warning: "
 """What each of the lines begins with."""
 
 
-def data_warnings(dataset: Dataset) -> tuple[str, ...]:
-    """A line for each kind of fault in the rows of a run, with the first place and what to do; none where there is nothing to say."""
+def data_warnings(dataset: Dataset, *, uneven: bool = True) -> tuple[str, ...]:
+    """A line for each kind of fault in the rows of a run, with the first place and what to do; none where there is nothing to say.
+
+    `uneven`: whether uneven classes are one of them; not so where somebody else says what to do about them.
+    """
     dev = sorted((*dataset.selecting, *dataset.calibrating), key=lambda example: (example.source, example.line))
     rows = gather((dataset.train, dev, dataset.test), labelling=dataset.labelling)
-    return tuple(WARNING + line for line in _lines(rows, dataset.thinned))
+    return tuple(WARNING + line for line in _lines(rows, dataset.thinned, uneven))
 
 
-def _lines(rows: AuditedRows, thinned: Container[str]) -> Iterator[str]:
+def _lines(rows: AuditedRows, thinned: Container[str], uneven: bool) -> Iterator[str]:
     leaks = find_exact_leaks(rows)
     for part in (1, 2):
         leaked = [copy for copy in leaks if rows.part_of[copy.row] == part]
@@ -42,7 +45,7 @@ def _lines(rows: AuditedRows, thinned: Container[str]) -> Iterator[str]:
         counts = f"{_rows(classes.counts[rarer])} and {_rows(classes.counts[commoner])}"
         yield f"class {rarer!r} looks like {commoner!r} ({counts}): if they are one, write them alike"
     classes = replace(classes, counts={name: count for name, count in classes.counts.items() if name not in thinned})
-    if classes.counts and classes.imbalance >= IMBALANCE:
+    if uneven and classes.counts and classes.imbalance >= IMBALANCE:
         (most, least) = (next(iter(classes.counts)), next(reversed(classes.counts)))
         counts = f"{most!r} has {_rows(classes.counts[most])}, {least!r} {_rows(classes.counts[least])}"
         yield f"classes are uneven: {counts}; watch macro F1 and the recall of the small ones, accuracy hides them"

@@ -42,8 +42,9 @@ def export(
 ) -> None:
     """Write a folder that transformers and vLLM load, or ONNX Runtime.
 
-    The export is kept only if it gives the run's label on at least 99.5 % of the texts. With --int8 it is kept in any case, and the
-    difference is reported. With --format onnx, where the file of --texts has labels, the accuracy of both is told.
+    The export is kept only if it gives the run's label on at least 99.5 % of the texts, but for summands of the calibration that its head
+    has no place for: how many labels these change is told. With --int8 it is kept in any case, and the difference is reported. With
+    --format onnx, where the file of --texts has labels, the accuracy of both is told.
     """
     if int8 and format != "onnx":
         raise typer.BadParameter("belongs to --format onnx; fenlei predict has its own --int8", param_hint="--int8")
@@ -60,7 +61,7 @@ def export(
 
     if push_to_hub is not None:
         check_push(push_to_hub)
-    asked = None if texts is None else _some_texts(run, texts, text_column, PARITY_TEXTS)
+    asked = None if texts is None else _some_texts(run, _file(texts), text_column, PARITY_TEXTS)
     result = export_merged(run, out, force=force, texts=asked)
     address = (
         None if push_to_hub is None else push(result.out, push_to_hub, private=private, message=f"fenlei export of {run.resolve().name}")
@@ -88,7 +89,7 @@ def _export_onnx(run: Path, out: Path, int8: bool, force: bool, source: str | No
     from fenlei.export.merged import PARITY_TEXTS
     from fenlei.export.onnx_folder import export_onnx
 
-    texts, gold = (None, None) if source is None else _texts_and_labels(run, source, text_column, PARITY_TEXTS)
+    texts, gold = (None, None) if source is None else _texts_and_labels(run, _file(source), text_column, PARITY_TEXTS)
     result = export_onnx(run, out, int8=int8, force=force, texts=texts, gold=gold)
     if as_json:
         print_json({**asdict(result), "out": str(result.out)})
@@ -100,6 +101,13 @@ def _export_onnx(run: Path, out: Path, int8: bool, force: bool, source: str | No
         typer.echo(f"accuracy: {result.accuracy:.4f}, the run {result.run_accuracy:.4f}")
     for note in result.notes:
         typer.echo(note)
+
+
+def _file(texts: str) -> str:
+    """The file that --texts names, maybe on a hub."""
+    from fenlei.data.sources import one_file
+
+    return str(one_file(texts)[0])
 
 
 def _texts_and_labels(run: Path, source: str, text_column: str | None, most: int) -> tuple[list[str], list[str] | None]:

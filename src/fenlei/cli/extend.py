@@ -26,7 +26,7 @@ OPTIONS = [
     if name in HELP and (panel in ("Training options", "Trust options") or name in DATA_OPTIONS)
 ]
 
-AS_TRAIN = ("class_file", "dev", "dev_ratio", "learning_rate", "batch_tokens", "max_steps", "early_stopping_patience")
+AS_TRAIN = ("class_file", "dev", "learning_rate", "batch_tokens", "max_steps", "early_stopping_patience")
 """Options whose default is that of `fenlei train`, and not what RUN was trained with (training/extend.py)."""
 DEFAULTS = (
     CHOSEN
@@ -59,7 +59,7 @@ def extend(
     from fenlei.data.label_file import is_label_file
 
     if is_label_file(data):
-        _by_label_list(run, data, out, json, beside=[*options, *(["replay"] if replay else [])])
+        _by_label_list(run, data, out, json, beside=[*options, *(["replay"] if replay else []), *(["resume"] if resume else [])])
         return
 
     from fenlei.training.extend import extend as grow

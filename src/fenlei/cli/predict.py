@@ -156,6 +156,7 @@ def _file(
 ) -> BulkResult:
     """Every row of `source` into `out`, with the columns `added` as predict_file names them; files are checked before the slow `load`."""
     from fenlei.cli.display import counting_rows, notes
+    from fenlei.data.encodings import read_once
     from fenlei.data.readers import file_layout
     from fenlei.data.remote import is_remote
     from fenlei.data.sources import one_file
@@ -165,7 +166,7 @@ def _file(
     if is_remote(source):
         source = str(one_file(source)[0])
     named, usual_text = _columns(run, load, text_column, pair_column)
-    if source != "-" and not follow:
+    if not follow and not read_once(source):
         layout = file_layout(source, **named, labelled=False, on_bad_row=lambda line, error: None, usual_text=usual_text)
         notes().print(str(layout), style="dim", markup=False)
     classifier, among = load()
@@ -224,7 +225,7 @@ def _columns(run: str | None, load: Load, text_column: str | None, pair_column: 
     it came to them. ConfigError for a second text where it reads single ones. `load` gives the service where the run is behind one.
     """
     from fenlei.artifact import MANIFEST, read_manifest
-    from fenlei.data.columns import LABEL_COLUMN, READ_FROM
+    from fenlei.data.columns import learned_from
     from fenlei.text.pairs import TEXT_COLUMN, columns_of
 
     if run is None:
@@ -234,8 +235,9 @@ def _columns(run: str | None, load: Load, text_column: str | None, pair_column: 
         manifest = read_manifest(run) if (Path(run) / MANIFEST).exists() else {}
         own = trained_on(Path(run)).text_column
     text_column, pair_column = columns_of(manifest, text_column or own, pair_column)
-    named: ColumnNames = {"text_column": text_column, "pair_column": pair_column, "label_column": manifest.get(LABEL_COLUMN)}
-    return named, manifest.get(READ_FROM, ())
+    columns = learned_from(manifest)
+    named: ColumnNames = {"text_column": text_column, "pair_column": pair_column, "label_column": columns["label_column"]}
+    return named, columns["usual_text"]
 
 
 def _tell(result: BulkResult, out: str, as_json: bool) -> None:

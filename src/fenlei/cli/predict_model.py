@@ -45,9 +45,11 @@ def load_named(
     if labels is None:
         return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
     from fenlei.data.label_file import given_labels
+    from fenlei.data.labelling import Labelling
     from fenlei.inference.adapters import is_adapter
 
-    given = given_labels(labels, read_manifest(run)["labels"] if is_run else ())
+    manifest = read_manifest(run) if is_run else {}
+    given = given_labels(labels, manifest.get("labels", ()), Labelling.from_json(manifest))
     if is_run:
         classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify).with_notes(given)
         return classifier, _promised_among(classifier, list(given)) if trust.promises else list(given)

@@ -71,8 +71,10 @@ def predict_on_ray(
     from fenlei.cli.display import counting_rows, notes
     from fenlei.cli.trust import OTHER_LABELS
     from fenlei.data.label_file import given_labels
+    from fenlei.data.labelling import Labelling
     from fenlei.data.remote import is_remote
     from fenlei.data.sources import one_file
+    from fenlei.inference.candidates import was_fitted_among
     from fenlei.inference.distributed import RunToLoad, predict_distributed
     from fenlei.inference.ray_engine import Cluster
     from fenlei.labels import LabelNote
@@ -80,12 +82,12 @@ def predict_on_ray(
     if is_remote(source):
         source = str(one_file(source)[0])
     manifest = {} if labels is None else read_manifest(run)
-    given = None if labels is None else given_labels(labels, manifest["labels"])
+    given = None if labels is None else given_labels(labels, manifest["labels"], Labelling.from_json(manifest))
     if given is not None and trust.promises:
-        own, retold = manifest["labels"], any(note != LabelNote() for note in given.values())
-        if retold or not (set(given) == set(own) or (manifest.get("row_candidates") and set(given) < set(own))):
+        own, retold = tuple(manifest["labels"]), any(note != LabelNote() for note in given.values())
+        given = {name: given[name] for name in (*own, *given) if name in given}
+        if retold or not was_fitted_among(manifest, own, tuple(given)):
             raise ConfigError(OTHER_LABELS)
-        given = {name: given[name] for name in own if name in given}
     loaded = RunToLoad(run, device, trust, int8, verify, given or {})
     cluster = Cluster(address, workers, use_gpus=loaded.on_gpu)
     with redirect_stdout(sys.stderr), counting_rows("predicting", source) as progress:  # Ray tells of dead workers on standard output

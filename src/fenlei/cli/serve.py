@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -75,6 +76,8 @@ def serve(
     )  # fmt: skip
     if workers < 1:
         raise typer.BadParameter(f"{workers}: at least one process answers", param_hint="--workers")
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by default it kills, and the imports below take seconds
     _need_extra()
 
     from fenlei.serving.life import Settings

@@ -12,6 +12,9 @@ HeadKind = Literal["linear", "mlp"]
 Long = Literal["truncate", "head-tail", "full", "windows", "mean", "max"]
 Source = Literal["auto", "huggingface", "modelscope"]
 
+DEFAULT_MAX_LENGTH = 1024
+"""Tokens that are read of a text where nothing else is said, and the model takes as many."""
+
 
 @dataclass(frozen=True)
 class ModelConfig:

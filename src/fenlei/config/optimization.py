@@ -74,9 +74,10 @@ class OptimizationConfig:
                 found.append(f"{name} must be above 0, was {value}")
         if self.memory is not None and bytes_of(self.memory) is None:
             found.append(f"memory must be a size such as 6GB or 800MB, was {self.memory!r}")
-        for name in ("max_grad_norm", "seed"):
-            if getattr(self, name) < 0:
-                found.append(f"{name} must be at least 0, was {getattr(self, name)}")
+        if self.max_grad_norm < 0:
+            found.append(f"max_grad_norm must be at least 0, was {self.max_grad_norm}")
+        if not 0 <= self.seed < 2**32:  # what NumPy and scikit-learn take
+            found.append(f"seed must be at least 0 and below {2**32}, was {self.seed}")
         for name in ("warmup_ratio", "weight_decay", "label_smoothing"):
             value = getattr(self, name)
             if not 0 <= value < 1:

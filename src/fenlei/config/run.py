@@ -42,6 +42,8 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     optimization: OptimizationConfig = field(default_factory=OptimizationConfig)
     trust: TrustConfig = field(default_factory=TrustConfig)
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """The options that were named, in a file or a call, whatever their value; a copy's are those of what it was made from."""
 
     def __post_init__(self) -> None:
         found = [*self.data.problems(), *self.model.problems(), *self.optimization.problems(), *self.trust.problems()]
@@ -93,7 +95,7 @@ class RunConfig:
             parts[part][key] = value
         if problems:
             raise ConfigError("\n".join(problems))
-        return cls(**{part: _PARTS[part](**values) for part, values in parts.items()})
+        return cls(**{part: _PARTS[part](**values) for part, values in parts.items()}, given=frozenset(options))
 
     @classmethod
     def from_yaml(cls, path: str | Path, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -119,13 +121,14 @@ class RunConfig:
         return str(yaml.safe_dump(self.to_options(), allow_unicode=True, sort_keys=False))
 
     def replace(self, **options: Any) -> RunConfig:
-        """A copy with these flat options changed."""
-        return RunConfig.from_options({**self.to_options(), **options})
+        """A copy with these flat options changed; they do not count as given."""
+        return dataclasses.replace(RunConfig.from_options({**self.to_options(), **options}), given=self.given)
 
     def overridden(self, given: Mapping[str, Any]) -> RunConfig:
         """A copy with the flat options that a user gives on top; what one of them takes the place of is gone."""
         gone = [rival for key, rival in RIVALS.items() if given.get(key) is not None]
-        return RunConfig.from_options({**self.to_options(), **dict.fromkeys(gone), **given})
+        options = {**self.to_options(), **dict.fromkeys(gone), **given}
+        return dataclasses.replace(RunConfig.from_options(options), given=self.given.union(given))
 
 
 def trained_on(run: Path) -> DataConfig:

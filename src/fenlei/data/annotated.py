@@ -56,11 +56,16 @@ def _flat(rows: Iterator[Row], source: str, labelled: bool, multi_label: bool) -
             continue
         if label is not None:
             answered += 1
-            yield line, {**task["data"], LABEL: label}
+            yield line, {**_columns(task), LABEL: label}
         elif not labelled:
-            yield line, dict(task["data"])
+            yield line, _columns(task)
     if labelled and not answered:
         raise DataError(f"{source}: none of its {tasks:,} Label Studio tasks is annotated; export the project after the annotators' work")
+
+
+def _columns(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Its data, and the id by which an answer finds the task again; an `id` within the data wins."""
+    return {**({"id": task["id"]} if "id" in task else {}), **task["data"]}
 
 
 def _answer(task: Mapping[str, Any], where: str, multi_label: bool, questions: set[str]) -> list[str] | None:

@@ -15,6 +15,8 @@ from fenlei.errors import DataError
 _OWN = ("fields", "metadata", "suggestions", "responses", "vectors", "status", "_server_id")
 _FLAT = ".responses"
 _UNCOUNTED = ("draft", "discarded")
+_MISWRITTEN = (AttributeError, TypeError, KeyError, ValueError)
+"""What reading the answers raises where a record is not what Argilla writes."""
 
 
 def is_record(row: Mapping[str, Any]) -> bool:
@@ -37,6 +39,10 @@ def _plain(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
     """A row a record: its fields and metadata, and as `label` what its annotators answered; with `labelled` only those with one."""
     answered = 0
     records = 0
+    questions: set[str] = set()
+    if labelled:  # which question is meant shows in all records together: not each is asked, or answered, in every one
+        rows = iter(kept := list(rows))
+        questions = {question for _, record in kept if not isinstance(record, DataError) for question in _answered(record)}
     for line, record in rows:
         if isinstance(record, DataError):
             yield line, record
@@ -44,7 +50,7 @@ def _plain(rows: Iterator[Row], source: str, labelled: bool) -> Iterator[Row]:
         records += 1
         row = _columns(record)
         try:
-            label = _answer(record, f"{source}:{line}") if labelled else None
+            label = _answer(record, f"{source}:{line}", questions) if labelled else None
         except DataError as error:
             answered += 1
             yield line, error
@@ -68,24 +74,38 @@ def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in ours and name.partition(".")[0] not in questions}
 
 
-def _answer(record: Mapping[str, Any], where: str) -> Any:
-    """The answer of most annotators; None where nobody answered. DataError where they are split, or there are several questions."""
+def _answer(record: Mapping[str, Any], where: str, questions: set[str]) -> Any:
+    """The answer of most annotators; None where nobody answered. `questions` are all that were answered.
+
+    DataError where annotators are split, or there are several questions.
+    """
     try:
-        answers = _nested(record) if isinstance(record.get("fields"), dict) else _flat(record)
-        questions = [name for name, values in answers.items() if values]
-        if len(questions) > 1 and LABEL not in questions:
-            raise DataError(
-                f"{where}: expected one question, found answers to {', '.join(questions)}; call the one that is meant {LABEL!r}"
-            )
+        answers = _answers(record)
+        if any(answers.values()) and len(questions) > 1 and LABEL not in questions:
+            found = ", ".join(sorted(questions))
+            raise DataError(f"{where}: expected one question, found answers to {found}; call the one that is meant {LABEL!r}")
         question = LABEL if LABEL in questions else next(iter(questions), None)
         given = (sorted(value) if isinstance(value, list) else value for value in answers.get(question or "", ()))
         votes = Counter(json.dumps(value, ensure_ascii=False) for value in given)
-    except (AttributeError, TypeError, KeyError, ValueError):
+    except _MISWRITTEN:
         raise DataError(f"{where}: is not what Argilla writes; export the data set again") from None
     best = votes.most_common(2)
     if len(best) == 2 and best[0][1] == best[1][1]:
         raise DataError(f"{where}: annotators disagree: {best[0][0]} and {best[1][0]}; settle it, or discard one of the answers")
     return json.loads(best[0][0]) if best else None
+
+
+def _answered(record: Mapping[str, Any]) -> set[str]:
+    """The questions that anybody answered; none where the record is not what Argilla writes."""
+    try:
+        return {question for question, values in _answers(record).items() if values}
+    except _MISWRITTEN:
+        return set()
+
+
+def _answers(record: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The answers to each question."""
+    return _nested(record) if isinstance(record.get("fields"), dict) else _flat(record)
 
 
 def _nested(record: Mapping[str, Any]) -> dict[str, list[Any]]:

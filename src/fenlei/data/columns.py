@@ -53,7 +53,12 @@ class LearnedFrom(TypedDict):
 
 def learned_from(manifest: Mapping[str, Any]) -> LearnedFrom:
     """What a run says of its columns, in its manifest or where it describes itself."""
-    return {"label_column": manifest.get(LABEL_COLUMN), "usual_text": tuple(manifest.get(READ_FROM, ()))}
+    label_column = manifest.get(LABEL_COLUMN)
+    if LABEL_COLUMN not in manifest and "data" in manifest and Labelling.from_json(manifest).multi_label:
+        # A run of before, which does not say. The one name that is taken for labels and for candidates alike was that of its labels, where
+        # its rows offered no candidates: else each row would be asked among its own, which are what is right.
+        label_column = None if manifest.get("row_candidates") else "category"
+    return {"label_column": label_column, "usual_text": tuple(manifest.get(READ_FROM, ()))}
 
 
 @dataclass(frozen=True)

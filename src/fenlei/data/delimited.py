@@ -33,25 +33,25 @@ _CSV_CURE = 'put a field that holds a comma, a quote or a line break in quotes, 
 _TSV_CURE = "a text may hold no tab and no line break here; save such texts as CSV or JSON lines"
 
 
-def read_csv(lines: Lines, named: Sequence[str]) -> Iterator[Row]:
+def read_csv(lines: Lines, named: Sequence[str], usual: Sequence[str]) -> Iterator[Row]:
     """Rows of a CSV file; the delimiter is a comma unless the first line has none, but tabs or semicolons."""
     first = lines.head[0] if lines.head else ""
     delimiter = next((mark for mark in ",\t;" if mark in first), ",")
-    return _rows(_quoted_records(lines, lines.source, delimiter, lines.refusal), lines.source, named, _CSV_CURE)
+    return _rows(_quoted_records(lines, lines.source, delimiter, lines.refusal), lines.source, named, usual, _CSV_CURE)
 
 
-def read_tsv(lines: Lines, named: Sequence[str]) -> Iterator[Row]:
+def read_tsv(lines: Lines, named: Sequence[str], usual: Sequence[str]) -> Iterator[Row]:
     """Rows of a TSV file, quoted or not."""
     records = _quoted_records(lines, lines.source, "\t", lines.refusal) if _is_quoted_tsv(lines) else _plain_records(lines)
-    return _rows(records, lines.source, named, _TSV_CURE)
+    return _rows(records, lines.source, named, usual, _TSV_CURE)
 
 
-def read_tabbed(lines: Lines, named: Sequence[str]) -> Iterator[Row]:
+def read_tabbed(lines: Lines, named: Sequence[str], usual: Sequence[str]) -> Iterator[Row]:
     """Rows of a .txt file of `text<TAB>label` or `label<TAB>text` lines; a tab more belongs to the text."""
     head = [line.rstrip("\r\n").split("\t") for line in islice(_filled(lines.head), SAMPLE)]
     widths = {len(cells) for cells in head}
-    if _has_header(head, named) or (len(widths) == 1 and min(widths) > 2):
-        return read_tsv(lines, named)
+    if _has_header(head, named, usual) or (len(widths) == 1 and min(widths) > 2):
+        return read_tsv(lines, named, usual)
     return _tabbed_rows(lines)
 
 
@@ -66,7 +66,7 @@ def looks_tabbed(lines: Lines, labelled: bool) -> bool:
         return bool(head) and "\t" in head[0]
     if not head or not all("\t" in line for line in head):
         return False
-    if _has_header([line.split("\t") for line in head], ()):
+    if _has_header([line.split("\t") for line in head], (), ()):
         return True
     pairs = [_cut_in_two(line, label_first=False) for line in head]
     labels = [pair[label_place(pairs)] for pair in pairs]
@@ -103,7 +103,7 @@ def _cut_in_two(line: str, label_first: bool) -> list[str]:
     return line.split("\t", 1) if label_first else line.rsplit("\t", 1)
 
 
-def _rows(records: Iterator[Record], source: str, named: Sequence[str], cure: str) -> Iterator[Row]:
+def _rows(records: Iterator[Record], source: str, named: Sequence[str], usual: Sequence[str], cure: str) -> Iterator[Row]:
     """Records with their columns' names: those of the first record if it is a header, else `text` and `label` or `column_N`."""
     sample = list(islice(records, SAMPLE))
     if not sample:
@@ -112,7 +112,7 @@ def _rows(records: Iterator[Record], source: str, named: Sequence[str], cure: st
     if isinstance(first, DataError):
         raise first  # it may be the header, without which no row has a meaning
     fields_only = [fields for _, fields in sample if not isinstance(fields, DataError)]
-    has_header = _has_header(fields_only, named)
+    has_header = _has_header(fields_only, named, usual)
     names = _header(line, first, source) if has_header else _invented_names(fields_only)
     for line, fields in chain(sample[1:] if has_header else sample, records):
         if isinstance(fields, DataError):
@@ -123,18 +123,22 @@ def _rows(records: Iterator[Record], source: str, named: Sequence[str], cure: st
             yield line, dict(zip(names, fields, strict=True))
 
 
-def _has_header(sample: Sequence[Sequence[str]], named: Sequence[str]) -> bool:
+def _has_header(sample: Sequence[Sequence[str]], named: Sequence[str], usual: Sequence[str]) -> bool:
     """Whether the first line names the columns.
 
-    It does where it has a well-known name that does not come again below it (a class may be called `review`), and where the user
-    names columns, unless those are the names that a file without header gets here.
+    It does where it has a well-known name that does not come again below it (a class may be called `review`), or one of `usual`, the
+    columns that a run learned its texts from; and where the user names columns, unless those are the names that a file without header
+    gets here.
     """
     if not sample:
         return False
     if any(cell.strip() in named for cell in sample[0]) or not all(_INVENTED.fullmatch(name) for name in named):
         return True
     below = [set(column) for column in zip_longest(*sample[1:])]
-    return any(is_known_name(cell) and (place >= len(below) or cell not in below[place]) for place, cell in enumerate(sample[0]))
+    return any(
+        (is_known_name(cell) or cell.strip() in usual) and (place >= len(below) or cell not in below[place])
+        for place, cell in enumerate(sample[0])
+    )
 
 
 def _header(line: int, fields: Sequence[str], source: str) -> list[str]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import gzip
 import io
+import os
+import re
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -18,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from fenlei.errors import DataError
+from fenlei.errors import ConfigError, DataError
 
 STDIN = "-"
 HEAD_BYTES = 1 << 20
@@ -28,6 +30,8 @@ LONGEST_LINE = 1 << 28
 _ASCII = bytes(range(128))
 _UTF8_BOM = b"\xef\xbb\xbf"
 _GZIP = b"\x1f\x8b"
+_URL = re.compile(r"[A-Za-z][\w+.-]+:[/\\]")
+"""A scheme has two letters or more: `C:` is a drive. A Path has taken one of the slashes."""
 _OTHER_FILES = (
     (b"PK\x03\x04", "a zip or Excel file", "save the sheet as CSV (UTF-8)"),
     (b"\xd0\xcf\x11\xe0", "an old Excel or Word file", "save the sheet as CSV (UTF-8)"),
@@ -79,6 +83,23 @@ class Lines:
 def same_file(one: str | Path, other: str | Path) -> bool:
     """Whether two names are of one file, through links too; False where either is not there."""
     return Path(one).exists() and Path(other).exists() and Path(one).samefile(other)
+
+
+def is_like_url(path: str | Path) -> bool:
+    """Whether it reads as a URL, also where a Path was made of it."""
+    return _URL.match(str(path)) is not None
+
+
+def read_once(path: str | Path) -> bool:
+    """Whether its rows come but once: those of standard input, or of a pipe, which a shell makes of `<(zcat rows.gz)`."""
+    return str(path) == STDIN or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path))
+
+
+def refuse_read_once(option: str, path: str | Path, who: str) -> None:
+    """ConfigError where rows come but once: `who` reads them again."""
+    if read_once(path):
+        found = f"{option}: {who} needs a file or a folder, found {str(path)!r}"
+        raise ConfigError(f"{found}; rows from stdin or a pipe cannot be read twice, so save them")
 
 
 @contextmanager
@@ -137,6 +158,8 @@ def _open(path: str | Path) -> io.BufferedReader:
     try:
         return file.open("rb")
     except FileNotFoundError:
+        if is_like_url(path):
+            raise DataError(f"{path}: is a URL, which `fenlei predict --engine ray` alone reads; fetch the file first") from None
         raise DataError(f"{path}: no such file{_nearest_sibling(file)}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise DataError(f"{path}: cannot be opened: {getattr(error, 'strerror', None) or error}") from error

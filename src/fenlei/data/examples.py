@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fenlei.errors import DataError, first_few
@@ -61,6 +61,12 @@ class Example:
     @property
     def where(self) -> str:
         return f"{self.source}:{self.line}"
+
+    def with_labels(self, names: Sequence[str]) -> Example:
+        """The row with these labels; a row that has one label takes the first of them, None where there is none."""
+        if self.labels is None:
+            return replace(self, label=names[0] if names else None)
+        return replace(self, label=joined(names), labels=tuple(names))
 
 
 Rows = tuple[Example, ...]

@@ -62,12 +62,14 @@ def open_table(
     labelled: bool = True,
     multi_label: bool = False,
     follow: Callable[[], None] | None = None,
+    usual_text: Sequence[str] = (),
 ) -> Iterator[Table]:
     """The rows of a file; `named` are the columns that the user named, which says that a CSV has a header.
 
     `text_column`: that of the text, as the user named it; a conversation beside it is a column like any other.
     `multi_label`: rows may have any number of labels, so that what a format has no word for, one label or none, is a list as well.
     `follow` is called whenever a file of JSON lines that is still being written has no more for now; such a file has no end.
+    `usual_text`: columns that a run learned its texts from; where the first line of a CSV names one, it is a header.
     """
     source = source_name(path)
     if follow is not None:
@@ -87,7 +89,7 @@ def open_table(
                 yield Table(source, name, None, rows, class_names)
                 return
         lines = read_lines(stream, source)
-        name, reader = _text_format(path, lines, labelled, multi_label)
+        name, reader = _text_format(path, lines, labelled, multi_label, usual_text)
         rows = reader(lines, named)
         if reader in (_json_array, _json_lines):
             rows, are_tasks = without_tasks(rows, source, labelled, multi_label)
@@ -106,21 +108,21 @@ def suffix_of(path: str | Path) -> str:
     return Path(name).suffix
 
 
-def _text_format(path: str | Path, lines: Lines, labelled: bool, multi_label: bool) -> tuple[str, TextReader]:
+def _text_format(path: str | Path, lines: Lines, labelled: bool, multi_label: bool, usual: Sequence[str]) -> tuple[str, TextReader]:
     suffix = suffix_of(path)
     number, first = next(((place, line) for place, line in enumerate(lines.head, start=1) if line.strip()), (1, ""))
     if suffix in (".jsonl", ".ndjson", ".json"):
         return ("JSON array", _json_array) if first.lstrip().startswith("[") else ("JSON lines", _json_lines)
     if suffix == ".csv":
-        return "CSV", read_csv
+        return "CSV", partial(read_csv, usual=usual)
     if suffix == ".tsv":
-        return "TSV", read_tsv
+        return "TSV", partial(read_tsv, usual=usual)
     if first.startswith("__label__"):
         return "fastText", partial(_fasttext, multi_label=multi_label)
     if first.startswith("{") and suffix != ".txt":
         return "JSON lines", _json_lines
     if looks_tabbed(lines, labelled):
-        return "text and label with a tab between", read_tabbed
+        return "text and label with a tab between", partial(read_tabbed, usual=usual)
     if labelled and first:
         raise DataError(
             f"{lines.source}:{number}: expected text<TAB>label or `__label__NAME text`, found {first.strip()[:60]!r}; "

@@ -9,12 +9,14 @@ from typing import Any
 
 from fenlei.config.yaml_text import parsed_yaml
 from fenlei.data.encodings import open_bytes, read_lines, source_name
-from fenlei.data.labelling import Labelling
+from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.errors import ConfigError, DataError, shortened
 from fenlei.labels import LabelNote, LabelSet, known_names_in
 
 YAML_SUFFIXES = (".yaml", ".yml")
 LABEL_FILES = ("class.txt", "classes.txt", "label.txt", "labels.txt")
+CLASS_FILES = ("labels.yaml", "labels.yml", *LABEL_FILES)
+"""Names of class files that are taken without being asked for, from the folder of the data."""
 _COUNTS = {1: "one", 2: "two"}
 _EXPECTED = "expected a list of names, or of entries with name, description and aliases"
 
@@ -47,13 +49,13 @@ def read_class_file(path: str | Path) -> tuple[str, ...]:
     return tuple(read_label_file(path))
 
 
-def given_labels(given: str, known: Collection[str] = ()) -> dict[str, LabelNote]:
+def given_labels(given: str, known: Collection[str] = (), labelling: Labelling = ONE_LABEL) -> dict[str, LabelNote]:
     """What is typed for labels, in order: a file of them, or names joined by commas, which a name of `known` may hold too. The same errors
-    as `read_label_file`; ConfigError for a single name that is not one of `known`: most likely that of a file that is not there.
+    as `named_as_in_rows`; ConfigError for a single name that is not one of `known`: most likely that of a file that is not there.
     """
     if given.lower().endswith(YAML_SUFFIXES) or os.path.isfile(given):  # Path.is_file() fails on a list too long for a name
-        return read_label_file(given)
-    names = dict.fromkeys(known_names_in(given, known), LabelNote())
+        return named_as_in_rows(given, labelling)
+    names = dict.fromkeys((labelling.path(name, "labels") for name in known_names_in(given, known)), LabelNote())
     if not names or (len(names) == 1 and not names.keys() <= set(known)):
         raise ConfigError(
             f"expected at least two labels to choose among, found {len(names)}: {given}; join names by commas, or give a file of them"
@@ -84,7 +86,7 @@ def _from_yaml(path: str | Path, least: int) -> dict[str, LabelNote]:
     with open_bytes(path) as stream:
         text = "".join(line for _, line in read_lines(stream, source))
     try:
-        loaded = parsed_yaml(text)
+        loaded = parsed_yaml(text, whole_numbers=False)
     except ValueError as error:
         raise DataError(f"{source}: not readable as YAML: {error}") from error
     if isinstance(loaded, dict) and set(loaded) == {"labels"}:
@@ -121,9 +123,9 @@ def _label(entry: Any, where: str) -> tuple[str, LabelNote]:
 
 
 def _text(value: Any, key: str, where: str) -> str:
-    """YAML reads 3 as a number and yes as a truth: a number stays what it spells, a truth no longer tells how it was spelt."""
+    """YAML reads yes as a truth and 3.10 as a number, which no longer tell how they were spelt."""
     if value is None:
         return ""
-    if isinstance(value, (str, int)) and not isinstance(value, bool):
-        return str(value).strip()
+    if isinstance(value, str):
+        return value.strip()
     raise DataError(f"{where}: expected {key} to be a text, found {shortened(value)}; put it in quotes")

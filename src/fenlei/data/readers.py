@@ -18,7 +18,7 @@ from fenlei.data.delimited import Row
 from fenlei.data.encodings import STDIN
 from fenlei.data.examples import Example, Rows, joined
 from fenlei.data.formats import open_table
-from fenlei.data.label_file import LABEL_FILES
+from fenlei.data.label_file import CLASS_FILES
 from fenlei.data.labelling import ONE_LABEL, Labelling, listed
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
@@ -26,8 +26,9 @@ from fenlei.labels import LabelSet
 OnBadRow = Callable[[int, DataError], None]
 """Told the line of a row that does not fit, and what is wrong with it."""
 
-CLASS_FILES = ("labels.yaml", "labels.yml", *LABEL_FILES)
-"""Names of class files that are taken without being asked for, from the folder of the data."""
+
+class NoRowsError(DataError):
+    """A file that can be read, and has no row."""
 
 
 class ColumnNames(TypedDict):
@@ -122,10 +123,23 @@ def read_examples(
             yield Example(text, label, layout.source, line, row, candidates, names, pair, columns.label, columns.text)
 
 
-def read_files(files: Sequence[Path], config: DataConfig, labelling: Labelling, class_names: Sequence[str] | None = None) -> Rows:
-    """The labelled rows of a run's files, one file behind the other; DataError at the first row that does not fit."""
+def read_files(
+    files: Sequence[Path],
+    config: DataConfig,
+    labelling: Labelling,
+    class_names: Sequence[str] | None = None,
+    usual_text: Sequence[str] = (),
+) -> Rows:
+    """The labelled rows of a run's files, one file behind the other; DataError at the first row that does not fit.
+
+    usual_text: as of `read_examples`; of several files without it the columns that the first is read from.
+    """
     columns = columns_named_by(config)
-    return tuple(chain.from_iterable(read_examples(file, **columns, class_names=class_names, labelling=labelling) for file in files))
+    rows: list[Example] = []
+    for file in files:
+        text = usual_text or (rows[0].text_columns if rows else ())
+        rows += read_examples(file, **columns, class_names=class_names, labelling=labelling, usual_text=text)
+    return tuple(rows)
 
 
 def file_layout(
@@ -143,9 +157,11 @@ def file_layout(
         return layout
 
 
-def check_labelled(path: str | Path, *, text_column: str | None, pair_column: str | None, label_column: str | None) -> None:
+def check_labelled(
+    path: str | Path, *, text_column: str | None, pair_column: str | None, label_column: str | None, usual_text: Sequence[str] = ()
+) -> None:
     """DataError where a file has no labels: no column of them, or one in which every row has nothing, or the id of no class."""
-    with _opened(path, (text_column, pair_column, label_column), True, None) as (layout, rows):
+    with _opened(path, (text_column, pair_column, label_column), True, None, usual_text=usual_text) as (layout, rows):
         columns = layout.columns
         several = Labelling(multi_label=True)  # a list may be empty in every row, and says so
         if any(isinstance(row, DataError) or columns.has_label(row, several) for _, row in rows):
@@ -204,7 +220,9 @@ def _opened(
     named += [] if pair_column is None else [pair_column]
     if labelled and label_column is not None:
         named.append(label_column)
-    with open_table(path, named=named, text_column=text_column, labelled=labelled, multi_label=multi_label, follow=follow) as table:
+    with open_table(
+        path, named=named, text_column=text_column, labelled=labelled, multi_label=multi_label, follow=follow, usual_text=usual_text
+    ) as table:
         rows = iter(table.rows)
         line, row = _first_that_fits(rows, table.source, on_bad_row)
         where = f"{table.source}:{line}"
@@ -230,4 +248,4 @@ def _first_that_fits(rows: Iterator[Row], source: str, on_bad_row: OnBadRow | No
         on_bad_row(line, row)
     if refused is not None:
         raise DataError(f"{source}: none of its rows can be read; the first: {refused}")
-    raise DataError(f"{source}: expected at least one row, found none; the file is empty, or has only a header")
+    raise NoRowsError(f"{source}: expected at least one row, found none; the file is empty, or has only a header")

@@ -17,11 +17,12 @@ from fenlei.config import Source
 from fenlei.data.dataset_card import Subset, subsets_of
 from fenlei.data.folders import ROLES, SHARD_NUMBER, SplitFiles, files_of_role, find_split_files
 from fenlei.data.formats import SUFFIXES, suffix_of
+from fenlei.data.label_file import CLASS_FILES
 from fenlei.errors import DataError
 from fenlei.hubs.fetch import NotFoundError, fetch
 from fenlei.hubs.repository import PREFIXES, Repository, is_id, split_prefix
 
-ABOUT = ("README.md", "labels.yaml", "labels.yml", "class.txt", "classes.txt", "label.txt", "labels.txt")
+ABOUT = ("README.md", *CLASS_FILES)
 """What says which file is what and which class is which: small, and fetched first."""
 ROWS = tuple(f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz"))
 
@@ -43,7 +44,9 @@ class _Asked:
 
 def is_remote(data: object) -> bool:
     """Whether `data` names a data set on a hub, and no file or folder."""
-    return isinstance(data, str) and data.startswith(tuple(PREFIXES)) and not Path(data).exists()
+    if not isinstance(data, str) or "://" in data:  # `hf://...` is a URL, which fsspec opens
+        return False
+    return data.startswith(tuple(PREFIXES)) and not Path(data).exists()
 
 
 def remote_files(data: str) -> SplitFiles:

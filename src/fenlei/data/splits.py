@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from fenlei.config import DataConfig
-from fenlei.data.encodings import STDIN, same_file
+from fenlei.data.encodings import refuse_read_once, same_file
 from fenlei.data.examples import Example, Rows
 from fenlei.data.folders import SplitFiles
 from fenlei.data.labelling import ONE_LABEL, Labelling
@@ -48,6 +48,8 @@ class Dataset:
     """Whether a row has one label or any number."""
     thinned: frozenset[str] = frozenset()
     """Classes of which train has a part of the rows: how many it has says nothing of how often they come."""
+    ids_named: bool = False
+    """Whether a class file gave their names to ids: then later files may have such ids too."""
 
     @property
     def multi_label(self) -> bool:
@@ -58,19 +60,24 @@ class Dataset:
         return self.labelling.gold(rows, self.labels)
 
 
-def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
-    """The rows that a configuration names, split; DataError for rows and ConfigError for options that do not fit."""
+def load_dataset(config: DataConfig, *, seed: int, usual_text: Sequence[str] = ()) -> Dataset:
+    """The rows that a configuration names, split; DataError for rows and ConfigError for options that do not fit.
+
+    Every file is read from the columns that the first one of train is read from: those that are named, else `usual_text` where it has them,
+    else those found by name.
+    """
     notes: list[str] = []
     files = _choose_files(config, notes)
     labelling = choose_labelling(config, files.train, notes)
-    rows, class_file = read_train(files.train, config, labelling, notes)
+    rows, class_file = read_train(files.train, config, labelling, notes, usual_text)
     class_names = None if class_file is None else labelling.completed(class_file.names)
     labels = _label_set(rows, class_names, notes)
     separator = None if labelling.hierarchy else usual_separator(labels)
     if separator is not None:
         notes.append(f"labels look like paths: --level-separator '{separator}' would measure each of their levels")
-    dev_file_rows = _read_part("dev", files.dev, config, labelling, labels, class_names, notes)
-    test_file_rows = _read_part("test", files.test, config, labelling, labels, class_names, notes)
+    text = rows[0].text_columns
+    dev_file_rows = _read_part("dev", files.dev, config, labelling, labels, class_names, text, notes)
+    test_file_rows = _read_part("test", files.test, config, labelling, labels, class_names, text, notes)
     ratios = {
         "dev": 0.0 if files.dev else (DEV_RATIO if config.dev_ratio is None else config.dev_ratio),
         "test": 0.0 if files.test else (config.test_ratio or 0.0),
@@ -83,15 +90,16 @@ def load_dataset(config: DataConfig, *, seed: int) -> Dataset:
         f"train {len(train):,}, dev {len(dev):,} ({len(selecting):,} select, {len(calibrating):,} calibrate), test {len(test):,} rows"
     )
     label_notes = {} if class_file is None else class_file.notes
-    return Dataset(train, selecting, calibrating, test, labels, tuple(notes), label_notes, labelling)
+    return Dataset(train, selecting, calibrating, test, labels, tuple(notes), label_notes, labelling, ids_named=class_file is not None)
 
 
 def _choose_files(config: DataConfig, notes: list[str]) -> SplitFiles:
     """The files to read; an option goes before what the folder holds."""
     if config.data is None:
         raise ConfigError("data: no labelled file or folder given to train on")
-    if config.data == STDIN:
-        raise ConfigError("data: training needs a file or a folder, found '-'; rows from stdin cannot be read again for a resumed run")
+    for option, given in (("data", config.data), ("dev", config.dev), ("test", config.test)):
+        if given is not None:
+            refuse_read_once(option, given, "training")
     found = split_files(config.data)
     dev = _choose("dev", config.dev, config.dev_ratio, found.dev, notes)
     test = _choose("test", config.test, config.test_ratio, found.test, notes)
@@ -154,12 +162,13 @@ def _read_part(
     labelling: Labelling,
     labels: LabelSet,
     class_names: tuple[str, ...] | None,
+    usual_text: Sequence[str],
     notes: list[str],
 ) -> Rows:
     """The rows of a dev or test file; every label has to be one of train."""
     if not files:
         return ()
-    rows = read_files(files, config, labelling, class_names)
+    rows = read_files(files, config, labelling, class_names, usual_text)
     strange = [(row, label) for row in rows for label in row.all_labels if label not in labels]
     if strange:
         row, label = strange[0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fenlei.config import DataConfig
 from fenlei.data.columns import known_label
-from fenlei.data.examples import Example, Rows, joined
+from fenlei.data.examples import Example, Rows
 from fenlei.data.label_file import named_as_in_rows
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import columns_named_by, file_layout, find_class_file, read_files
@@ -29,14 +29,14 @@ class ClassFile:
         return tuple(self.notes)
 
 
-def read_train(files: tuple[Path, ...], config: DataConfig, labelling: Labelling, notes: list[str]) -> tuple[Rows, ClassFile | None]:
-    """The rows to train on, and the class file where there is one that fits."""
+def read_train(
+    files: tuple[Path, ...], config: DataConfig, labelling: Labelling, notes: list[str], usual_text: Sequence[str] = ()
+) -> tuple[Rows, ClassFile | None]:
+    """The rows to train on, and the class file where there is one that fits. `usual_text`: as of `read_files`."""
     class_file = _class_file(config, files[0], labelling, notes)
-    layout = file_layout(files[0], **columns_named_by(config))
-    if class_file is None or class_file.found:
-        rows = read_files(files, config, labelling)
-    else:
-        rows = read_files(files, config, labelling, class_file.names)
+    layout = file_layout(files[0], **columns_named_by(config), usual_text=usual_text)
+    class_names = None if class_file is None or class_file.found else class_file.names
+    rows = read_files(files, config, labelling, class_names, usual_text)
     notes.append(f"{layout}; {len(rows):,} rows" + (f" in {len(files)} files" if len(files) > 1 else ""))
     if class_file is None:
         return rows, None
@@ -81,5 +81,4 @@ def _with_found_names(rows: Rows, class_file: ClassFile, labelling: Labelling, n
 
 def _named(row: Example, known: LabelSet, labelling: Labelling) -> Example:
     """The row with the names that its labels are the ids of."""
-    names = tuple(known_label(label, known, row.where) for label in row.all_labels)
-    return replace(row, label=names[0]) if row.labels is None else replace(row, label=joined(names), labels=labelling.completed(names))
+    return row.with_labels(labelling.completed([known_label(label, known, row.where) for label in row.all_labels]))

@@ -7,7 +7,7 @@ its answers to the labels. Temperature and prior are no weights, so what such a 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,9 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from fenlei.artifact import write_text
 from fenlei.errors import ConfigError
-from fenlei.inference.loading import LoadedRun
 from fenlei.text.answers import ROOT, AnswerTree
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
-from fenlei.text.pairs import Text
 
 PROMPT_FILE = "prompt.json"
 PARITY_BATCH = 16
@@ -49,16 +47,9 @@ def write_prompt(folder: Path, encoder: QuestionEncoder, tokenizer: PreTrainedTo
     write_text(folder / PROMPT_FILE, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
 
 
-def parity(loaded: LoadedRun, ours: np.ndarray, folder: Path, texts: Sequence[Text]) -> tuple[float, float]:
-    """Share of equal labels, and the largest difference of log-probabilities: `ours` (rows, labels) against plain transformers."""
-    assert isinstance(loaded.encoder, QuestionEncoder)
-    theirs = _stock_scores(folder, loaded.encoder.encode(texts), loaded.method.pad_id)
-    return float((ours.argmax(1) == theirs.argmax(1)).mean()), float(np.abs(ours - theirs).max())
-
-
 @torch.inference_mode()
-def _stock_scores(folder: Path, encoded: EncodedTexts, pad_id: int) -> np.ndarray:
-    """float32 (rows, labels): every branch of the tree as a row of its own, padded, through the stock model."""
+def stock_scores(folder: Path, encoded: EncodedTexts, pad_id: int) -> np.ndarray:
+    """Log-probabilities, float32 (rows, labels), by plain transformers: every branch of the tree as a row of its own, padded."""
     model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=False, dtype=torch.float32).eval()
     question = encoded.questions[0]
     branches = list(_branches(question.tree))

@@ -21,8 +21,7 @@ from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.export.card import write_card
-from fenlei.export.language_model import parity as language_model_parity
-from fenlei.export.language_model import refuse_prior, write_prompt
+from fenlei.export.language_model import refuse_prior, stock_scores, write_prompt
 from fenlei.export.long_texts import CUT_AT_THE_END, left_out_note, read_alike, refuse_long
 from fenlei.export.pairs import columns, filled, sample_pairs, teach_pairs
 from fenlei.export.prompted import check_prompt, teach_prompt
@@ -30,7 +29,7 @@ from fenlei.export.sample_texts import sample_texts
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.models.architectures import has_stock_classifier
-from fenlei.models.backbone import head_modules, quiet_transformers
+from fenlei.models.backbone import head_modules, load_tokenizer, quiet_transformers
 from fenlei.models.devices import pick_precision
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.lora import fold_lora
@@ -56,7 +55,7 @@ class ExportResult:
     rows: int
     """Texts that both were asked."""
     agreement: float
-    """Share of them with the same label; multi-label, with the same labels from one half on."""
+    """Share of them with the label that the run gives; multi-label, with the same labels from one half on."""
     largest_difference: float
     """Largest absolute difference of two calibrated logits."""
     notes: tuple[str, ...] = ()
@@ -67,7 +66,8 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     """Writes the folder and proves parity on `texts`, of a run on pairs pairs (else on some made up from the tokenizer's vocabulary).
 
     ConfigError where the stock layout cannot express the run (`force` exports nonetheless, where a stock layout exists at all);
-    ArtifactError where `out` is taken, or where the folder's labels agree with the run's on less than 99.5 % of the texts.
+    ArtifactError where `out` is taken, or where the folder's labels agree with the run's, calibrated as far as the folder can be, on less
+    than 99.5 % of the texts.
     """
     target = Path(out).resolve()
     check_new(target)
@@ -84,7 +84,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     network = loaded.method.network
     stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] in ("lora", "qlora") else loaded.method.stock.float()
     calibration = Calibration.from_json(loaded.manifest)
-    folded, notes = (calibration, []) if writes else _fold_calibration(stock, calibration)
+    folded, notes = (Calibration(), []) if writes else _fold_calibration(stock, calibration)
     if calibration.multi_label and writes:
         raise ConfigError(
             "a multi-label run of the generate method asks yes or no of each label, which no stock folder does; serve the run"
@@ -99,7 +99,6 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
         stock.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         check_prompt(folder, loaded.encoder)
-        write_card(Path(run), folder, loaded.manifest)
         most = PARITY_TEXTS_WRITTEN if writes else PARITY_TEXTS
         made_up = sample_pairs if loaded.manifest.get(PAIR_COLUMN) else sample_texts
         asked = list(made_up(tokenizer, most) if texts is None else texts)[:most]
@@ -108,12 +107,15 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
         asked = [asked[place] for place in alike]
         if isinstance(loaded.encoder, QuestionEncoder):
             write_prompt(folder, loaded.encoder, tokenizer)
-        agreement, difference = _parity(run, folder, asked, folded)
-        if agreement < LEAST_AGREEMENT:
+        proven, agreement, difference = _parity(run, folder, asked, folded)
+        if proven < LEAST_AGREEMENT:
             raise ArtifactError(
-                f"{target}: the exported model gives the run's label on only {agreement:.2%} of {len(asked):,} texts "
+                f"{target}: the exported model gives the run's label on only {proven:.2%} of {len(asked):,} texts "
                 f"(needed: {LEAST_AGREEMENT:.1%}; largest logit difference {difference:.3g}); nothing was written"
             )
+        if agreement < proven:
+            notes.append(f"the rest of the calibration stays with the run, which gives another label to {1 - agreement:.1%} of the texts")
+        write_card(Path(run), folder, loaded.manifest, notes)
     return ExportResult(target, len(asked), agreement, difference, tuple(notes))
 
 
@@ -152,7 +154,7 @@ def _refuse_what_stock_cannot_say(manifest: dict[str, Any], encoder: TextEncoder
 
 def _taught_tokenizer(run: Path, encoder: TextEncoder | QuestionEncoder) -> tuple[Any, list[str]]:
     """The run's tokenizer, shortening and laying out as its encoder does, with a note for what it was told to."""
-    tokenizer = AutoTokenizer.from_pretrained(run / "model", trust_remote_code=False)
+    tokenizer: Any = load_tokenizer(run / "model")
     tokenizer.model_max_length = encoder.max_length
     if isinstance(encoder, PairEncoder):
         return tokenizer, teach_pairs(tokenizer, encoder) if encoder.template == "{text}" else []
@@ -187,8 +189,9 @@ def _fold_calibration(stock: PreTrainedModel, calibration: Calibration) -> tuple
     return calibration, notes
 
 
-def _parity(run: str | Path, folder: Path, texts: list[Text], folded: Calibration) -> tuple[float, float]:
-    """Share of equal labels, and the largest difference of logits calibrated by what was folded in, run against plain transformers.
+def _parity(run: str | Path, folder: Path, texts: list[Text], folded: Calibration) -> tuple[float, float, float]:
+    """Shares of equal labels, run against plain transformers: calibrated by what was folded in, and as the run answers; and the largest
+    difference of the logits of the former.
 
     Both sides compute in float32: it is the weights and the layout that are proven. In bfloat16 a real model differs from itself in the
     label of one made-up text in a hundred, by the way its rows were batched alone.
@@ -196,14 +199,22 @@ def _parity(run: str | Path, folder: Path, texts: list[Text], folded: Calibratio
     loaded = load_run(run, device="cpu", fold=True)
     if isinstance(loaded.method, GenerateMethod):
         loaded.method.correct_prior = False
-        return language_model_parity(loaded, Classifier(loaded).logits(texts).logits, folder, texts)
     classifier = Classifier(loaded)
-    template = classifier.describe()["prompt"]
-    ours = folded.apply(classifier.logits(texts).logits)
-    theirs = _stock_logits(folder, [filled(template, text) for text in texts])
-    same = ((ours > 0) == (theirs > 0)).all(axis=1) if folded.multi_label else ours.argmax(1) == theirs.argmax(1)
+    scores = classifier.logits(texts).logits
+    if isinstance(loaded.encoder, QuestionEncoder):
+        theirs = stock_scores(folder, loaded.encoder.encode(texts), loaded.method.pad_id)
+    else:
+        template = classifier.describe()["prompt"]
+        theirs = _stock_logits(folder, [filled(template, text) for text in texts])
     assert np.isfinite(theirs).all()
-    return float(same.mean()), float(np.abs(ours - theirs).max())
+    ours, own = folded.apply(scores), Calibration.from_json(loaded.manifest).apply(scores)
+    several = folded.multi_label
+    return _alike(ours, theirs, several), _alike(own, theirs, several), float(np.abs(ours - theirs).max())
+
+
+def _alike(ours: np.ndarray, theirs: np.ndarray, several: bool) -> float:
+    same = ((ours > 0) == (theirs > 0)).all(axis=1) if several else ours.argmax(1) == theirs.argmax(1)
+    return float(same.mean())
 
 
 @torch.inference_mode()

@@ -23,6 +23,7 @@ from fenlei.evaluation.calibration import Calibration
 from fenlei.models.attention import NAME as SHORT_ROWS
 from fenlei.models.attention import sees_all
 from fenlei.models.backbone import head_modules, is_decoder
+from fenlei.models.quantized import replace_linears
 
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 LEVELS, ZERO = 127, 128
@@ -89,7 +90,7 @@ def write_graph(network: PreTrainedModel, calibration: Calibration, path: Path, 
     for module in head_modules(network).values():
         module.__dict__.pop("forward", None)  # models/head.py has wrapped it, to leave autocast, which a graph has not
     if int8:
-        _put_int8(network)
+        replace_linears(network, Int8Linear)
     graph = ClassifierGraph(network, calibration).eval()
     ids = torch.tensor([[1, 2, 3], [1, 2, 0]])
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
@@ -108,14 +109,6 @@ def write_graph(network: PreTrainedModel, calibration: Calibration, path: Path, 
             kind = network.config.model_type
             raise ConfigError(f"models of type {kind!r} cannot be written as ONNX ({first_line(error)}); use --format merged") from error
         made.save(str(path), external_data=True)
-
-
-def _put_int8(network: PreTrainedModel) -> None:
-    heads = tuple(f"{name}." for name in head_modules(network))
-    found = [name for name, module in network.named_modules() if type(module) is nn.Linear and not f"{name}.".startswith(heads)]
-    for name in found:
-        parent, _, own = name.rpartition(".")
-        setattr(network.get_submodule(parent), own, Int8Linear(cast(nn.Linear, network.get_submodule(name))))
 
 
 @contextmanager

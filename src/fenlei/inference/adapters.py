@@ -10,17 +10,19 @@ from safetensors import SafetensorError, safe_open
 
 from fenlei.artifact import MANIFEST, fingerprint, read_json
 from fenlei.config import Device
+from fenlei.config.model import DEFAULT_MAX_LENGTH
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError, ModelError
 from fenlei.inference.loading import LoadedRun
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import DEFAULT_MAX_LENGTH, backbone_parameters, load_config, load_network, load_tokenizer, longest_input
+from fenlei.models.backbone import backbone_parameters, load_network, load_tokenizer
+from fenlei.models.configuration import load_config, longest_input
 from fenlei.models.devices import pick_device, pick_precision
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.head import HeadMethod
 from fenlei.models.hub import is_local, resolve_model
 from fenlei.models.lora import load_lora
-from fenlei.text.prompts import TextEncoder
+from fenlei.text.prompts import TextEncoder, refuse_place_of_labels
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -46,6 +48,7 @@ def load_adapter(
     right, as it was trained. ArtifactError where it is an adapter of another task or has another number of classes, ModelError where its
     base model is not to be found.
     """
+    refuse_place_of_labels(prompt)
     names = LabelSet(tuple(labels))
     config = read_json(folder / CONFIG)
     if config.get("task_type") != "SEQ_CLS":

@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fenlei.artifact import saving, whole_file
+from fenlei.artifact import checked_path, saving, whole_file
 from fenlei.data.columns import learned_from
 from fenlei.data.encodings import STDIN, is_for_excel, same_file
 from fenlei.data.examples import Example
@@ -153,8 +153,9 @@ class Writer:
         self, sink: Sink, source: str | Path, target: str | Path, progress: Callable[[int], None] | None, classifier: Described
     ) -> None:
         self._sink = sink
-        begun, promised = sink.partial if sink.state.written else None, promised_columns(classifier.describe())
-        self._to_text: RowText = row_text(target, begun, promised=promised, marked=is_for_excel(source))
+        begun, run = sink.partial if sink.state.written else None, classifier.describe()
+        promised, among_all = promised_columns(run), bool(run.get("fitted_among_all", True))
+        self._to_text: RowText = row_text(target, begun, promised=promised, among_all=among_all, marked=is_for_excel(source))
         self._progress = progress
 
     def write(self, answered: Answered) -> None:
@@ -237,7 +238,7 @@ def checked_target(target: str | Path, source: str | Path) -> str | Path:
     """`-` as it is, any other as a Path; ConfigError where it is no file that predictions are written to, or the `source` itself."""
     if str(target) == STDIO:
         return STDIO
-    path = Path(target)
+    path = checked_path(target)
     if path.suffix.lower() not in TARGET_SUFFIXES:
         raise ConfigError(f"{path}: predictions are written as {', '.join(TARGET_SUFFIXES)} or to '-'; found the ending {path.suffix!r}")
     if path.is_dir():

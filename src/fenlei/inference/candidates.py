@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
-from fenlei.errors import RequestError
+from fenlei.data.labelling import Labelling
+from fenlei.errors import DataError, RequestError
 from fenlei.inference.prediction import Labels
 from fenlei.text.asking import check_candidates
 
@@ -28,3 +29,22 @@ def each_text(labels: Labels, rows: int) -> list[tuple[str, ...] | None]:
         if one is not None:
             check_candidates(one, f"labels of text {at}")
     return [None if one is None else tuple(map(str, one)) for one in labels]
+
+
+def called(labels: Sequence[str], labelling: Labelling) -> tuple[str, ...]:
+    """Labels as a run calls them: `科技 ## 手机` is 科技##手机. RequestError where a level has no name."""
+    try:
+        return tuple(labelling.path(name, "labels") for name in labels)
+    except DataError as error:
+        raise RequestError(str(error)) from error
+
+
+def was_fitted_among(run: Mapping[str, Any], own: tuple[str, ...], labels: tuple[str, ...]) -> bool:
+    """Whether what was fitted to a run holds for answers among these labels, by its manifest.
+
+    It was fitted on rows that were asked among all labels of the run, in its order, or among candidates of their own, in any; then it holds
+    among all only if one row was asked so.
+    """
+    if not run.get("fitted_among_all", True) and set(labels) == set(own):
+        return False
+    return labels == own or (bool(run.get("row_candidates")) and set(labels) <= set(own))

@@ -18,7 +18,7 @@ from fenlei.errors import ConfigError, RequestError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.evaluation.decision import plain_decision
 from fenlei.inference.adapters import check_adapter_labels, is_adapter, load_adapter, refuse_run_options
-from fenlei.inference.candidates import each_text
+from fenlei.inference.candidates import called, each_text, was_fitted_among
 from fenlei.inference.checksums import explained
 from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.inference.prediction import Labels, Passage, Prediction
@@ -115,7 +115,8 @@ class Classifier:
         before = self._run.encoder
         if not isinstance(before, QuestionEncoder):
             return self
-        encoder = before.with_notes(noted(notes))
+        labelling = Labelling.from_json(self._run.manifest)
+        encoder = before.with_notes({labelling.path(name, "notes"): note for name, note in noted(notes).items()})
         said = encoder.instruction.notes
         retold = {name for name, note in said.items() if note != before.instruction.notes.get(name)}
         manifest = {**self._run.manifest, "instruction": encoder.instruction.to_json()} if retold else self._run.manifest
@@ -193,16 +194,19 @@ class Classifier:
         """What is said on scores that `logits` gave for the same labels."""
         asked = self._asked(labels, len(scores.logits))
         own, possible, holds = self._said(scores, asked), ~np.isneginf(scores.logits), asked.holds.tolist()
+        # Of all rows at once: numpy takes microseconds to be asked, once or for every row.
+        best = np.where(possible, own.probabilities, -1).argmax(axis=1).tolist()
+        confidence, cut = own.confidence.tolist(), scores.tokens_cut.tolist()
         answers = []
         for row, shares in enumerate(own.probabilities):
-            best = int(np.where(possible[row], shares, -1).argmax())
+            among = zip(asked.names, shares.tolist(), possible[row].tolist(), strict=True)
             answers.append(
                 Prediction(
-                    label=asked.names[best],
-                    confidence=float(own.confidence[row]),
-                    probabilities={name: float(p) for name, p, there in zip(asked.names, shares, possible[row], strict=True) if there},
+                    label=asked.names[best[row]],
+                    confidence=confidence[row],
+                    probabilities={name: share for name, share, there in among if there},
                     calibrated=self.trust.calibrated and holds[row],
-                    tokens_cut=int(scores.tokens_cut[row]),
+                    tokens_cut=cut[row],
                     prediction_set=None if own.sets is None or not holds[row] else _named(asked.names, shares, own.sets[row]),
                     abstained=None if own.abstained is None or not holds[row] else bool(own.abstained[row]),
                     novelty=None if own.novelty is None or not holds[row] else float(own.novelty[row]),
@@ -251,22 +255,24 @@ class Classifier:
     def _asked(self, labels: Labels | None, rows: int) -> _Asked:
         own, encoder = self.labels, self._run.encoder
         if labels is None:
-            return _Asked(encoder, own, None, np.full(rows, self._retold.isdisjoint(own)))
+            return _Asked(encoder, own, None, np.full(rows, self._holds(own)))
         if not isinstance(encoder, QuestionEncoder):
             raise RequestError(
                 f"this run answers with a head that knows its {len(own)} labels and no other, so labels cannot be given with a request; "
                 "use a run of --method generate, or a model's name with labels (zero-shot)"
             )
-        given = [own if one is None else one for one in each_text(labels, rows)]
+        labelling = Labelling.from_json(self._run.manifest)
+        given = [own if one is None else called(one, labelling) for one in each_text(labels, rows)]
         names = tuple(dict.fromkeys(name for one in given for name in one)) or own
         if names not in self._encoders:
             if len(self._encoders) >= KEPT_LABEL_SETS:
                 self._encoders.pop(next(iter(self._encoders)))
             self._encoders[names] = encoder.with_labels(LabelSet(names))
-        # The temperature was fitted on the run's whole label set, or, where its rows brought candidates of their own, on such.
-        known = set(own) if self._run.manifest.get("row_candidates") else set()
-        holds = np.array([(one == own or known.issuperset(one)) and self._retold.isdisjoint(one) for one in given], dtype=bool)
-        return _Asked(self._encoders[names], names, given, holds)
+        holds = {one: self._holds(one) for one in set(given)}
+        return _Asked(self._encoders[names], names, given, np.array([holds[one] for one in given], dtype=bool))
+
+    def _holds(self, among: tuple[str, ...]) -> bool:
+        return self._retold.isdisjoint(among) and was_fitted_among(self._run.manifest, self.labels, among)
 
 
 def _unfitted(run: LoadedRun) -> Trust:

@@ -6,6 +6,7 @@ goes on with what the other has begun.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,14 +19,14 @@ from fenlei.config import Device, TrustConfig
 from fenlei.data.columns import learned_from
 from fenlei.data.encodings import STDIN
 from fenlei.data.jsonvalues import json_value
-from fenlei.data.readers import ColumnNames, read_examples
+from fenlei.data.readers import ColumnNames, NoRowsError, read_examples
 from fenlei.errors import ConfigError, DataError
 from fenlei.inference.bulk import WINDOW_ROWS, BulkResult, Writer, checked_target, digest_of, going_on, opened_sink, result_of, told_options
 from fenlei.inference.journal import State
 from fenlei.inference.parts import PART_WINDOWS, Part, PartDone, PartFormat, PartsFolder
 from fenlei.inference.passages import check_has_passages
 from fenlei.inference.ray_engine import Cluster, results
-from fenlei.inference.storage import is_folder, is_url, known_as, local_file, row_files
+from fenlei.inference.storage import absolute, is_folder, is_url, known_as, local_file, row_files
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Window, answer_window
 from fenlei.labels import LabelNote
 from fenlei.text.instructions import Instruction
@@ -46,6 +47,9 @@ class RunToLoad:
     verify: bool = False
     notes: Mapping[str, LabelNote] = field(default_factory=dict)
     """What the prompt says of labels, besides what the run knows; see Classifier.with_notes."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "run", absolute(self.run))
 
     def load(self) -> Classifier:
         """The classifier; see Classifier.load."""
@@ -83,6 +87,8 @@ class Reading:
     options: BulkOptions
     takes_labels: bool
     to_skip: int = 0
+    home: str = field(default_factory=os.getcwd)
+    """The folder that names of files are from: that of the command, for a worker is in another."""
 
     def windows(self, file: str) -> Iterator[Window]:
         """The windows of a file, in order; DataError where it cannot be read on. Errors name the file as the user did."""
@@ -91,10 +97,10 @@ class Reading:
         label_column = options.label_column
         named_columns = ColumnNames(text_column=options.text_column, pair_column=options.pair_column, label_column=label_column)
         intake = Intake(options, WINDOW_ROWS, ready.append, takes_labels=self.takes_labels, to_skip=self.to_skip)
-        with local_file(file) as path:
+        with local_file(file if is_url(file) else os.path.join(self.home, file)) as path:
 
             def named(error: DataError) -> DataError:
-                return DataError(str(error).replace(str(path), file))
+                return type(error)(str(error).replace(str(path), file))
 
             def reject(line: int, error: DataError) -> None:
                 intake.reject(line, named(error))
@@ -114,14 +120,17 @@ class Reading:
         return self.windows(file)
 
     def each_part(self, number: int, file: str) -> Iterator[Part]:
-        """The windows of one of several files, in parts."""
+        """The windows of one of several files, in parts; none of a file without rows, as Spark may write some."""
         held: list[Window] = []
         parts = 0
-        for window in self.windows(file):
-            held.append(window)
-            if len(held) == PART_WINDOWS:
-                yield Part(number, parts, held)
-                held, parts = [], parts + 1
+        try:
+            for window in self.windows(file):
+                held.append(window)
+                if len(held) == PART_WINDOWS:
+                    yield Part(number, parts, held)
+                    held, parts = [], parts + 1
+        except NoRowsError:
+            return
         if held:
             yield Part(number, parts, held)
 
@@ -161,7 +170,7 @@ def predict_distributed(
     files = row_files(str(source))
     place = cluster or Cluster(use_gpus=run.on_gpu)
     if part_format is not None or is_url(target) or is_folder(str(target)):
-        folder = PartsFolder(str(target), part_format or "jsonl")
+        folder = PartsFolder(absolute(str(target)), part_format or "jsonl")
         return _to_folder(run, files, folder, options, place, progress, announce, began)
     if len(files) != 1:
         raise ConfigError(f"{source}: {len(files)} files go to a folder of parts; end --out in a slash")

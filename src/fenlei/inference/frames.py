@@ -32,6 +32,7 @@ def predict_frame(
     if not is_frame(frame):
         raise DataError(f"expected a pandas or polars frame, a dataset or an Arrow table, found {type(frame).__name__}")
     table, run = to_table(frame), classifier.describe()
+    _refuse_taken(frame, table, _usual({}, probabilities, prefix), prefix)  # what every answer has, before any is given
     rows = table.to_pylist()
     examples = _examples(rows, type(frame).__name__, run, text_column, pair_column) if rows else []
     answers: list[dict[str, Any]] = []
@@ -40,11 +41,16 @@ def predict_frame(
         predictions = predict_examples(classifier, window)
         answers += [predicted_row({}, one, probabilities=probabilities, prefix=prefix) for one in predictions]
     names = [*dict.fromkeys(name for answer in answers for name in answer)] if rows else _usual(run, probabilities, prefix)
+    _refuse_taken(frame, table, names, prefix)
+    return with_columns(frame, {name: [answer.get(name) for answer in answers] for name in names})
+
+
+def _refuse_taken(frame: Any, table: Any, names: list[str], prefix: str) -> None:
+    """DataError where the frame, as a table, has a column that would be added."""
     clash = next((name for name in names if name in table.column_names), None)
     if clash is not None:
         cure = f"name the new ones apart, for example prefix='{prefix}fenlei_'"
         raise DataError(f"{type(frame).__name__}: already has a column {clash!r}; {cure}")
-    return with_columns(frame, {name: [answer.get(name) for answer in answers] for name in names})
 
 
 def _examples(

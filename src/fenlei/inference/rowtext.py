@@ -24,13 +24,16 @@ def promised_columns(described: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(column for column, promise in PROMISED.items() if described.get(promise, True) is not None)
 
 
-def row_text(target: str | Path, begun: Path | None = None, *, promised: Container[str] = (), marked: bool = False) -> RowText:
+def row_text(
+    target: str | Path, begun: Path | None = None, *, promised: Container[str] = (), among_all: bool = True, marked: bool = False
+) -> RowText:
     """What makes text of rows, by the ending of `target`: lines of CSV under a header, else of JSON.
 
-    `begun` is a file that holds some already; `promised` are columns that later rows may have. The examples, one a row, say where each is
-    from, for errors. `marked`: CSV begins with a byte order mark, by which Excel knows UTF-8.
+    `begun` is a file that holds some already; `promised` are columns that later rows may have; `among_all`: rows without candidates have
+    them if any has. The examples, one a row, say where each is from, for errors. `marked`: CSV begins with a byte order mark, by which
+    Excel knows UTF-8.
     """
-    return CommaSeparated(begun, promised, marked=marked) if str(target).lower().endswith(".csv") else json_lines
+    return CommaSeparated(begun, promised, among_all=among_all, marked=marked) if str(target).lower().endswith(".csv") else json_lines
 
 
 def json_lines(_examples: Sequence[Example], rows: Sequence[Row]) -> str:
@@ -41,8 +44,9 @@ def json_lines(_examples: Sequence[Example], rows: Sequence[Row]) -> str:
 class CommaSeparated:
     """Rows to CSV under the columns of the first row; what is no plain value becomes JSON."""
 
-    def __init__(self, begun: Path | None = None, promised: Container[str] = (), *, marked: bool = False) -> None:
+    def __init__(self, begun: Path | None = None, promised: Container[str] = (), *, among_all: bool = True, marked: bool = False) -> None:
         self._promised = promised
+        self._among_all = among_all
         self._mark = "\ufeff" if marked else ""
         self._header: tuple[str, ...] | None = None
         if begun is not None and begun.is_file():
@@ -55,7 +59,7 @@ class CommaSeparated:
         start = self._mark if rows and self._header is None else ""
         for example, row in zip(examples, rows, strict=True):
             if self._header is None:
-                self._header = _header(example, row, self._promised)
+                self._header = _header(example, row, self._promised, self._among_all)
                 writer.writerow(self._header)
             unknown = [name for name in row if name not in self._header]
             if unknown:
@@ -80,13 +84,13 @@ class _Lines:
         return "".join(self._lines)
 
 
-def _header(example: Example, row: Row, promised: Container[str]) -> tuple[str, ...]:
-    """The columns of the first row. Where it chose among candidates of its own and nothing was fitted on them, later rows may have
-    promises that it lacks: these are given a place, empty where nothing is said.
+def _header(example: Example, row: Row, promised: Container[str], among_all: bool) -> tuple[str, ...]:
+    """The columns of the first row. Where nothing was fitted on the labels that it chose among, later rows may have promises that it lacks:
+    these are given a place, empty where nothing is said.
     """
     added = [name for name in row if name not in example.columns]
     prefix = added[0].removesuffix(ADDED[0]) if added else ""
-    if example.candidates is None or not added or row.get(f"{prefix}calibrated") is not False:
+    if (example.candidates is None and among_all) or not added or row.get(f"{prefix}calibrated") is not False:
         return tuple(row)
     places = [prefix + name for name in ADDED if prefix + name in row or name in promised]
     return (*(name for name in row if name in example.columns), *places)

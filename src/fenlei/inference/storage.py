@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,18 @@ from typing import Any
 
 from fenlei.artifact import write_bytes
 from fenlei.data.formats import SUFFIXES, suffix_of
+from fenlei.data.label_file import CLASS_FILES
 from fenlei.errors import ConfigError, DataError, first_line
 
 
 def is_url(path: str | Path) -> bool:
     """Whether it names a place through fsspec, not in this machine's own tree."""
     return "://" in str(path)
+
+
+def absolute(path: str) -> str:
+    """The same wherever it is opened: a worker of a cluster is in another folder than the command."""
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def inside(folder: str, name: str) -> str:
@@ -26,13 +33,13 @@ def inside(folder: str, name: str) -> str:
 def row_files(source: str) -> tuple[str, ...]:
     """The files of rows that `source` names, in the order of their names: those of a folder, those a pattern fits, or the one file.
 
-    DataError where there are none. Names that begin with `_` or `.` are not rows, nor are rejected ones.
+    DataError where there are none. Names that begin with `_` or `.` are not rows, nor are rejected ones and class files.
     """
     system, path = _place(source)
     with _failing(source):
         if system.isdir(path):
             found = [str(one) for one in system.ls(path, detail=False) if _holds_rows(str(one)) and system.isfile(one)]
-        elif any(mark in path for mark in "*?["):
+        elif any(mark in path for mark in "*?[") and not system.isfile(path):  # a file may be called `news[1].jsonl`
             found = [str(one) for one in system.glob(path) if _holds_rows(str(one))]
         else:
             return (source,)
@@ -104,7 +111,8 @@ def known_as(path: str) -> dict[str, Any]:
 
 def _holds_rows(path: str) -> bool:
     name = path.rpartition("/")[2]
-    return suffix_of(name) in SUFFIXES and not name.startswith(("_", ".")) and not name.endswith(".rejected.jsonl")
+    is_other = name.startswith(("_", ".")) or name.endswith(".rejected.jsonl") or name in CLASS_FILES
+    return suffix_of(name) in SUFFIXES and not is_other
 
 
 def _place(path: str) -> tuple[Any, str]:

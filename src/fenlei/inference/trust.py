@@ -6,6 +6,7 @@ Fitted once, at the end of training, on the calibrating rows; kept in fenlei.jso
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ class Trust:
         """The keys of fenlei.json."""
         sets = None
         if self.sets is not None:
-            thresholds = [None if np.isinf(one) else float(one) for one in self.sets.thresholds]
+            thresholds = [None if math.isinf(one) else one for one in self.sets.thresholds.tolist()]
             sets = {**{f.name: getattr(self.sets, f.name) for f in dataclasses.fields(self.sets)}, "thresholds": thresholds}
         return {
             **self.calibration.to_json(),

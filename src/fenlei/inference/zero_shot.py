@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.config import Device, Long, Source
+from fenlei.config.model import DEFAULT_MAX_LENGTH
 from fenlei.data.label_file import read_label_file
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import LoadedRun
 from fenlei.labels import LabelNote, LabelSet, noted
-from fenlei.models.backbone import (
-    DEFAULT_MAX_LENGTH,
-    backbone_parameters,
-    load_config,
-    load_language_model,
-    load_tokenizer,
-    longest_input,
-)
+from fenlei.models.backbone import backbone_parameters, load_language_model, load_tokenizer
+from fenlei.models.configuration import load_config, longest_input
 from fenlei.models.devices import pick_device, pick_precision
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod

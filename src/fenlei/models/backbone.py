@@ -1,4 +1,4 @@
-"""Loading a Hugging Face classifier or language model: configuration, tokenizer, pad id, depth."""
+"""Loading a Hugging Face classifier or language model: tokenizer, pad id, depth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 import transformers
 from safetensors import SafetensorError, safe_open
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,19 +25,18 @@ from fenlei.errors import ConfigError, ModelError, first_line
 from fenlei.labels import LabelSet
 from fenlei.models.architectures import classifier_class, empty_classifier
 from fenlei.models.attention import speed_up_short_rows
+from fenlei.models.configuration import load_config, refusal
 from fenlei.models.scorable import check_scorable
 from fenlei.models.shared_prefix import ATTENTION
 
-DEFAULT_MAX_LENGTH = 1024
-UNLIMITED = 1_000_000
-
-POSITIONS_AFTER_PAD = (
-    "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm", "data2vec-text", "longformer", "mpnet", "ibert",
+SPARE_PAD_TOKENS = (
+    "<|finetune_right_pad_id|>", "<|padding|>", "<|endoftext|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<unk>",
 )  # fmt: skip
-"""RoBERTa and its kin number positions from pad_token_id + 1: two of them are never used."""
-
-SPARE_PAD_TOKENS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "[PAD]", "<|reserved_special_token_0|>", "<unk>")
 """Tokens that pad where a tokenizer names none, the first that is in its vocabulary and does not end a text."""
+
+NOT_AS_WRITTEN = ("GPTNeoXTokenizer", "MistralCommonBackend")
+"""Classes that read otherwise than tokenizer.json says. The first loses what stands there before a text; the second, which transformers
+takes wherever mistral-common is installed, reads tekken.json, splits no control token on demand and saves no tokenizer.json."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -46,9 +44,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = _tokenizer_of(folder)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"{folder}: its tokenizer could not be loaded ({first_line(error)}); a model folder needs its tokenizer files"
-        ) from error
+        otherwise = f"its tokenizer could not be loaded ({first_line(error)}); a model folder needs its tokenizer files"
+        raise ModelError(f"{folder}: " + refusal(error, otherwise)) from error
     if tokenizer.pad_token_id is None:
         vocabulary = tokenizer.get_vocab()
         spare = [token for token in SPARE_PAD_TOKENS if token in vocabulary and token != tokenizer.eos_token]
@@ -67,29 +64,12 @@ def _tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
     """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     told = folder / "tokenizer.json"
-    if isinstance(tokenizer, LlamaTokenizer) and told.is_file() and '"ByteLevel"' in told.read_text(encoding="utf-8"):
+    if not told.is_file():
+        return tokenizer
+    bytewise = isinstance(tokenizer, LlamaTokenizer) and '"ByteLevel"' in told.read_text(encoding="utf-8")
+    if bytewise or type(tokenizer).__name__ in NOT_AS_WRITTEN:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     return tokenizer
-
-
-def load_config(folder: Path) -> Any:
-    """The folder's transformers configuration; ModelError where there is none that can be read."""
-    try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}: its config.json could not be read ({first_line(error)})") from error
-
-
-def longest_input(config: Any) -> int:
-    """Tokens the model takes; of longrope (Phi-3 128k, Phi-4-mini) those before its factors change: they do so for all rows of a batch."""
-    text_config = config.get_text_config()
-    limit = int(getattr(text_config, "max_position_embeddings", None) or 0)
-    if limit < 1:  # none, or -1 for "any length"
-        return UNLIMITED
-    rope = getattr(text_config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "longrope":
-        limit = min(limit, int(rope["original_max_position_embeddings"]))
-    return limit - 2 if text_config.model_type in POSITIONS_AFTER_PAD else limit
 
 
 def backbone_parameters(folder: Path, layers: int | None) -> int:
@@ -141,7 +121,7 @@ def load_network(
                 use_safetensors=True,
                 **(quantised or {}),
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a classifier ({first_line(error)})") from error
     lost = {*info["missing_keys"], *(str(key[0]) for key in info["mismatched_keys"])}
     missing = sorted(key for key in lost if not (new_head and in_head(network, key)))
@@ -180,7 +160,7 @@ def load_language_model(
                 use_safetensors=True,
                 **(quantised or {}),
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({first_line(error)})") from error
     network: PreTrainedModel = loaded[0]
     missing = sorted(loaded[1]["missing_keys"])

@@ -72,7 +72,8 @@ class GenerateMethod(nn.Module):
     def _scored(self, batch: Batch) -> torch.Tensor:
         logits = self._score(_rows(batch), batch.questions)
         if self.correct_prior and not self.training:
-            priors = {id(question): self._prior(question) for question in {id(one): one for one in batch.questions}.values()}
+            asked = {id(question): question for question in batch.questions}
+            priors = dict(zip(asked, self._all_priors(list(asked.values())), strict=True))
             logits = logits - torch.stack([priors[id(question)] for question in batch.questions]).nan_to_num(neginf=0.0)
         return logits
 
@@ -124,17 +125,20 @@ class GenerateMethod(nn.Module):
         return Packed(sent(sequence[None], self.device), sent(torch.cat(positions)[None], self.device), tuple(groups)), starts
 
     def _group(self, lengths: list[int], questions: list[Question], prefix: int, states: PrefixStates | None) -> Group:
-        """Rows of these lengths, the trees of their questions at their ends (without questions: plain text). On the CPU."""
+        """Rows of these lengths, the trees of their questions at their ends (without questions: plain text).
+
+        On the CPU, but for what is visible: much the largest, it is made where it is needed.
+        """
         longest = max(lengths)
         positions = torch.arange(longest).repeat(len(lengths), 1)
-        visible = torch.ones(longest, longest, dtype=torch.bool).tril().repeat(len(lengths), 1, 1)
+        visible = torch.ones(longest, longest, dtype=torch.bool, device=self.device).tril().repeat(len(lengths), 1, 1)
         trees: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         for row, question in enumerate(questions):
             if not question.tree.tokens:
                 continue
             key = id(question.tree)
             if key not in trees:
-                trees[key] = torch.tensor(question.tree.depths), torch.from_numpy(question.tree.ancestry)
+                trees[key] = torch.tensor(question.tree.depths), sent(torch.from_numpy(question.tree.ancestry), self.device)
             depths, ancestry = trees[key]
             ends = lengths[row]
             first = ends - len(depths)
@@ -153,11 +157,17 @@ class GenerateMethod(nn.Module):
 
         return _remembered(self._prefixes, before, read)
 
+    def _all_priors(self, questions: Sequence[Question]) -> Sequence[torch.Tensor]:
+        """The prior of each. Where there are more than are kept, two small passes for each would leave a GPU idle: they are read together,
+        and not kept, so that what is said of a batch does not depend on those before it.
+        """
+        if len(questions) > KEPT_PREFIXES:
+            return self._score([_nothing(question) for question in questions], questions).unbind()
+        return [self._prior(question) for question in questions]
+
     def _prior(self, question: Question) -> torch.Tensor:
         """What each column scores on an empty text, float32 (columns,)."""
-        read = [*question.between, *question.after] or [*question.stand_in]
-        nothing = np.array([*read, *question.tree.tokens], dtype=np.int64)
-        return _remembered(self._priors, question, lambda: self._score([nothing], [question])[0])
+        return _remembered(self._priors, question, lambda: self._score([_nothing(question)], [question])[0])
 
     def _forget(self) -> None:
         if hasattr(self, "_prefixes"):
@@ -223,6 +233,12 @@ def _yes_over_no(logits: torch.Tensor) -> torch.Tensor:
     """(rows, 2 x labels) to (rows, labels): log of yes over no; -inf where a label is not asked for."""
     yes, no = logits.chunk(2, dim=1)
     return (yes - no).masked_fill(yes.isneginf(), -torch.inf)
+
+
+def _nothing(question: Question) -> np.ndarray:
+    """An empty text, as it is read with the question."""
+    read = [*question.between, *question.after] or [*question.stand_in]
+    return np.array([*read, *question.tree.tokens], dtype=np.int64)
 
 
 def _rows(batch: Batch) -> list[np.ndarray]:

@@ -61,6 +61,7 @@ class HeadMethod(nn.Module):
         self.pad_id = pad_id
         self.pooling = pooling
         self.merging = merging
+        self._known = int(self.stock.config.get_text_config().vocab_size)
         if not is_decoder(self.stock):
             for module in head_modules(self.stock).values():
                 module.forward = _in_float32(module.forward)
@@ -100,11 +101,11 @@ class HeadMethod(nn.Module):
             return self._classify_joined(sent(batch.states, self.device), sent(batch.counts, self.device))
         if isinstance(batch, DocumentBatch):
             return self._read_documents(batch)
-        return self._decode(batch) if is_decoder(self.stock) else self._encode(batch.to(self.device))
+        return self._decode(batch) if is_decoder(self.stock) else self._encode(self._taken(batch))
 
     def pool(self, batch: Batch) -> torch.Tensor:
         """The state of the last real token, of an encoder that of the first, float32 (rows, hidden)."""
-        batch = batch.to(self.device)
+        batch = self._taken(batch)
         if not is_decoder(self.stock):
             return first_states(self.stock, self._inputs(batch))
         longest = batch.input_ids.shape[1]
@@ -147,7 +148,7 @@ class HeadMethod(nn.Module):
         if is_decoder(self.stock):
             return True
         self.eval()
-        batch = batch.to(self.device)
+        batch = self._taken(batch)
         try:
             states = self.pool(batch)
             same = [(self.classify(states), self._encode(batch).logits)]
@@ -180,7 +181,7 @@ class HeadMethod(nn.Module):
 
     def _states_and_logits(self, batch: Batch) -> torch.Tensor:
         """An encoder's state of the first token beside its logits, float32 (rows, hidden + labels)."""
-        batch = batch.to(self.device)
+        batch = self._taken(batch)
         answer = self.stock(input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_hidden_states=True)
         return torch.cat([answer.hidden_states[-1][:, 0].float(), answer.logits.float()], dim=1)
 
@@ -190,6 +191,13 @@ class HeadMethod(nn.Module):
 
     def _encode(self, batch: Batch) -> Output:
         return Output(self.stock(**self._inputs(batch)).logits.float(), None)
+
+    def _taken(self, batch: Batch) -> Batch:
+        """The batch where the network is. A token that it has no row for is read as one that pads: some tokenizers know more than their
+        model (Gemma 3: `<image_soft_token>`), a text may spell it, and a GPU asked for such a row answers no more.
+        """
+        batch = batch.to(self.device)
+        return replace(batch, input_ids=batch.input_ids.masked_fill(batch.input_ids >= self._known, self.pad_id))
 
     def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
         """What an encoder is given of a batch."""

@@ -22,6 +22,11 @@ UNWANTED = ("*/*", "consolidated*")
 
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 PICKLED_WEIGHTS = ("*.bin", "*.pt", "*.pth")
+PICKLED = "it has them only as pickle, which is not read; convert them"
+NOT_FETCHED = (
+    "where a hub has them as pickle alone, *.bin, they are neither fetched nor read: save the model once with save_pretrained of "
+    "transformers and give that folder, or the revision refs/pr/N of a conversion that is proposed on its Hugging Face page"
+)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -88,7 +93,7 @@ def missing_parts(folder: Path) -> list[str]:
         missing.append(f"{len(absent)} of its {len(shards)} weight files, among them {absent[0]}")
     elif not shards and not _holds(folder, "*.safetensors"):
         pickled = any(_holds(folder, pattern) for pattern in PICKLED_WEIGHTS)
-        missing.append("weights as *.safetensors" + (" (it has them only as pickle, which is not read; convert them)" if pickled else ""))
+        missing.append(f"weights as *.safetensors ({PICKLED if pickled else NOT_FETCHED})")
     return missing
 
 
@@ -101,7 +106,8 @@ def _from_hubs(name: str, revision: str | None, source: Source, cache_dir: str |
         tried = [*([] if prefix else [f"a folder of this name: there is none in {Path.cwd()}"]), *error.tried]
         places = "".join(f"  - {line}\n" for line in tried)
         without = f"a local folder with config.json, a tokenizer and *.safetensors will do, and so will `{NANO}`, which is built in"
-        raise ModelError(f"{repository} was not found. Tried:\n{places}Without a hub, {without}.") from error
+        fate = "could not be taken" if any(" lacks " in line for line in error.tried) else "was not found"
+        raise ModelError(f"{repository} {fate}. Tried:\n{places}Without a hub, {without}.") from error
 
 
 def _gguf_from_hubs(name: str, wanted: str, revision: str | None, source: Source, cache_dir: str | Path | None) -> Path:

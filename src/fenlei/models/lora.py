@@ -19,6 +19,10 @@ from fenlei.models.lora_linear import fuse_lora
 
 ALL_LINEAR = "all-linear"
 
+MAMBA = ("falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h")
+READ_BY_KERNELS = ["conv1d", "out_proj"]
+"""Parts of these architectures whose weights fused kernels read by themselves: an adapter would be passed by, so PEFT refuses them."""
+
 
 def add_lora(network: PreTrainedModel, config: ModelConfig) -> torch.nn.Module:
     """`network` inside a PeftModel: adapters in float32 on the backbone's linears, the head trained whole."""
@@ -39,6 +43,7 @@ def add_lora(network: PreTrainedModel, config: ModelConfig) -> torch.nn.Module:
         lora_alpha=config.lora_alpha,
         lora_dropout=config.lora_dropout,
         target_modules=targets,
+        exclude_modules=READ_BY_KERNELS if targets == ALL_LINEAR and network.config.model_type in MAMBA else None,
     )
     try:
         with _quiet_peft():

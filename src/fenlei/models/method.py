@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,5 +30,7 @@ class Method(Protocol):
 
     @property
     def device(self) -> torch.device: ...
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
     def __call__(self, batch: Batch | DocumentBatch, /) -> Output: ...

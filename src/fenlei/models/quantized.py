@@ -30,6 +30,8 @@ WEIGHT_LEVELS, NARROW_WEIGHT_LEVELS = 127, 63
 times 63, twice, is just below that; with 127 levels sums are wrong without a word."""
 LEAST_ROW = 1e-30
 """A row whose largest value is below this counts as 0."""
+READ_BY_HAND = ("dt_proj",)
+"""Linears of Mamba and its kin (Jamba), which multiply with the weight by themselves: they keep it."""
 ROWS_AT_ONCE = 1024
 """Rows quantised, multiplied and scaled before the next ones: what lies between the three stays in the processor's cache."""
 
@@ -119,6 +121,7 @@ class Int8Linear(nn.Module):
         self.out_features, self.in_features = linear.weight.shape
         self._weight, self._quantize = Int8Weight(linear.weight), quantize
         self.register_buffer("_bias", None if linear.bias is None else linear.bias.detach().clone(), persistent=False)
+        self.weight = torch.empty(0, dtype=torch.int8)  # T5 asks whether it is of another format than what is to be multiplied
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in) -> (..., out)."""
@@ -155,19 +158,31 @@ def quantize_linears(network: PreTrainedModel) -> int:
     ConfigError where this machine does not multiply 8-bit integers (on a GPU bfloat16 is the fast way), or there is no such linear.
     """
     _require_x86(network)
-    heads, quantize = tuple(f"{name}." for name in head_modules(network)), InputOnce()
-    found = [name for name, module in network.named_modules() if type(module) is nn.Linear and not f"{name}.".startswith(heads)]
+    quantize = InputOnce()
+    return _some(replace_linears(network, lambda linear: Int8Linear(linear, quantize)))
+
+
+def replace_linears(network: PreTrainedModel, made: Callable[[nn.Linear], nn.Module]) -> int:
+    """Puts what is `made` of it in the place of every linear of the backbone but those READ_BY_HAND; returns how many.
+
+    The head stays as it is.
+    """
+    heads = tuple(f"{name}." for name in head_modules(network))
+    linears = [name for name, module in network.named_modules() if type(module) is nn.Linear and not name.endswith(READ_BY_HAND)]
+    found = [name for name in linears if not f"{name}.".startswith(heads)]
     for name in found:
         parent, _, own = name.rpartition(".")
-        setattr(network.get_submodule(parent), own, Int8Linear(cast(nn.Linear, network.get_submodule(name)), quantize))
-    return _some(len(found))
+        setattr(network.get_submodule(parent), own, made(cast(nn.Linear, network.get_submodule(name))))
+    return len(found)
 
 
 def quantize_below_adapters(network: nn.Module) -> int:
     """Makes the frozen weights beside LoRA adapters 8-bit integers and frees them, for training; returns how many. Errors as above."""
     _require_x86(network)
     quantize, found = InputOnce(), 0
-    for _, module in plain_lora_linears(network):
+    for name, module in plain_lora_linears(network):
+        if name.endswith(READ_BY_HAND):
+            continue
         module.forward = _int8_forward(module, quantize)
         cast(Any, module).base_layer.weight.data = torch.empty(0)
         found += 1

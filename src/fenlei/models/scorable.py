@@ -25,7 +25,8 @@ def check_scorable(network: PreTrainedModel, folder: Path) -> None:
     """ModelError for encoders, for recurrent or chunked layers, and for attention or logits of an architecture's own."""
     config = network.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
-    causal = getattr(config, "is_causal", True) and all(getattr(module, "is_causal", True) for module in network.modules())
+    reads = getattr(network.base_model, "language_model", network)  # of a model of texts and images, whose tower looks both ways
+    causal = getattr(config, "is_causal", True) and all(getattr(module, "is_causal", True) for module in reads.modules())
     what = OTHERWISE.get(network.config.model_type)
     if kinds:
         what = f"has layers of kind {', '.join(sorted(kinds))}"

@@ -85,20 +85,21 @@ def reliability_chart(confidence: Confidence, *, calibrated: bool) -> Chart:
     most = max(one.rows for one in confidence.after)
     bars = [
         Bar(
-            _x(one.low) + 1,
-            _y(one.accuracy, 0, 1),
+            x_of(one.low) + 1,
+            y_of(one.accuracy, 0, 1),
             width - 2,
-            BOTTOM - _y(one.accuracy, 0, 1),
+            BOTTOM - y_of(one.accuracy, 0, 1),
             f"{one.rows:,} rows with a confidence of {percent(one.low)} to {percent(one.high)}: {percent(one.accuracy)} right",
             weight=round(0.15 + 0.85 * math.sqrt(one.rows / most), 2),
         )
         for one in confidence.after
         if one.rows
     ]
-    lines = [Line("perfect", "other", _points([(0, 0), (1, 1)], 0, 1), dashed=True)]
+    lines = [Line("perfect", "other", points_of([(0, 0), (1, 1)], 0, 1), dashed=True)]
     if calibrated:
         lines.append(_raw(confidence.before))
-    return Chart("Reliability", "confidence", "accuracy", _percents(0, _x), _percents(0, lambda y: _y(y, 0, 1)), tuple(lines), tuple(bars))
+    y_ticks = _percents(0, lambda y: y_of(y, 0, 1))
+    return Chart("Reliability", "confidence", "accuracy", _percents(0, x_of), y_ticks, tuple(lines), tuple(bars))
 
 
 def coverage_chart(confidence: Confidence) -> Chart:
@@ -109,9 +110,9 @@ def coverage_chart(confidence: Confidence) -> Chart:
     dots: tuple[tuple[float, float, str], ...] = ()
     if silence is not None and silence.accuracy is not None:
         told = f"from confidence {silence.min_confidence:.6g} on: {percent(silence.coverage)} answered, {percent(silence.accuracy)} right"
-        dots = ((_x(silence.coverage), _y(silence.accuracy, low, 1), told),)
-    line = Line("accuracy", "model", _points(curve, low, 1), dots=dots)
-    return Chart("Accuracy against coverage", "share answered", "accuracy", _percents(0, _x), _y_percents(low), (line,))
+        dots = ((x_of(silence.coverage), y_of(silence.accuracy, low, 1), told),)
+    line = Line("accuracy", "model", points_of(curve, low, 1), dots=dots)
+    return Chart("Accuracy against coverage", "share answered", "accuracy", _percents(0, x_of), _y_percents(low), (line,))
 
 
 def length_chart(groups: Sequence[LengthGroup]) -> Chart:
@@ -120,10 +121,10 @@ def length_chart(groups: Sequence[LengthGroup]) -> Chart:
     width = (RIGHT - LEFT) / len(groups)
     bars, ticks = [], []
     for at, one in enumerate(groups):
-        x, y = LEFT + at * width, _y(one.accuracy, low, 1)
+        x, y = LEFT + at * width, y_of(one.accuracy, low, 1)
         span = f"{one.shortest}" if one.shortest == one.longest else f"{one.shortest}-{one.longest}"
         told = f"{one.rows:,} texts of {span} characters: {percent(one.accuracy)} right" + (f", {one.cut:,} cut" if one.cut else "")
-        whisker = (x + width / 2, _y(one.interval[0], low, 1), _y(one.interval[1], low, 1))
+        whisker = (x + width / 2, y_of(one.interval[0], low, 1), y_of(one.interval[1], low, 1))
         bars.append(Bar(x + 3, y, width - 6, BOTTOM - y, told, whisker))
         ticks.append(Tick(x + width / 2, _brief(one.longest)))
     return Chart("Accuracy by length", "characters, at most", "accuracy", tuple(ticks), _y_percents(low), bars=tuple(bars))
@@ -135,13 +136,25 @@ def training_charts(history: Sequence[Mapping[str, Any]]) -> tuple[Chart, ...]:
     """
     wanted = (
         ("Loss", {"loss": ("training rows", "other"), "eval_loss": ("selecting rows", "model")}),
-        (
-            "On the selecting rows",
-            {"eval_accuracy": ("accuracy", "model"), "eval_micro_f1": ("micro F1", "model"), "eval_macro_f1": ("macro F1", "other")},
-        ),
+        ("On the selecting rows", MEASURED),
     )
     charts = (_training_chart(title, history, series) for title, series in wanted)
     return tuple(chart for chart in charts if chart is not None)
+
+
+def x_of(share: float) -> float:
+    """Where a share of the way from the left edge to the right one lies."""
+    return round(LEFT + share * (RIGHT - LEFT), 1)
+
+
+def y_of(value: float, low: float, high: float) -> float:
+    """Where a value lies on an axis from `low` to `high`."""
+    return round(BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP), 1)
+
+
+def points_of(curve: Sequence[tuple[float, float]], low: float, high: float) -> str:
+    """Of x from 0 to 1 and y from low to high, as SVG wants them."""
+    return " ".join(f"{x_of(x)},{y_of(y, low, high)}" for x, y in curve)
 
 
 def _training_chart(title: str, history: Sequence[Mapping[str, Any]], wanted: dict[str, tuple[str, str]]) -> Chart | None:
@@ -156,12 +169,12 @@ def _training_chart(title: str, history: Sequence[Mapping[str, Any]], wanted: di
     lines = []
     for key, points in series.items():
         name, tone = wanted[key]
-        dots = tuple((_x(step / last), _y(value, low, high), f"step {step}: {name} {value:.4f}") for step, value in points)
+        dots = tuple((x_of(step / last), y_of(value, low, high), f"step {step}: {name} {value:.4f}") for step, value in points)
         few = dots if key.startswith("eval") and len(dots) <= 40 else ()
         if points:
-            lines.append(Line(name, tone, _points([(step / last, value) for step, value in points], low, high), dots=few))
-    x_ticks = tuple(Tick(_x(share), f"{round(share * last):,}") for share in (0, 0.25, 0.5, 0.75, 1))
-    y_ticks = tuple(Tick(_y(at, low, high), f"{at:.2f}") for at in _even(low, high)) if is_loss else _y_percents(low)
+            lines.append(Line(name, tone, points_of([(step / last, value) for step, value in points], low, high), dots=few))
+    x_ticks = tuple(Tick(x_of(share), f"{round(share * last):,}") for share in (0, 0.25, 0.5, 0.75, 1))
+    y_ticks = tuple(Tick(y_of(at, low, high), f"{at:.2f}") for at in _even(low, high)) if is_loss else _y_percents(low)
     return Chart(title, "step", "loss" if is_loss else "", x_ticks, y_ticks, tuple(lines))
 
 
@@ -169,23 +182,10 @@ def _raw(bins: Sequence[ReliabilityBin]) -> Line:
     least = LEAST_SHARE * sum(one.rows for one in bins)
     seen = [one for one in bins if one.rows >= least]
     dots = tuple(
-        (_x(one.confidence), _y(one.accuracy, 0, 1), f"before calibration: {percent(one.accuracy)} right at {percent(one.confidence)}")
+        (x_of(one.confidence), y_of(one.accuracy, 0, 1), f"before calibration: {percent(one.accuracy)} right at {percent(one.confidence)}")
         for one in seen
     )
-    return Line("before calibration", "wrong", _points([(one.confidence, one.accuracy) for one in seen], 0, 1), dots=dots)
-
-
-def _x(share: float) -> float:
-    return round(LEFT + share * (RIGHT - LEFT), 1)
-
-
-def _y(value: float, low: float, high: float) -> float:
-    return round(BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP), 1)
-
-
-def _points(curve: Sequence[tuple[float, float]], low: float, high: float) -> str:
-    """Of x from 0 to 1 and y from low to high, as SVG wants them."""
-    return " ".join(f"{_x(x)},{_y(y, low, high)}" for x, y in curve)
+    return Line("before calibration", "wrong", points_of([(one.confidence, one.accuracy) for one in seen], 0, 1), dots=dots)
 
 
 def _percents(low: float, place: Callable[[float], float]) -> tuple[Tick, ...]:
@@ -193,7 +193,7 @@ def _percents(low: float, place: Callable[[float], float]) -> tuple[Tick, ...]:
 
 
 def _y_percents(low: float) -> tuple[Tick, ...]:
-    return tuple(Tick(_y(at, low, 1), f"{100 * at:g}%") for at in _even(low, 1.0))
+    return tuple(Tick(y_of(at, low, 1), f"{100 * at:g}%") for at in _even(low, 1.0))
 
 
 def _even(low: float, high: float) -> list[float]:

@@ -62,7 +62,8 @@ class Contender:
         if isinstance(self.answers, MultiLabelAnswers):
             given = [labels.name(at) for at in np.flatnonzero(self.answers.chosen[row]).tolist()]
             return {"prediction": given, "confidence": round(float(self.answers.confidence[row]), 6)}
-        return {"prediction": labels.name(int(self.predicted[row])), "confidence": round(float(self.answers[row].max()), 6)}
+        own = self.answers[row]  # not `predicted`, which looks at every row
+        return {"prediction": labels.name(int(own.argmax())), "confidence": round(float(own.max()), 6)}
 
     def to_json(self) -> dict[str, Any]:
         """Without the rows."""

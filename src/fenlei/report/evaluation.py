@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fenlei.artifact import MANIFEST, read_manifest
+from fenlei.artifact import MANIFEST, checked_path, read_manifest
 from fenlei.config import Device, TrustConfig, trained_on
 from fenlei.data.columns import READ_FROM
 from fenlei.data.examples import Example, candidates_of, check_gold
 from fenlei.data.former_labels import under_new_names
-from fenlei.data.label_ids import may_hold_ids
+from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.data.sources import one_file
@@ -99,18 +99,19 @@ def evaluate_run(
     incomplete or the report cannot be written.
     """
     run = Path(run_folder)
-    target = Path(out) if out is not None else run / "report"
-    labels = LabelSet(classifier.labels if classifier else tuple(read_manifest(run)["labels"]))
+    target = checked_path(out) if out is not None else run / "report"
+    manifest = read_manifest(run) if classifier is None or (run / MANIFEST).is_file() else {}
+    labels = LabelSet(classifier.labels if classifier else tuple(manifest["labels"]))
     notes: list[str] = []
     source = _labelled_file(data, notes)
-    labelling = Labelling.from_json(_manifest(run))
+    labelling = Labelling.from_json(manifest)
     labelling = replace(labelling, separator=label_separator or labelling.separator)
-    columns = _columns(run, text_column, pair_column, label_column)
-    examples = _read(source, run, labels, labelling, columns, class_names)
-    examples = under_new_names(examples, _manifest(run), labels, notes)
+    columns = _columns(run, manifest, text_column, pair_column, label_column)
+    examples = _read(source, run, manifest, labels, labelling, columns, class_names)
+    (examples,) = under_new_names([examples], manifest, labels, notes)
     own = labels
     candidates = candidates_of(examples)
-    if candidates and _takes_labels(run, classifier):
+    if candidates and (classifier.takes_labels if classifier else manifest["method"] == "generate"):
         labels = _with_offered(labels, examples)
     elif candidates:
         notes.append(UNREAD_CANDIDATES)
@@ -136,7 +137,7 @@ def evaluate_run(
         comparison=compare([Entry(name, answered.answers), *entries], gold, labels) if entries else (),
         levels=by_level(labelling.hierarchy, gold, answered.answers, labels),
     )
-    return _write_report(evaluation, run, source, examples, answered, labels, prefix)
+    return _write_report(evaluation, run, manifest, source, examples, answered, labels, prefix)
 
 
 def _labelled_file(data: str | Path, notes: list[str]) -> str | Path:
@@ -148,31 +149,30 @@ def _labelled_file(data: str | Path, notes: list[str]) -> str | Path:
 
 
 def _read(
-    source: str | Path, run: Path, labels: LabelSet, labelling: Labelling, columns: ColumnNames, class_names: Sequence[str] | None
+    source: str | Path,
+    run: Path,
+    manifest: dict[str, Any],
+    labels: LabelSet,
+    labelling: Labelling,
+    columns: ColumnNames,
+    class_names: Sequence[str] | None,
 ) -> tuple[Example, ...]:
     """The rows, read as the run's own were where the caller does not say otherwise."""
-    if class_names is None and may_hold_ids(source, labels, trained_on(run), _manifest(run)):
-        class_names = labels.names
-    usual_text = _manifest(run).get(READ_FROM, ())
-    return tuple(read_examples(source, **columns, class_names=class_names, labelling=labelling, usual_text=usual_text))
+    holds_ids = class_names is None and may_hold_ids(source, labels, trained_on(run), manifest)
+    rows = read_examples(source, **columns, class_names=class_names, labelling=labelling, usual_text=manifest.get(READ_FROM, ()))
+    return with_names(tuple(rows), labels, lambda _: holds_ids, labelling)
 
 
-def _columns(run: Path, text_column: str | None, pair_column: str | None, label_column: str | None) -> ColumnNames:
+def _columns(
+    run: Path, manifest: dict[str, Any], text_column: str | None, pair_column: str | None, label_column: str | None
+) -> ColumnNames:
     """Those given, else those the run was trained on. ConfigError for a second text that it does not read."""
     trained = trained_on(run)
     return {
         "text_column": trained.text_column if text_column is None else text_column,
-        "pair_column": pair_column_of(_manifest(run), pair_column),
+        "pair_column": pair_column_of(manifest, pair_column),
         "label_column": trained.label_column if label_column is None else label_column,
     }
-
-
-def _manifest(run: Path) -> dict[str, Any]:
-    return read_manifest(run) if (run / MANIFEST).is_file() else {}
-
-
-def _takes_labels(run: Path, classifier: Classifier | None) -> bool:
-    return classifier.takes_labels if classifier else bool(read_manifest(run)["method"] == "generate")
 
 
 def _with_offered(labels: LabelSet, examples: Sequence[Example]) -> LabelSet:
@@ -240,6 +240,7 @@ def _written_row(example: Example, prediction: Prediction, prefix: str) -> dict[
 def _write_report(
     evaluation: Evaluation,
     run: Path,
+    manifest: dict[str, Any],
     source: str | Path,
     examples: Sequence[Example],
     answered: AnsweredRows,
@@ -263,13 +264,13 @@ def _write_report(
         comparison=evaluation.comparison,
         levels=evaluation.levels,
         history=_history(run),
-        facts=(("Run", str(run)), ("Rows evaluated", f"{metrics.rows:,} of {source}"), *facts(_manifest(run))),
+        facts=(("Run", str(run)), ("Rows evaluated", f"{metrics.rows:,} of {source}"), *facts(manifest)),
         notes=evaluation.notes,
     )
-    rows = [_written_row(example, one, prefix) for example, one in zip(examples, answered.predictions, strict=True)]
-    write_rows(out / "predictions.jsonl", rows)
-    suspected = f"{prefix}label_suspected"
-    write_rows(out / "bad_cases.jsonl", ({**rows[one.row], suspected: one.label_suspected} for one in evaluation.mistakes))
+    said, suspected = answered.predictions, f"{prefix}label_suspected"
+    write_rows(out / "predictions.jsonl", (_written_row(example, one, prefix) for example, one in zip(examples, said, strict=True)))
+    bad = ({**_written_row(one.example, said[one.row], prefix), suspected: one.label_suspected} for one in evaluation.mistakes)
+    write_rows(out / "bad_cases.jsonl", bad)
     if evaluation.comparison:
         write_rows(out / "differences.jsonl", differing_rows(evaluation.comparison, examples, labels))
     else:

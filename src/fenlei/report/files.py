@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fenlei.artifact import saving, write_bytes, write_text
+from fenlei.artifact import saving, whole_file, write_bytes, write_text
 from fenlei.data.jsonvalues import to_json
 from fenlei.report.markdown import render_markdown
 from fenlei.report.page import Page, render_html
@@ -30,8 +31,12 @@ def remove(path: Path) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Rows as JSON lines."""
-    write_text(path, "".join(to_json(row) + "\n" for row in rows))
+    """Rows as JSON lines, one at a time: all in one text may be gigabytes. What is no UTF-8 becomes what `write_text` makes of it."""
+    with whole_file(path) as temporary, saving(path), temporary.open("wb") as file:
+        for row in rows:
+            file.write(f"{to_json(row)}\n".encode("utf-8", "backslashreplace"))
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_figures(path: Path, figures: Mapping[str, Any]) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fenlei.evaluation.answers import Answers, MultiLabelAnswers, answers_of, right_rows
-from fenlei.evaluation.decision import Decision
-from fenlei.evaluation.metrics import compute_metrics, wilson_interval
+from fenlei.evaluation.answers import Answers, MultiLabelAnswers, answers_of
+from fenlei.evaluation.decision import plain_decision
+from fenlei.evaluation.metrics import compute_metrics
 from fenlei.evaluation.multi_label import compute_multi_label_metrics
 from fenlei.hierarchy import Hierarchy
 from fenlei.labels import LabelSet
@@ -56,7 +56,6 @@ def _of_sets(hierarchy: Hierarchy, level: int, gold: np.ndarray, answers: Answer
     assert isinstance(answers, MultiLabelAnswers)
     here = [at for at, name in enumerate(labels) if hierarchy.level(name) == level]
     shares = answers.chosen[:, here].astype(np.float64)
-    own = answers_of(Decision((0.5,) * len(here)), shares)
+    own = answers_of(plain_decision(len(here)), shares)
     figures = compute_multi_label_metrics(gold[:, here], own, LabelSet(tuple(labels.name(at) for at in here)))
-    right = int(right_rows(gold[:, here], own).sum())
-    return Level(level, len(here), figures.accuracy, wilson_interval(right, len(gold)), figures.micro_f1, figures.macro_f1)
+    return Level(level, len(here), figures.accuracy, figures.accuracy_interval, figures.micro_f1, figures.macro_f1)

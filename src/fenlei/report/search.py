@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fenlei.artifact import write_text
-from fenlei.report.charts import BOTTOM, LEFT, PLANE, RIGHT, TOP, Chart, Line, Tick
+from fenlei.report.charts import PLANE, Chart, Line, Tick, points_of, x_of, y_of
 from fenlei.report.files import write_figures, write_rows
 from fenlei.report.page import environment
 from fenlei.report.wording import p_value, percent
@@ -134,13 +134,13 @@ def history_chart(result: TuneResult) -> Chart | None:
     last = max(1, max(one.number for one, _ in shown))
 
     def place(number: float, value: float) -> tuple[float, float]:
-        return round(LEFT + number / last * (RIGHT - LEFT), 1), round(BOTTOM - (value - low) / (high - low) * (BOTTOM - TOP), 1)
+        return x_of(number / last), y_of(value, low, high)
 
     def dots(state: str) -> tuple[tuple[float, float, str], ...]:
         told = "trial {}: macro F1 {:.4f} after {} %"
         return tuple((*place(one.number, value), told.format(one.number, value, one.step)) for one, value in shown if one.state == state)
 
-    best = " ".join(f"{x},{y}" for x, y in (place(*corner) for corner in _best_so_far(shown, last)))
+    best = points_of([(number / last, value) for number, value in _best_so_far(shown, last)], low, high)
     lines = (Line("best so far", "model", best, dots=dots("complete")), Line("ended early", "other", "", dots=dots("pruned")))
     x_ticks = tuple(Tick(place(number, low)[0], str(number)) for number in sorted({round(last * share / 4) for share in range(5)}))
     y_ticks = tuple(Tick(place(0, at)[1], f"{at:.3f}") for at in (low + (high - low) * share / 4 for share in range(5)))

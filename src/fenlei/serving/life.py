@@ -75,6 +75,7 @@ class Server(uvicorn.Server):
         self._load_first = load_first
         self._service: Service | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._reload_later = False
         self.died = False
         super().__init__(
             uvicorn.Config(
@@ -99,6 +100,10 @@ class Server(uvicorn.Server):
             return 0
         return DIED if self.service.run.loaded else NEVER_LOADED
 
+    def reload_later(self) -> None:
+        """Asked before it serves: the run that is being loaded may be the former one, so what is in the folder is loaded again then."""
+        self._reload_later = True
+
     @property
     def service(self) -> Service:
         assert self._service is not None, "the application is made when the server runs"
@@ -108,6 +113,8 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._take_over)
+            if self._reload_later:
+                self._take_over()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Before uvicorn closes idle connections: a while in which every answer says that its connection ends."""
@@ -168,10 +175,11 @@ def _waiting(listener: socket.socket) -> list[socket.socket]:
 def run_server(settings: Settings, listener: socket.socket, *, load_first: bool = False) -> int:
     """One process's life, from here to its exit code; for `load_first` see Server."""
     log_to_stderr()
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server takes it: by default it kills
     keep_freed_memory()
-    return Server(settings, load_first=load_first).run_on(listener)
+    server = Server(settings, load_first=load_first)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: server.reload_later())  # until it serves: by default it kills
+    return server.run_on(listener)
 
 
 def log_to_stderr() -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -58,14 +59,14 @@ class Served:
     text_column: str | None = None
     """The column that it was trained on, as it was named; None where it was found by its name."""
 
-    @property
+    @cached_property  # asked for with every request; a run that is served stays what it is
     def max_length(self) -> int | None:
         """Tokens that are read of a text; None: all of them, in windows."""
         manifest = self.classifier.describe()
         in_windows = manifest.get("long") in WINDOWED and not self.classifier.pairs
         return None if in_windows else int(manifest["max_length"])
 
-    @property
+    @cached_property
     def answers_sha(self) -> str:
         """The SHA-256 of what its answers are given with, which is up to the service: two of one `version` and this answer alike."""
         return sha256(to_json(self.classifier.trust.to_json()).encode()).hexdigest()
@@ -79,6 +80,11 @@ class Served:
         """A text, or a pair, that it can always be asked, `length` times as long as the shortest."""
         text = OWN_TEXT * length
         return (text, OWN_TEXT) if self.classifier.pairs else text
+
+    @cached_property
+    def own_labels(self) -> tuple[str, ...] | None:
+        """Labels that it can always be asked among: where rows offered candidates, all of the run may leave no room for a text."""
+        return self.classifier.labels[:2] if self.classifier.describe().get("row_candidates") else None
 
     def answer(self, texts: Sequence[Text], labels: Sequence[str] | None) -> list[Answered | Exception]:
         """What Classifier.predict says of each text among `labels` (None: the run's); an exception where that is no number."""
@@ -127,7 +133,7 @@ class ServedRun:
         version = (classifier.describe().get(DIGEST) or fingerprint(folder / MANIFEST))[:VERSION_DIGITS]
         served = Served(classifier, self._name or folder.name, version, time.time(), trained_on(folder).text_column)
         _prove(served)
-        served.answer([served.own_text(1 + row) for row in range(WARMING_ROWS)], None)
+        served.answer([served.own_text(1 + row) for row in range(WARMING_ROWS)], served.own_labels)
         return served
 
     def check(self) -> None:
@@ -143,7 +149,7 @@ class ServedRun:
 
 
 def _prove(served: Served) -> None:
-    (answer,) = served.answer([served.own_text()], None)
+    (answer,) = served.answer([served.own_text()], served.own_labels)
     if isinstance(answer, Exception):
         raise answer
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from fenlei.errors import FenleiError
+from fenlei.inference.candidates import each_text
 from fenlei.inference.prediction import Labels
 from fenlei.serving.batcher import Batcher
 from fenlei.serving.limits import Limits
@@ -75,7 +76,7 @@ class Service:
 
     async def classify(self, texts: Sequence[Text], labels: Labels | None = None) -> list[Answered]:
         """The answer for each text, all by one run. ProblemError where the request is beyond the limits, or the model cannot answer,
-        RequestError for what is no text (of a run on pairs: no pair).
+        RequestError for what is no text (of a run on pairs: no pair), and for labels that cannot be asked.
         """
         self._check(texts)
         asked = self._asked(labels, len(texts))
@@ -158,12 +159,7 @@ class Service:
                 "invalid",
                 f"this run answers with a head that knows its {len(own)} labels and no other; leave the labels out of the request",
             )
-        each = [labels] * texts if all(isinstance(one, str) for one in labels) else list(labels)
-        if not labels or any(one is not None and not one for one in each):
-            raise ProblemError("invalid", "a list of labels is empty; give at least one label, or leave the list out")
-        if len(each) != texts:
-            raise ProblemError("invalid", f"expected one list of labels for each of {texts} texts, found {len(each)}")
-        asked = [None if one is None else tuple(str(name) for name in one) for one in each]
+        asked = each_text(labels, texts)
         count = sum(len(one) for one in set(asked) if one is not None)
         if count > self.limits.max_labels:
             raise ProblemError("too_many", f"{count:,} labels in one request, at most {self.limits.max_labels:,} are taken")

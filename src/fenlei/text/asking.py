@@ -19,7 +19,7 @@ from fenlei.text.answers import answer_path, answer_tree, check_distinct, yes_no
 from fenlei.text.encoded import EncodedTexts, Question
 from fenlei.text.instructions import Instruction
 from fenlei.text.pair_encoder import LEAST_ROOM, paired_ids
-from fenlei.text.pairs import Pair, Text, check_texts
+from fenlei.text.pairs import Pair, Text, check_texts, is_unicode
 from fenlei.text.prompts import chunks, shortened, shortened_pair, stand_in
 from fenlei.text.tokens import control_ids, plain_ids
 from fenlei.text.windows import WINDOWED, encode_in_windows
@@ -140,9 +140,7 @@ class QuestionEncoder:
             cut.append(tokens_cut)
             read = [*kept, *question.after] or [*question.stand_in]
             pieces.append(np.array([*read, *question.tree.tokens], dtype=np.int32))
-        flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-        starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces], dtype=np.int64)]).astype(np.int64)
-        return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32), tuple(different), asked)
+        return EncodedTexts.of(pieces, cut, questions=tuple(different), asked=asked)
 
     def _read(self, texts: Sequence[Text], questions: Sequence[Question]) -> Iterator[tuple[Sequence[int], int]]:
         """What is read of each text, or of both of a pair with what stands between, and how many tokens were cut."""
@@ -163,7 +161,8 @@ class QuestionEncoder:
             examples, fewer = (f", {shown} examples", "fewer shots or labels") if shown else ("", "fewer labels")
             raise ConfigError(
                 f"max_length {self.max_length} leaves no room for the text: the instruction with its {labels} labels{examples} and the "
-                f"answer take {self.max_length - room} tokens; raise max_length, give {fewer}, or use --method head"
+                f"answer take {self.max_length - room} tokens; raise max_length, give {fewer} "
+                "(a finished run takes them with --labels), or use --method head"
             )
 
 
@@ -174,14 +173,6 @@ def check_candidates(candidates: Any, where: str) -> None:
         raise RequestError(f"{where}: expected a list of labels, found {kind} {candidates!r}; write [label, ...]")
     if len(candidates) == 0:  # an array of several has no truth
         raise RequestError(f"{where}: the list of labels is empty, so nothing could be answered; give at least one, or none at all for all")
-    wrong = next((name for name in candidates if not isinstance(name, str) or _is_broken(name)), None)
+    wrong = next((name for name in candidates if not isinstance(name, str) or not is_unicode(name)), None)
     if wrong is not None:
         raise RequestError(f"{where}: {wrong!r} is no label; expected a string of valid Unicode")
-
-
-def _is_broken(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return True
-    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +69,13 @@ class EncodedTexts:
     """Where a row is not one input but several, end to end: which."""
     token_types: np.ndarray | None = None
     """int8 (tokens,): for pairs, which text each token is of, as the tokenizer says it; None where it says nothing."""
+
+    @classmethod
+    def of(cls, rows: Sequence[np.ndarray], cut: Sequence[int], **told: Any) -> EncodedTexts:
+        """Texts of these token ids, int32 (tokens,) each, and how many tokens of each did not fit; `told` are the other fields."""
+        ids = np.concatenate(rows) if rows else np.zeros(0, dtype=np.int32)
+        starts = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)]).astype(np.int64)
+        return cls(ids, starts, np.array(cut, dtype=np.int32), **told)
 
     def __len__(self) -> int:
         return len(self.starts) - 1

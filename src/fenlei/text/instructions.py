@@ -1,8 +1,9 @@
 """The prompt of the generate method: the instruction and its labels first, the text last, in the tokenizer's own chat template.
 
 It is rendered once, when a run is trained or a zero-shot classifier made, into a template with slots. That template is what is stored, so
-that training, evaluation, prediction and service fill the same one, and a chat template that changes (or shows today's date) changes
-nothing. What fills a slot is tokenised as plain text; only the template's own words may be control tokens.
+that training, evaluation, prediction and service fill the same one, and a chat template that changes changes nothing; one that shows
+today's date shows another day's, always the same. What fills a slot is tokenised as plain text; only the template's own words may be
+control tokens.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ YES_NO = {"zh": ("：是", "：否"), "en": (": yes", ": no")}
 ANSWER_LINES = {"zh": "\n类别：", "en": "\nCategory: "}
 """What asks for the answer where a tokenizer has no chat template."""
 
+_TODAY = re.compile(r"strftime_now\([^()]*\)")
+_A_DAY = '"26 Jul 2024"'
+"""What chat templates show in place of today's date, which would make another prompt every day: that which Llama's fall back on."""
 _SLOT = re.compile(r"\{(labels|text|pair|example_\d+|answer_\d+)\}")
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 _NO_CHINESE = re.compile("[\u3040-\u30ff\uac00-\ud7af]")
@@ -187,12 +191,12 @@ def _turns(content: str, examples: int) -> list[dict[str, str]]:
 
 def _as_chat(tokenizer: PreTrainedTokenizerBase, content: str, examples: int) -> tuple[str, str]:
     turns = _turns(content, examples)
-    template = str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, enable_thinking=False))
+    asked: dict[str, Any] = {"tokenize": False, "enable_thinking": False}
+    asked["chat_template"] = _TODAY.sub(_A_DAY, tokenizer.get_chat_template())
+    template = str(tokenizer.apply_chat_template(turns, add_generation_prompt=True, **asked))
     if template.rstrip().endswith("<think>"):  # DeepSeek's distills begin to think whatever is asked: the thought is closed, empty
         template = template.rstrip() + "\n\n</think>\n\n"
-    answered = str(
-        tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": _ANSWER}], tokenize=False, enable_thinking=False)
-    )
+    answered = str(tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": _ANSWER}], **asked))
     if answered.startswith(f"{template} {_ANSWER}"):  # Mistral, DeepSeek-V2: the blank that they write before an answer is part of it
         template += " "
     missing = [slot for turn in turns for slot in _SLOT.findall(turn["content"]) if template.count(f"{{{slot}}}") != 1]

@@ -96,10 +96,8 @@ class PairEncoder(TextEncoder):
             ids = [*self.form.before, *one, *self.form.between, *other, *self.form.after]
             pieces.append(np.array(ids or [stand_in(self._tokenizer)], dtype=np.int32))
             types.append(np.array(self.form.types_of(len(one), len(other)), dtype=np.int8))
-        flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-        starts = np.concatenate([[0], np.cumsum([len(piece) for piece in pieces], dtype=np.int64)]).astype(np.int64)
         kinds = np.concatenate(types) if types and self.form.types is not None else None
-        return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32), token_types=kinds)
+        return EncodedTexts.of(pieces, cut, token_types=kinds)
 
     def _lay_out(self) -> int:
         """Settles what stands around two texts; its number of tokens."""

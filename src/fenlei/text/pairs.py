@@ -24,7 +24,7 @@ def check_texts(texts: Iterable[Text], *, pairs: bool) -> list[Text]:
     for at, text in enumerate(given):
         _check_shape(at, text, pairs)
         for part in (text,) if isinstance(text, str) else text:
-            if not _is_unicode(part):
+            if not is_unicode(part):
                 raise RequestError(f"text {at} {part!r} is no valid Unicode (a lone surrogate); decode it with the right encoding")
     return given
 
@@ -68,6 +68,15 @@ def pair_column_of(manifest: Mapping[str, Any], given: str | None) -> str | None
     return given or own
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written down: not so with a lone surrogate, half of a character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check_shape(at: int, text: Any, pairs: bool) -> None:
     if pairs and (isinstance(text, str) or not isinstance(text, Sequence) or len(text) != 2 or not all(isinstance(t, str) for t in text)):
         found = f"one text, {text!r}" if isinstance(text, str) else f"{type(text).__name__} {text!r}"
@@ -79,11 +88,3 @@ def _check_shape(at: int, text: Any, pairs: bool) -> None:
 
 def _shape(pairs: bool) -> str:
     return "(first, second)" if pairs else "text"
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

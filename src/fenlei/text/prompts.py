@@ -82,20 +82,22 @@ class TextEncoder:
         return self._encode(texts)
 
     def _encode(self, texts: Sequence[str]) -> EncodedTexts:
-        pieces, lengths, cut = [], [], []
+        pieces, cut = [], []
         for chunk in chunks(texts):
             for ids in token_ids(self._tokenizer, chunk):
                 kept = shortened(ids, self.room, self.long)
                 cut.append(len(ids) - len(kept))
-                row = np.array([*self._before, *kept, *self._after] or [stand_in(self._tokenizer)], dtype=np.int32)
-                pieces.append(row)
-                lengths.append(len(row))
-        flat = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
-        starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-        return EncodedTexts(flat, starts, np.array(cut, dtype=np.int32))
+                pieces.append(np.array([*self._before, *kept, *self._after] or [stand_in(self._tokenizer)], dtype=np.int32))
+        return EncodedTexts.of(pieces, cut)
 
     def _count(self, texts: Sequence[str]) -> list[int]:
         return [len(ids) for chunk in chunks(texts) for ids in token_ids(self._tokenizer, chunk)]
+
+
+def refuse_place_of_labels(prompt: str | None) -> None:
+    """ConfigError for {labels} in the prompt of a head: nothing fills it, and the network would read these letters with every text."""
+    if "{labels}" in (prompt or ""):
+        raise ConfigError("prompt has a place for the labels, {labels}, which method generate alone fills; write them out, or leave it out")
 
 
 def stand_in(tokenizer: PreTrainedTokenizerBase) -> int:

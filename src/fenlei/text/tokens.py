@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_CONTROL: WeakKeyDictionary[PreTrainedTokenizerBase, dict[int, str]] = WeakKeyDictionary()
+"""Of each tokenizer: some have thousands, which take longer to list than a few texts to read."""
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -24,9 +28,14 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[
 
 
 def control_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """Added tokens and their spelling, without those that text may well become: runs of blanks (Gemma, GPT-NeoX), and the unknown token."""
-    added = tokenizer.get_added_vocab().items()
-    return {place: spelt for spelt, place in added if len(spelt.strip("\u2581 \t\r\n")) > 1 and place != tokenizer.unk_token_id}
+    """Added tokens and their spelling, without those that text may well become: runs of blanks (Gemma, GPT-NeoX), and the unknown token.
+
+    They are listed once: a tokenizer that has read a text must be given no more of them.
+    """
+    if tokenizer not in _CONTROL:
+        added, unknown = tokenizer.get_added_vocab().items(), tokenizer.unk_token_id
+        _CONTROL[tokenizer] = {place: spelt for spelt, place in added if len(spelt.strip("\u2581 \t\r\n")) > 1 and place != unknown}
+    return _CONTROL[tokenizer]
 
 
 def control_ids(tokenizer: PreTrainedTokenizerBase, markup: str) -> list[int]:

@@ -14,7 +14,7 @@ from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples, offered_to
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import UNLIMITED
+from fenlei.models.configuration import UNLIMITED
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.instructions import Instruction, compose

@@ -9,14 +9,17 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from fenlei.config import RunConfig
+from fenlei.data.examples import candidates_of
 from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.trust import check_promises
-from fenlei.models.backbone import UNLIMITED, backbone_parameters, load_config, load_tokenizer, longest_input
+from fenlei.models.backbone import backbone_parameters, load_tokenizer
+from fenlei.models.configuration import UNLIMITED, load_config, longest_input
 from fenlei.models.hub import resolve_model
 from fenlei.text.first_token import set_first_token
 from fenlei.text.instructions import Instruction
 from fenlei.text.pair_encoder import text_encoder
+from fenlei.text.prompts import refuse_place_of_labels
 from fenlei.training.asking import question_tokens, with_question
 from fenlei.training.defaults import (
     Choice,
@@ -94,6 +97,8 @@ def choose(
 
 def _check_data(config: RunConfig, dataset: Dataset) -> None:
     """ConfigError or DataError for what the data does not allow, before a model is loaded."""
+    if config.model.method == "head":
+        refuse_place_of_labels(config.model.prompt)
     check_promises(config.trust, len(dataset.calibrating), multi_label=dataset.multi_label)
     check_imbalance(config, multi_label=dataset.multi_label)
     if dataset.multi_label and config.data.store_exemplars is not None:
@@ -103,7 +108,14 @@ def _check_data(config: RunConfig, dataset: Dataset) -> None:
             "multi-label: objective 'tokens' and shots are for one answer a row; leave them out, each label is asked yes or no"
         )
     if config.trust.out_of_scope is not None:
-        read_out_of_scope(config.trust.out_of_scope)  # that it can be read is better known before training than after
+        rows = (*dataset.train, *dataset.selecting, *dataset.calibrating)
+        if config.model.method == "generate" and candidates_of(rows) is not None:
+            raise ConfigError(
+                "out_of_scope: its texts offer no candidates, so they would be asked among all labels, and these rows are among their own; "
+                "leave it out"
+            )
+        # That it can be read is better known before training than after.
+        read_out_of_scope(config.trust.out_of_scope, dataset.train[0].text_columns)
 
 
 def _with_long(

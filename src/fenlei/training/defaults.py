@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fenlei.config import Long, ModelConfig, OptimizationConfig, Tuning
-from fenlei.models.backbone import DEFAULT_MAX_LENGTH
+from fenlei.config.model import DEFAULT_MAX_LENGTH
 from fenlei.models.devices import SMALL_MODEL_PARAMETERS
 from fenlei.text.windows import WINDOWED
 

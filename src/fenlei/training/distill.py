@@ -16,12 +16,13 @@ import torch
 
 from fenlei.artifact import MANIFEST, fingerprint, read_manifest, write_text
 from fenlei.config import Device, RunConfig
+from fenlei.data.former_labels import FORMER_LABELS, former_labels
 from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers, right_rows
 from fenlei.evaluation.comparison import PairedTest, mcnemar
 from fenlei.evaluation.figures import AnyMetrics, MainFigure, figures_of, main_figure
-from fenlei.inference.bulk import WINDOW_ROWS
+from fenlei.evaluation.multi_label import MultiLabelMetrics
 from fenlei.inference.classifier import Classifier
 from fenlei.inference.loading import load_run_from
 from fenlei.inference.trust import load_scores, load_trust
@@ -37,14 +38,14 @@ from fenlei.training.ranks import is_first
 from fenlei.training.resume import Command
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.student_rows import changed_since, student_config, student_rows, unlabelled_rows
-from fenlei.training.teacher import load_teacher, rows_per_second, soft_labels
+from fenlei.training.teacher import clocked_answers, load_teacher, rows_per_second, soft_labels
 
 REPORT = "distillation.json"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One of the two, on the calibrating rows: neither was selected by them."""
+    """One of the two, on the calibrating rows: neither was selected by them; multi-label, the student's thresholds were."""
 
     name: str
     metrics: AnyMetrics
@@ -107,19 +108,15 @@ def distill(
         exams.append(exam)
         return setup
 
-    results: list[Distillation] = []
-
     def report(training: TrainResult, student: dict[str, Any]) -> Distillation:
         result = _concluded(training, student, exams[0])
-        results.append(result)
         if is_first():
             write_text(target / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
             write_text(target / "README.md", (target / "README.md").read_text(encoding="utf-8") + _card_section(result))
         return result
 
     command = Command("distill", folder)
-    run_training(config, target, build, command=command, report=report, resume=resume, progress=progress, announce=announce)
-    return results[0]
+    return run_training(config, target, build, command=command, report=report, resume=resume, progress=progress, announce=announce)
 
 
 @dataclass(frozen=True)
@@ -145,10 +142,11 @@ def _build(
         raise ConfigError("a student learns to give the teacher's probabilities: tuning 'none' and objective 'tokens' do not")
     if config.optimization.imbalance == "balanced-sampling":
         raise ConfigError("imbalance 'balanced-sampling' draws rows by their labels, and texts without have none; take another")
-    teacher = load_teacher(run, config.optimization.device)
     manifest = read_manifest(run)
     dataset = student_rows(run, manifest, config.data, seed=config.optimization.seed)
+    _check_question(config, dataset)
     pool, notes = unlabelled_rows(unlabeled, manifest, config.data, dataset)
+    teacher = load_teacher(run, config.optimization.device)  # behind all that can be refused without it
     if announce:
         how = " in 8-bit integers, as it was trained" if teacher.describe().get("int8") else ""
         announce(f"asking the teacher about {len(dataset.train) + len(pool):,} texts{how}")
@@ -157,9 +155,7 @@ def _build(
     del teacher  # before the student is loaded: two large networks may not fit
     notes += changed_since(manifest)
     setup = prepare(config, dataset=replace(dataset, notes=(*dataset.notes, *notes)), unlabelled=pool)
-    if len(setup.dataset.train) != len(dataset.train) or setup.dataset.labels != dataset.labels:
-        raise ConfigError("shots and rows with candidates of their own change what the student is asked; leave them out")
-    several, told = dataset.multi_label, {"run": str(run), "manifest": fingerprint(run / MANIFEST)}
+    several, told = dataset.multi_label, {"run": str(run), "manifest": fingerprint(run / MANIFEST), FORMER_LABELS: former_labels(manifest)}
     lessons = Lessons(
         taught(torch.from_numpy(setup.label_ids), torch.from_numpy(said)),
         taught_loss(choose_loss(setup.config, setup.class_counts, multi_label=several), multi_label=several),
@@ -169,15 +165,27 @@ def _build(
     return replace(setup, lessons=lessons), exam
 
 
+def _check_question(config: RunConfig, dataset: Dataset) -> None:
+    """ConfigError where the student would be asked something else than its teacher, who answers bare texts with all its labels."""
+    if config.model.shots:
+        raise ConfigError("shots change what the student is asked, not what its teacher is; leave them out")
+    rows = (*dataset.train, *dataset.selecting, *dataset.calibrating, *dataset.test)
+    offering = next((row for row in rows if row.candidates is not None), None)
+    if config.model.method == "generate" and offering is not None:
+        raise ConfigError(
+            f"{offering.where}: the row has candidates of its own, among which a student that generates would be asked, and its teacher "
+            "answers with all labels; take that column out of the rows, or take --method head"
+        )
+
+
 def _examine(teacher: Classifier, name: str, dataset: Dataset, unlabelled: int, device: Device) -> _Exam:
     rows = dataset.calibrating
     texts = tuple(row.input for row in rows)
     gold = dataset.gold(rows)
-    answers = teacher.trust.answers(
-        np.concatenate([teacher.predict_proba(texts[at : at + WINDOW_ROWS]) for at in range(0, len(texts), WINDOW_ROWS)])
-    )
+    probabilities, pace = clocked_answers(teacher, texts)
+    answers = teacher.trust.answers(probabilities)
     metrics = figures_of(gold, answers, dataset.labels, uncertainty=True)
-    worth = Measured(name, metrics, rows_per_second(teacher, texts), int(teacher.describe()["parameters"]["all"]))
+    worth = Measured(name, metrics, pace, int(teacher.describe()["parameters"]["all"]))
     return _Exam(texts, gold, answers, worth, device, len(dataset.train), unlabelled)
 
 
@@ -205,6 +213,8 @@ def _card_section(result: Distillation) -> str:
         f"{one.rows_per_second:,.0f} | {one.parameters:,} |"
         for role, one, figure in zip(("teacher", "student"), (result.teacher, result.student), figures, strict=True)
     ]
+    several = isinstance(result.student.metrics, MultiLabelMetrics)
+    chosen = " The student's thresholds were chosen on these rows, which flatters its figures." if several else ""
     return "\n".join(
         [
             "",
@@ -212,7 +222,7 @@ def _card_section(result: Distillation) -> str:
             "",
             f"Learned from a teacher's probabilities on {result.labelled:,} labelled and {result.unlabelled:,} unlabelled texts. On the "
             f"{result.student.metrics.rows:,} dev rows that calibrated, both give the same answer to {result.agreement:.1%} "
-            f"(McNemar p {result.test.p_value:.3f}).",
+            f"(McNemar p {result.test.p_value:.3f}).{chosen}",
             "",
             f"| | {figures[0].name} | macro F1 | rows a second | parameters |",
             "|---|---|---|---|---|",

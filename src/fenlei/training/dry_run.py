@@ -14,7 +14,6 @@ import torch
 from fenlei.config import RunConfig
 from fenlei.text.batches import batch_of, by_token_budget
 from fenlei.training.frozen import states_are_kept
-from fenlei.training.objectives import choose_loss
 from fenlei.training.process_memory import peak_bytes
 from fenlei.training.setup import Setup, prepare
 
@@ -104,9 +103,7 @@ def _try(setup: Setup) -> float:
 
 
 def _forward_backward(setup: Setup, rows: list[int]) -> None:
-    gold = torch.from_numpy(setup.label_ids)
-    loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
-    budget = setup.batch_tokens
+    gold, loss, budget = setup.lessons.targets, setup.lessons.loss, setup.batch_tokens
     for group in by_token_budget(setup.train.lengths, rows, budget):
         with torch.autocast(setup.device.type, setup.autocast or torch.bfloat16, enabled=setup.autocast is not None):
             logits = setup.method(batch_of(setup.train, group, setup.method.pad_id, budget)).logits

@@ -61,10 +61,10 @@ def herd(states: np.ndarray, count: int) -> list[int]:
 
 
 def save_exemplars(run: Path, rows: Sequence[Example]) -> None:
-    """Writes text (of a pair also the second), label and place of each row."""
-    pairs = ({} if row.pair is None else {"pair": row.pair} for row in rows)
-    told = ({"text": row.text, **pair, "label": row.label, "where": row.where} for row, pair in zip(rows, pairs, strict=True))
-    write_text(run / EXEMPLARS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in told))
+    """Writes text (of a pair also the second), label, the candidates that it may offer, and place of each row."""
+    told = ({"text": row.text, "pair": row.pair, "label": row.label, "candidates": row.candidates, "where": row.where} for row in rows)
+    said = ({key: value for key, value in one.items() if value is not None} for one in told)
+    write_text(run / EXEMPLARS, "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in said))
 
 
 def load_exemplars(run: Path) -> tuple[Example, ...]:
@@ -77,7 +77,8 @@ def load_exemplars(run: Path) -> tuple[Example, ...]:
         for line in filter(None, path.read_text(encoding="utf-8").split("\n")):  # not splitlines: texts hold other line ends
             one = json.loads(line)
             source, _, number = one["where"].rpartition(":")
-            rows.append(Example(one["text"], one["label"], source, int(number), pair=one.get("pair")))
+            offered = None if one.get("candidates") is None else tuple(one["candidates"])
+            rows.append(Example(one["text"], one["label"], source, int(number), candidates=offered, pair=one.get("pair")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}); restore the file, or give --replay") from error
     return tuple(rows)

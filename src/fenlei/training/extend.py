@@ -20,8 +20,10 @@ import torch
 
 from fenlei.artifact import MANIFEST, fingerprint, read_json, read_manifest, write_text
 from fenlei.config import RunConfig
+from fenlei.data.columns import learned_from
 from fenlei.data.examples import Rows
-from fenlei.data.extension import class_file_names, load_extension, read_rows
+from fenlei.data.extension import class_file_names, columns_of_old, load_extension, read_rows, refuse_unread
+from fenlei.data.former_labels import FORMER_LABELS, former_labels
 from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError, DataError
@@ -33,11 +35,12 @@ from fenlei.models.backbone import load_tokenizer
 from fenlei.models.head import HeadMethod
 from fenlei.text.instructions import Instruction
 from fenlei.training.exemplars import load_exemplars
+from fenlei.training.extension_dev import dev_is_natural, dev_may_have_trained
 from fenlei.training.extension_report import ASKED, Cost, Extension, card_section, compared
 from fenlei.training.fit import TrainResult, run_training
-from fenlei.training.former_answers import former_answers
+from fenlei.training.former_answers import as_it_learns, former_answers
 from fenlei.training.growth import settle_new_rows, take_over
-from fenlei.training.held_out import DEV, TEST, lines_of, rows_of
+from fenlei.training.held_out import DEV, TEST, dev_rows_beside, files_read, lines_of, rows_of, untold_test_rows
 from fenlei.training.lessons import Lessons, taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
@@ -85,7 +88,7 @@ def extend(
     _refuse_what_cannot_grow(folder, manifest, options.get("tuning") or manifest["tuning"])
     config = _extended_config(folder, new_data, options)
     known = LabelSet(tuple(manifest["labels"]))
-    rows = _replayed(folder, replay, config, known)
+    rows = _replayed(folder, replay, config, known, learned_from(manifest)["usual_text"])
     started: list[_Start] = []
 
     def build(given: RunConfig) -> Setup:
@@ -93,13 +96,10 @@ def extend(
         started.append(start)
         return setup
 
-    results: list[Extension] = []
-
     def report(training: TrainResult, extended: dict[str, Any]) -> Extension:
         start, trust = started[0], load_trust(training.out, extended)
         cost = replace(start.cost, seconds=start.cost.seconds + _learning_seconds(training.out))
         result = compared(training, known, start.before, trust, cost, row_candidates=bool(extended.get("row_candidates")))
-        results.append(result)
         if is_first():
             write_text(training.out / REPORT, json.dumps(result.to_json(), ensure_ascii=False, indent=2) + "\n")
             card = training.out / "README.md"
@@ -107,8 +107,7 @@ def extend(
         return result
 
     command = Command("extend", folder)
-    run_training(config, out, build, command=command, report=report, resume=resume, progress=progress, announce=announce)
-    return results[0]
+    return run_training(config, out, build, command=command, report=report, resume=resume, progress=progress, announce=announce)
 
 
 @dataclass(frozen=True)
@@ -144,22 +143,25 @@ def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any], tuning: str) -
 
 
 def _extended_config(run: Path, new_data: str | Path, options: dict[str, Any]) -> RunConfig:
-    trained = RunConfig.from_yaml(run / "config.yaml")
-    before, usual = trained.to_options(), RunConfig().to_options()
+    before, usual = RunConfig.from_yaml(run / "config.yaml").to_options(), RunConfig().to_options()
     anew = {key: usual[key] for key in ANEW}
-    files = dict.fromkeys(("class_file", "dev", "dev_ratio", "test", "test_ratio"))
+    files = dict.fromkeys(("class_file", "dev", "test", "test_ratio"))  # dev_ratio stays: new rows give dev the share that known ones gave
     given = {key: value for key, value in options.items() if value is not None}
+    refuse_unread(given)
     changed = next((key for key in KEPT if given.get(key, before[key]) != before[key]), None)
     if changed is not None:
         raise ConfigError(f"{changed}: a run goes on with the prompt that it was trained with; leave it out, or train again on all rows")
     # A baseline would be fitted on the few rows that are replayed, and look worse than one that has seen what the run has seen.
-    return trained.replace(**anew, **files, baseline=False).overridden({"data": str(new_data), **given})
+    kept = {**before, **anew, **files, "baseline": False}
+    return RunConfig().replace(**kept).overridden({"data": str(new_data), **given})  # of the run's own options none counts as given
 
 
-def _replayed(run: Path, replay: str | Path | Sequence[str | Path] | None, config: RunConfig, known: LabelSet) -> Rows:
+def _replayed(
+    run: Path, replay: str | Path | Sequence[str | Path] | None, config: RunConfig, known: LabelSet, usual_text: Sequence[str]
+) -> Rows:
     if replay is not None:
         files = [replay] if isinstance(replay, str | Path) else replay
-        return tuple(row for file in files for row in read_rows(file, config.data))
+        return tuple(row for file in files for row in read_rows(file, config.data, usual_text=usual_text))
     kept = load_exemplars(run)
     if not kept:
         raise DataError(
@@ -179,7 +181,8 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     del loaded
     began = time.monotonic()
     answered = Calibration.from_json(manifest)
-    said = former_answers(setup, answered, known, setup.dataset.train, setup.train)
+    with as_it_learns(setup.method):
+        said = former_answers(setup, answered, known, setup.dataset.train, setup.train)
     before = {
         name: former_answers(setup, answered, known, rows).logits.argmax(axis=1)
         for name, rows in (("selecting", setup.dataset.selecting), ("calibrating", setup.dataset.calibrating))
@@ -193,16 +196,17 @@ def _build(run: Path, manifest: dict[str, Any], config: RunConfig, replay: Rows,
     cost = _cost(run, manifest, setup, new, time.monotonic() - began)
     label_ids, alone = torch.from_numpy(setup.label_ids), choose_loss(setup.config, of_all)
     by_answer = setup.config.model.objective == "tokens"  # whose loss sees the right label alone
-    natural = _dev_is_natural(config, setup, manifest)
+    natural = dev_is_natural(setup, manifest, of_all)
     origin = _origin(run, manifest, known, cost, label_ids=any(holds_ids(source) for source in {row.source for row in replay}))
-    origin |= {"dev_is_natural": natural, "all_classes": dict(zip(setup.dataset.labels, of_all.tolist(), strict=True))}
+    origin |= {"dev_is_natural": natural, "dev_may_have_trained": dev_may_have_trained(setup, manifest)}
+    origin |= {"all_classes": dict(zip(setup.dataset.labels, of_all.tolist(), strict=True))}
     lessons = Lessons(
         label_ids if by_answer else taught(label_ids, torch.from_numpy(said.logits)),
         alone if by_answer else taught_loss(under_prior(alone, prior)),
         known=len(known),
         dev_is_natural=natural,
         exemplars=load_exemplars(run) if config.data.store_exemplars is not None else (),
-        origin={"extended_from": origin},
+        origin={**columns_of_old(manifest, config.data), "extended_from": origin},
     )
     return replace(setup, lessons=lessons, solved=False), _Start(before, cost)  # the head begins as the run's
 
@@ -214,8 +218,14 @@ def _prepared(
     instruction = Instruction.from_json(manifest["prompt"], manifest["instruction"]) if manifest["method"] == "generate" else None
     shown = {text for text, _ in instruction.examples} if instruction else set()
     replay, left_out = _untested(run, manifest, replay)
+    if config.data.dev is None:
+        replay = (*replay, *dev_rows_beside(replay, manifest, RunConfig.from_yaml(run / "config.yaml").data))
     replay = tuple(row for row in replay if row.text not in shown)  # the prompt has the answer to these
-    dataset = load_extension(config.data, known, replay, rows_of(manifest, *DEV), seed=config.optimization.seed, holds_ids=holds_ids)
+    was_dev = [rows_of(manifest, part) for part in DEV]
+    dataset = load_extension(
+        config.data, known, replay, was_dev,
+        seed=config.optimization.seed, holds_ids=holds_ids, usual_text=learned_from(manifest)["usual_text"],
+    )  # fmt: skip
     dataset = replace(dataset, labelling=Labelling.from_json(manifest), notes=(*left_out, *dataset.notes))
     if instruction is not None:
         instruction = instruction.with_notes(dataset.label_notes)
@@ -231,8 +241,8 @@ def _untested(run: Path, manifest: dict[str, Any], replay: Rows) -> tuple[Rows, 
     kept = tuple(row for row in replay if not was_test(row))
     if not kept:
         raise DataError(f"{run}: every row of the replay is one of its test rows, from which nothing is to be learned; give others")
-    left_out = len(replay) - len(kept)
-    return kept, [f"{left_out:,} rows of the replay are test rows of the run, and are left out"] if left_out else []
+    left_out, told = len(replay) - len(kept), untold_test_rows(run, manifest, kept)
+    return kept, [*told, *([f"{left_out:,} rows of the replay are test rows of the run, and are left out"] if left_out else [])]
 
 
 def _holds_ids(run: Path, manifest: dict[str, Any], config: RunConfig, known: LabelSet) -> Callable[[str], bool]:
@@ -246,15 +256,8 @@ def _origin(run: Path, manifest: dict[str, Any], known: LabelSet, cost: Cost, *,
     """What the manifest says of the run that it comes from."""
     told = {"run": str(run), "manifest": fingerprint(run / MANIFEST), "known_labels": len(known), "label_ids": label_ids}
     cost_of_all = {"all_rows": cost.retraining_rows, "all_epochs": cost.retraining_epochs}
-    return {**told, **cost_of_all, TEST: lines_of(manifest, TEST)}
-
-
-def _dev_is_natural(config: RunConfig, setup: Setup, manifest: dict[str, Any]) -> bool:
-    """Whether known classes are in dev as often as they come: in a file, or the run's own dev rows, and not in a share of a replay, be it
-    this one or that of the extension before.
-    """
-    held_out, before = rows_of(manifest, *DEV), manifest.get("extended_from", {}).get("dev_is_natural", True)
-    return config.data.dev is not None or (bool(before) and any(held_out(row) for row in setup.dataset.calibrating))
+    rows = {"files": sorted(files_read(manifest)), TEST: lines_of(manifest, TEST)}
+    return {**told, **cost_of_all, **rows, FORMER_LABELS: former_labels(manifest)}
 
 
 def _with_passes(config: RunConfig, rows: int, affordable: float) -> RunConfig:

@@ -5,7 +5,6 @@ What is measured is what was written: the figures come from the run loaded from 
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -40,8 +39,8 @@ from fenlei.text.pairs import told_columns
 from fenlei.text.windows import WINDOWED
 from fenlei.training.exemplars import choose_exemplars, save_exemplars
 from fenlei.training.frozen import states_are_kept
-from fenlei.training.held_out import TEST_ROWS
-from fenlei.training.model_card import model_card
+from fenlei.training.held_out import DEV, TEST, TEST_ROWS, lines_by_file
+from fenlei.training.model_card import describe
 from fenlei.training.promises import LEAST_CALIBRATING_ROWS, KnownRows, ScoreRows, make_promises
 from fenlei.training.selection import kept_step
 from fenlei.training.setup import Setup
@@ -94,7 +93,7 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     known = KnownRows(dataset.calibrating, dataset.train, setup.label_ids)
     promises = make_promises(
         setup.config.trust, dev["calibrating"], known, labels.names, scores, setup.config.optimization.seed, dataset.labelling,
-        setup.lessons.known if setup.lessons else None, dev_is_natural=setup.lessons is None or setup.lessons.dev_is_natural,
+        setup.lessons.known, dev_is_natural=setup.lessons.dev_is_natural,
     )  # fmt: skip
     if promises.trust.novelty:
         save_novelty(out, promises.trust.novelty)
@@ -107,9 +106,7 @@ def finish(setup: Setup, out: Path, history: list[dict[str, Any]], *, head: nn.M
     if setup.config.data.test_ratio is not None:
         write_text(out / TEST_ROWS, _as_jsonl(setup.dataset.test))
     write_text(out / "config.yaml", setup.config.to_yaml())
-    figures = {"selecting": metrics.to_json(), "baseline": baseline.to_json() if baseline else None, "history": history}
-    write_text(out / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
-    write_text(out / "README.md", model_card(manifest, metrics, baseline))
+    describe(out, manifest, metrics, baseline, history)
     return Finished(metrics, baseline, promises.notes, promises.unmet, manifest)
 
 
@@ -182,14 +179,13 @@ def _manifest(setup: Setup, history: list[dict[str, Any]]) -> dict[str, Any]:
         "best_step": kept_step(history, len(setup.selecting)),
         "data": {
             "files": setup.data_fingerprints(),
+            "label_ids": setup.dataset.ids_named,
             "rows": {name: len(getattr(setup.dataset, name)) for name in ("train", "selecting", "calibrating", "test")},
             "classes": dict(zip(setup.dataset.labels, setup.class_counts.tolist(), strict=True)),
             "characters": _characters(setup.dataset.train),
-            "selecting": _lines(setup.dataset.selecting),
-            "calibrating": _lines(setup.dataset.calibrating),
-            "test": _lines(setup.dataset.test),
+            **{part: lines_by_file(getattr(setup.dataset, part)) for part in (*DEV, TEST)},
         },
-        **(setup.lessons.origin if setup.lessons else {}),
+        **setup.lessons.origin,
         "seed": setup.config.optimization.seed,
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "libraries": library_versions(),
@@ -212,11 +208,13 @@ def _length_rule(setup: Setup) -> str:
 def _method_facts(setup: Setup) -> dict[str, Any]:
     """What only one of the methods has to say."""
     if isinstance(setup.encoder, QuestionEncoder):
+        candidates = {example.candidates for example in setup.dataset.calibrating}
         return {
             "instruction": setup.encoder.instruction.to_json(),
             "objective": setup.config.model.objective if setup.config.model.tuning != "none" else None,
             "prior_correction": cast(GenerateMethod, setup.method).correct_prior,
-            "row_candidates": any(example.candidates is not None for example in setup.dataset.calibrating),
+            "row_candidates": any(asked is not None for asked in candidates),
+            "fitted_among_all": any(asked is None or set(asked) >= set(setup.dataset.labels) for asked in candidates),
         }
     return {"pooling": "last real token" if is_decoder(setup.method.stock) else "the encoder's own"}
 
@@ -242,7 +240,7 @@ def _asked_among(setup: Setup, rows: Sequence[Example]) -> list[tuple[str, ...] 
 
 def _exemplars(setup: Setup, count: int, score: ScoreRows) -> tuple[Example, ...]:
     """Those that an older run chose, and as many of every other class."""
-    carried = setup.lessons.exemplars if setup.lessons else ()
+    carried = setup.lessons.exemplars
     known = {row.label for row in carried}
     others = [row for row in setup.dataset.train if row.label not in known]
     return (*carried, *choose_exemplars(others, count, score, setup.config.optimization.seed))
@@ -251,21 +249,3 @@ def _exemplars(setup: Setup, count: int, score: ScoreRows) -> tuple[Example, ...
 def _as_jsonl(examples: tuple[Example, ...]) -> str:
     """The rows set aside for test, kept so that `evaluate` can be given them."""
     return "".join(to_json(example.named_columns) + "\n" for example in examples)
-
-
-def _lines(examples: tuple[Example, ...]) -> dict[str, str]:
-    """Line numbers by file, as ranges: '1-3,7'."""
-    by_source: dict[str, list[int]] = {}
-    for example in examples:
-        by_source.setdefault(example.source, []).append(example.line)
-    return {source: _ranges(sorted(lines)) for source, lines in by_source.items()}
-
-
-def _ranges(lines: list[int]) -> str:
-    parts: list[list[int]] = []
-    for line in lines:
-        if parts and line == parts[-1][1] + 1:
-            parts[-1][1] = line
-        else:
-            parts.append([line, line])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -29,14 +29,12 @@ from fenlei.training.frames import keep_frames
 from fenlei.training.frozen import states_to_learn_from
 from fenlei.training.held_out import TEST_ROWS
 from fenlei.training.imbalance import row_shares
-from fenlei.training.lessons import Lessons
-from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
 from fenlei.training.promises import UnmetPromiseError
 from fenlei.training.ranks import Ranks, alone_in, is_first, join
 from fenlei.training.rates import ATTENTION_RATE
 from fenlei.training.recorded import recorder_for
-from fenlei.training.resume import TRAIN, Command, check_same_data, recall, recall_order, remember, remember_order, way_on
+from fenlei.training.resume import TRAIN, Command, check_unchanged, recall, recall_order, remember, remember_order, way_on
 from fenlei.training.selecting import evaluation_of
 from fenlei.training.setbacks import Setbacks
 from fenlei.training.setup import Setup, prepare
@@ -44,6 +42,8 @@ from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.state_files import load_weights
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
 from fenlei.training.trainer import RowTrainer
+
+T = TypeVar("T")
 
 
 class TrainingInterrupted(FenleiError):
@@ -99,7 +99,7 @@ def train(
         options["head"] = head
     config = (config or RunConfig()).overridden({**named, **options})
     return run_training(
-        config, out, lambda given: prepare(given, head=own_head, notes=notes),
+        config, out, lambda given: prepare(given, head=own_head, notes=notes), report=lambda result, _: result,
         head=own_head, resume=resume, progress=progress, announce=announce, trackers=trackers,
     )  # fmt: skip
 
@@ -109,17 +109,18 @@ def run_training(
     out: str | Path,
     build: Callable[[RunConfig], Setup],
     *,
+    report: Callable[[TrainResult, dict[str, Any]], T],
     command: Command = TRAIN,
-    report: Callable[[TrainResult, dict[str, Any]], Any] | None = None,
     head: nn.Module | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
     announce: Callable[[str], None] | None = None,
     trackers: Trackers | None = None,
-) -> TrainResult:
+) -> T:
     """As `train`, of what `build` makes of the configuration (resumed: of the one that the run was begun with).
 
-    `report` is given the result and the manifest before the run counts as complete, so that a complete run has its report; it returns it.
+    `report` is given the result and the manifest before the run counts as complete, so that a complete run has its report; what it gives
+    is returned.
     """
     began = time.monotonic()
     say: Callable[[str], None] = announce if announce and is_first() else lambda note: None
@@ -132,12 +133,12 @@ def run_training(
         keep_freed_memory()
         ranks = join(config.optimization.device)
         setup = build(config)
-        labels, fingerprints = list(setup.dataset.labels), setup.data_fingerprints()
+        rests_on = setup.rests_on()
         if resume:
-            check_same_data(folder, labels, fingerprints)
+            check_unchanged(folder, rests_on)
         elif ranks.is_first:
             with saving(folder):
-                remember(folder, command, config, labels, fingerprints)
+                remember(folder, command, config, rests_on)
         together = [f"{ranks.world} processes: each takes its share of a step's rows"] if ranks.world > 1 else []
         notes = (*(start.notes if start else ()), *setup.notes, *together)
         for note in notes:
@@ -158,13 +159,13 @@ def run_training(
                 folder, setup.dataset.labels.names, finished.metrics, finished.baseline, (*notes, *told, *finished.notes),
                 setup.trainable, setup.parameters, time.monotonic() - began, _test_data(setup, folder),
             )  # fmt: skip
-            reported = report(result, finished.manifest) if report else result
+            reported = report(result, finished.manifest)
             ranks.from_first(lambda: complete(folder, finished.manifest))
             trackers.outcome("dev", finished.metrics, [folder / "README.md"])
     if finished.unmet is not None:
         unmet = f"{folder}: the run is whole, but without what cannot be promised: {finished.unmet}"
         raise UnmetPromiseError(unmet, reported) from finished.unmet
-    return result
+    return reported
 
 
 def _test_data(setup: Setup, out: Path) -> str | Path | None:
@@ -201,19 +202,17 @@ def _optimise(
         if ranks.is_first:
             remove_newer(start.checkpoint)
     vectors, evaluation = states_to_learn_from(setup, tell, anew=start is None), evaluation_of(setup, ranks)
-    loss = choose_loss(setup.config, setup.class_counts, multi_label=setup.dataset.multi_label)
-    lessons = setup.lessons or Lessons(torch.from_numpy(setup.label_ids), loss)
     with naming_the_option(options.report_to):
         trainer = RowTrainer(
             setup.method,
             _training_arguments(setup, ranks, out),
             encoded=setup.train,
             vectors=vectors,
-            targets=lessons.targets,
+            targets=setup.lessons.targets,
             evaluation=evaluation,
             selecting_rows=len(setup.selecting),
             batch_tokens=setup.batch_tokens,
-            loss=lessons.loss,
+            loss=setup.lessons.loss,
             autocast=setup.autocast,
             setbacks=Setbacks(lambda row: setup.rows[row].where, tell, may_halve=ranks.world == 1),
             ranks=ranks,
@@ -267,7 +266,7 @@ def _training_arguments(setup: Setup, ranks: Ranks, out: Path) -> TrainingArgume
         max_steps=steps,
         learning_rate=float(options.learning_rate or 0.0),
         lr_scheduler_type="cosine",
-        warmup_steps=math.ceil(steps * options.warmup_ratio),
+        warmup_steps=min(steps - 1, math.ceil(steps * options.warmup_ratio)),  # the first step of a rise moves nothing
         weight_decay=options.weight_decay,
         max_grad_norm=options.max_grad_norm,
         optim="adamw_torch_fused" if setup.device.type in ("cpu", "cuda") else "adamw_torch",

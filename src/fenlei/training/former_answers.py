@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,8 @@ from fenlei.data.examples import Example
 from fenlei.evaluation.calibration import Calibration
 from fenlei.inference.scoring import Scores, score
 from fenlei.labels import LabelSet
+from fenlei.models.generate import GenerateMethod
+from fenlei.models.head import HeadMethod
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.setup import Setup
@@ -26,6 +29,19 @@ def former_answers(
     """
     scores = _scores(setup, known, rows, encoded)
     return replace(scores, logits=(answered.apply(scores.logits) * answered.temperature).astype(np.float32))
+
+
+@contextmanager
+def as_it_learns(method: HeadMethod | GenerateMethod) -> Iterator[None]:
+    """Within, what labels score on an empty text is left on, as in training: else the run would learn to take it off, and do so twice."""
+    if not isinstance(method, GenerateMethod):
+        yield
+        return
+    corrects, method.correct_prior = method.correct_prior, False
+    try:
+        yield
+    finally:
+        method.correct_prior = corrects
 
 
 def _scores(setup: Setup, known: LabelSet, rows: Sequence[Example], encoded: EncodedTexts | None) -> Scores:

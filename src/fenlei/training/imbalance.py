@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from fenlei.audit.profile import IMBALANCE
 from fenlei.config import Imbalance, RunConfig
 from fenlei.errors import ConfigError
 
-UNEVEN = 10
-"""Times the rows of the smallest class that the largest has, from which a cure is proposed."""
 BETA = 0.999
 """Of the effective number: a class has about 1 / (1 - BETA) rows before more add little."""
 FOCUS = 2.0
@@ -40,10 +39,14 @@ def class_counts(gold: np.ndarray, labels: int) -> np.ndarray:
 
 
 def check_imbalance(config: RunConfig, *, multi_label: bool) -> None:
-    """ConfigError where rows have several labels: a row counts for all of them, so that no class can be evened out by itself."""
+    """ConfigError where nothing is learned, or rows have several labels: one counts for all of its own, so that no class can be evened out
+    by itself.
+    """
     kind = config.optimization.imbalance
     if multi_label and kind != "none":
         raise ConfigError(f"imbalance {kind!r} is for one label a row; with several, each label has a threshold of its own, fitted on dev")
+    if config.model.tuning == "none" and kind != "none":
+        raise ConfigError(f"imbalance {kind!r} changes what is learned, and with tuning 'none' nothing is; leave it out")
 
 
 def cure_of(kind: Imbalance, counts: np.ndarray) -> Cure:
@@ -75,7 +78,7 @@ def row_shares(kind: Imbalance, label_ids: np.ndarray) -> np.ndarray | None:
 def proposal(config: RunConfig, counts: np.ndarray, *, multi_label: bool = False) -> str | None:
     """A line that proposes a cure, where the classes are uneven and none was asked for."""
     present = counts[counts > 0]
-    if multi_label or config.optimization.imbalance != "none" or config.model.tuning == "none" or present.max() < UNEVEN * present.min():
+    if multi_label or config.optimization.imbalance != "none" or config.model.tuning == "none" or present.max() < IMBALANCE * present.min():
         return None
     cure = "balanced-sampling" if config.model.objective == "tokens" else "logit-adjustment"
     return (

@@ -45,7 +45,7 @@ def taught(gold: torch.Tensor, teacher: torch.Tensor) -> Taught:
 
 @dataclass(frozen=True, eq=False)
 class Lessons:
-    """What a training learns from, where it is not labels alone."""
+    """What a training learns from."""
 
     targets: torch.Tensor | Taught
     """A row each for the labelled rows, then for `unlabelled`."""

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
+from fenlei.artifact import write_text
 from fenlei.evaluation.calibration import calibration_told
 from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.multi_label import MultiLabelMetrics
+
+NOT_CALIBRATED = "Its confidence says which answers are surer than others, not how often they are right."
+
+
+def describe(out: Path, manifest: dict[str, Any], metrics: AnyMetrics, baseline: AnyMetrics | None, history: list[dict[str, Any]]) -> None:
+    """Writes what a run says of itself: its figures with the log of its training, `metrics.json`, and README.md."""
+    figures = {"selecting": metrics.to_json(), "baseline": baseline.to_json() if baseline else None, "history": history}
+    write_text(out / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
+    write_text(out / "README.md", model_card(manifest, metrics, baseline))
 
 
 def model_card(manifest: dict[str, Any], metrics: AnyMetrics, baseline: AnyMetrics | None) -> str:
@@ -69,10 +80,12 @@ def _use(manifest: dict[str, Any]) -> str:
     if manifest["method"] == "generate":
         lines.append("It can be asked among other labels, and then answers with a confidence that nothing was measured of.")
     if manifest["calibrated"]:
-        measured = f"fitted on {rows['calibrating']:,} rows that nothing else was chosen by"
-        lines.append(f"Its confidence is {measured}: of rows like these answered with 0.9, about nine in ten should be right.")
+        told = " that nothing else was chosen by: of rows like these answered with 0.9, about nine in ten should be right."
+        if manifest.get("extended_from", {}).get("dev_may_have_trained"):
+            told = ", some of which it may have learned from before: it is likely surer than it should be."
+        lines.append(f"Its confidence is fitted on {rows['calibrating']:,} rows{told}")
     else:
-        lines.append("Its confidence says which answers are surer than others, not how often they are right.")
+        lines.append(NOT_CALIBRATED)
     if manifest.get("abstention"):
         least = manifest["abstention"]["min_confidence"]
         lines.append(f"Answers below a confidence of {least:.4f} are marked as abstained, for a person to look at.")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fenlei.config import TrustConfig
+from fenlei.data.encodings import refuse_read_once
 from fenlei.data.examples import Example
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import read_examples
+from fenlei.data.sources import split_files
 from fenlei.errors import DataError, first_few
 from fenlei.evaluation.calibration import Calibration, fit_calibration
 from fenlei.evaluation.decision import Decision, fit_decision, plain_decision
@@ -28,7 +31,7 @@ LEAST_CALIBRATING_ROWS = 30
 STATE_ROWS = 5000
 """Training rows whose states the Gaussians are fitted on: more than the dimensions of any state, and minutes at most to compute."""
 OF_A_SAMPLE = (
-    "dev was set aside from the new rows and a part of the replay, so classes are not in it as often as they come: threshold and sets hold "
+    "known and new classes give dev different shares of their rows, so they are not in it as often as they come: threshold and sets hold "
     "for such rows alone; --dev takes rows that come as they do"
 )
 
@@ -98,9 +101,14 @@ def make_promises(
     return Promises(trust, tuple(notes), fitted.unmet)
 
 
-def read_out_of_scope(path: str | Path) -> list[Example]:
-    """The rows of a file, labelled or not. DataError where there are none."""
-    rows = [Example(one.text, None, one.source, one.line) for one in read_examples(path, labelled=False)]
+def read_out_of_scope(path: str | Path, usual_text: Sequence[str]) -> list[Example]:
+    """The rows of a file, or of the train files of a folder or a data set on a hub, labelled or not, read from the columns `usual_text`
+    where it has them all. DataError where there are none, ConfigError where they come but once.
+    """
+    refuse_read_once("out_of_scope", path, "training")
+    files = split_files(path).train
+    told = chain.from_iterable(read_examples(file, labelled=False, usual_text=usual_text) for file in files)
+    rows = [Example(one.text, None, one.source, one.line) for one in told]
     if not rows:
         raise DataError(f"{path}: expected texts outside the label set, found none")
     return rows
@@ -172,7 +180,7 @@ def _novelty(
     gaussians = _gaussians(rows, score, seed) if known.pooled is not None and not multi_label else None
     if gaussians is not None:
         candidates.append(NoveltyRule.of("mahalanobis", known, gaussians))
-    novel = score(read_out_of_scope(out_of_scope), True)
+    novel = score(read_out_of_scope(out_of_scope, rows.train[0].text_columns), True)
     reached = [auroc(rule.known, rule.raw(novel)) for rule in candidates]
     best = int(np.argmax(reached))
     figures = ", ".join(f"{rule.score} {figure:.3f}" for rule, figure in zip(candidates, reached, strict=True))

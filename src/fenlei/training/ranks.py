@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import distributed
 
-from fenlei.artifact import CHECKPOINTS, LOCK
+from fenlei.artifact import CHECKPOINTS, LOCK, checked_path
 from fenlei.config import Device
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.locks import alone_at
@@ -87,7 +87,8 @@ def is_first() -> bool:
 
 
 def alone_in(out: Path) -> AbstractContextManager[None]:
-    """Nobody else trains into `out` meanwhile, else ArtifactError; the first process stands for all."""
+    """Nobody else trains into `out` meanwhile, else ArtifactError; the first process stands for all. ConfigError where it is a URL."""
+    checked_path(out)
     taken = ArtifactError(f"{out}: another process trains there; wait for its end, or choose another --out")
     return alone_at(out / CHECKPOINTS / LOCK, taken) if is_first() else nullcontext()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.artifact import MANIFEST, check_new, fingerprint, read_manifest, whole_folder, write_manifest
+from fenlei.data.examples import Example
 from fenlei.data.former_labels import FORMER_LABELS, former_labels
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ConfigError
@@ -71,7 +72,7 @@ def relabel(
             _check_can_be_asked(folder, {**manifest, **changed}, plan.names)
         else:
             changed, notes = with_head(folder, new, {**manifest, **origin}, plan)
-        kept = [dataclasses.replace(row, label=plan.names[at]) for row, at in _kept_exemplars(folder, known, plan)]
+        kept = _kept_exemplars(folder, known, plan)
         if kept:
             save_exemplars(new, kept)
         write_manifest(new, {**manifest, **changed, **origin, "labels": list(plan.names), "files": checksums(new)})
@@ -118,10 +119,15 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
 
 def _former(manifest: dict[str, Any], known: LabelSet, plan: LabelPlan) -> dict[str, str | None]:
     """What each label that the run or one before it has had is called now; None where it is dropped."""
-    places = {name: plan.new_id(at) for at, name in enumerate(known)}
-    step = {name: None if at is None else plan.names[at] for name, at in places.items()}
+    step = _called_now(known, plan)
     before = {old: None if new is None else step[new] for old, new in former_labels(manifest).items()}
     return {old: new for old, new in (before | step).items() if old != new}
+
+
+def _called_now(known: LabelSet, plan: LabelPlan) -> dict[str, str | None]:
+    """What each label of the run is to be called; None where it is dropped."""
+    places = {name: plan.new_id(at) for at, name in enumerate(known)}
+    return {name: None if at is None else plan.names[at] for name, at in places.items()}
 
 
 def _check_several_labels(manifest: dict[str, Any], plan: LabelPlan) -> None:
@@ -155,9 +161,16 @@ def _copy(run: Path, new: Path, *names: str) -> None:
             shutil.copy2(run / name, new / name)
 
 
-def _kept_exemplars(run: Path, known: LabelSet, plan: LabelPlan) -> list[tuple[Any, int]]:
-    places = [(row, plan.new_id(known.id(str(row.label)))) for row in load_exemplars(run)]
-    return [(row, at) for row, at in places if at is not None]
+def _kept_exemplars(run: Path, known: LabelSet, plan: LabelPlan) -> list[Example]:
+    """Those of labels that stay, with what they and their candidates are to be called."""
+    names = _called_now(known, plan)
+    kept: list[Example] = []
+    for row in load_exemplars(run):
+        label = names[str(row.label)]
+        if label is not None:
+            offered = [now for one in row.candidates or () if (now := names.get(one, one)) is not None]
+            kept.append(dataclasses.replace(row, label=label, candidates=tuple(dict.fromkeys(offered)) or None))
+    return kept
 
 
 def _generating(manifest: dict[str, Any], known: LabelSet, plan: LabelPlan) -> dict[str, Any]:

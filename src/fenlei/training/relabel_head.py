@@ -28,7 +28,7 @@ from fenlei.labels import LabelSet
 from fenlei.models.backbone import output_weights
 from fenlei.models.merging import Merging, added
 from fenlei.training.label_plan import LabelPlan
-from fenlei.training.model_card import model_card
+from fenlei.training.model_card import describe
 
 MLP_OUTPUTS = frozenset(("score.out.weight", "score.out.bias"))
 NO_STATES = "novelty is told by energy now: Mahalanobis distances take the rows' states, which the run does not keep"
@@ -139,9 +139,7 @@ def _with_promises(
     answers = trust.answers(trust.probabilities(selecting.logits))
     metrics = figures_of(selecting.label_ids, answers, LabelSet(plan.names), uncertainty=True)
     history = read_json(run / "metrics.json").get("history", []) if (run / "metrics.json").exists() else []
-    figures = {"selecting": metrics.to_json(), "baseline": None, "history": history}
-    write_text(new / "metrics.json", json.dumps(figures, ensure_ascii=False, indent=2) + "\n")
-    write_text(new / "README.md", model_card({**manifest, **changed}, metrics, None))
+    describe(new, {**manifest, **changed}, metrics, None, history)
     if (run / "baseline").is_dir() and not plan.only_names:
         notes.append("the TF-IDF baseline knew the labels as they were, and is left out")
     return changed, notes

@@ -12,7 +12,7 @@ from fenlei.artifact import BEGUN_WITH, CHECKPOINTS, MANIFEST, ROWS, fingerprint
 from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError
 
-FREE_TO_CHANGE = ("batch_tokens", "device", "report_to", "baseline")
+FREE_TO_CHANGE = ("batch_tokens", "memory", "gradient_checkpointing", "device", "report_to", "baseline")
 """Options that the weights do not depend on."""
 
 
@@ -40,10 +40,10 @@ def way_on(command: str, out: Path) -> str:
     return f"`fenlei train --resume --out {shlex.quote(str(out))}`"
 
 
-def remember(out: Path, command: Command, config: RunConfig, labels: list[str], fingerprints: dict[str, str]) -> None:
-    """Writes down command, options, labels and data of a training that begins."""
+def remember(out: Path, command: Command, config: RunConfig, rests_on: dict[str, Any]) -> None:
+    """Writes down command and options of a training that begins, and the labels, data and base model that it rests on."""
     (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-    _write(out, {**command.to_json(), "out": str(out), "options": config.to_options(), "labels": labels, "files": fingerprints})
+    _write(out, {**command.to_json(), "out": str(out), "options": config.to_options(), **rests_on})
 
 
 def recall(out: Path, command: Command, given: RunConfig) -> RunConfig:
@@ -54,11 +54,12 @@ def recall(out: Path, command: Command, given: RunConfig) -> RunConfig:
     _check_same_command(out, command)
     begun = _read(out)["options"]
     usual, now = RunConfig().to_options(), given.to_options()
-    differing = {key: value for key, value in now.items() if value != usual[key] and value != begun.get(key) and key not in FREE_TO_CHANGE}
+    asked = {key: value for key, value in now.items() if key in given.given or value != usual[key]}
+    differing = {key: value for key, value in asked.items() if value != begun.get(key) and key not in FREE_TO_CHANGE}
     if differing:
         told = "; ".join(f"{key} was {begun.get(key)!r}, now {value!r}" for key, value in differing.items())
         raise ArtifactError(f"{out}: the training was begun with other options ({told}); resume without them, or start in another folder")
-    free = {key: now[key] for key in FREE_TO_CHANGE if now[key] != usual[key]}
+    free = {key: asked[key] for key in FREE_TO_CHANGE if key in asked}
     return RunConfig.from_options({**begun, **free})
 
 
@@ -75,16 +76,18 @@ def _check_same_command(out: Path, command: Command) -> None:
         )
 
 
-def check_same_data(out: Path, labels: list[str], fingerprints: dict[str, str]) -> None:
-    """ArtifactError where labels or data files are not those that the training was begun with."""
+def check_unchanged(out: Path, rests_on: dict[str, Any]) -> None:
+    """ArtifactError where labels, data files, base model or prompt are not those that the training was begun with."""
     begun = _read(out)
-    files = begun["files"]
+    files, fingerprints = begun["files"], rests_on["files"]
     found = [f"{name} changed" for name in sorted(files.keys() & fingerprints.keys()) if files[name] != fingerprints[name]]
     found += [f"{name} was left out" for name in sorted(files.keys() - fingerprints.keys())]
     found += [f"{name} was added" for name in sorted(fingerprints.keys() - files.keys())]
-    if found or begun["labels"] != labels:
+    base = begun.get("base", {})  # an older fenlei did not write it down
+    found += [f"the {name} changed" for name, known in base.items() if rests_on["base"].get(name) != known]
+    if found or begun["labels"] != rests_on["labels"]:
         what = ", ".join(found) or "the labels changed"
-        raise ArtifactError(f"{out}: {what} since the training was begun; restore the data, or start in another folder")
+        raise ArtifactError(f"{out}: {what} since the training was begun; restore what it was begun with, or start in another folder")
 
 
 def remember_order(out: Path, *, alike: bool) -> None:

@@ -26,8 +26,13 @@ class Setbacks:
     def went_well(self) -> None:
         self._skipped = 0
 
-    def skip(self, rows: Sequence[int], step: int) -> None:
-        """A step whose gradients are no numbers is left out; ModelError at the third in a row."""
+    def skip(self, rows: Sequence[int], step: int, *, taken: bool) -> None:
+        """A step whose gradients are no numbers is left out; ModelError at the third in a row, or where DeepSpeed has `taken` it."""
+        if taken:
+            raise ModelError(
+                f"step {step}: the loss or its gradient is not a number, and DeepSpeed has taken the step; "
+                "lower --lr and go on from the checkpoint before it with --resume"
+            )
         self._skipped += 1
         named = ", ".join(self._where(row) for row in rows[:SHOWN_ROWS])
         if len(rows) > SHOWN_ROWS:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +23,11 @@ from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import ConfigError, first_few
 from fenlei.inference.loading import encode_examples
 from fenlei.inference.windows import UNREAD_CANDIDATES
-from fenlei.models.backbone import classifier_labels, load_config
+from fenlei.labels import LabelNote
+from fenlei.models.backbone import classifier_labels
+from fenlei.models.configuration import load_config
 from fenlei.models.devices import Precision, fitting, pick_device, pick_precision
+from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, parameter_counts
 from fenlei.models.qlora import check_four_bit
@@ -38,9 +44,11 @@ from fenlei.training.defaults import propose_prompt
 from fenlei.training.imbalance import class_counts, proposal
 from fenlei.training.lessons import Lessons
 from fenlei.training.memory import with_batch_tokens
+from fenlei.training.objectives import choose_loss
 from fenlei.training.spread import check_options, place
 
 FIRST_TOKEN_NOTE = "first token {}: put before every text, as the tokenizer puts none there and a decoder loses much of what stands first"
+UNREAD_NOTES = "descriptions and aliases of labels are not read: a head learns from rows alone; --method generate shows them to the model"
 SMALLER = "take --tuning lora or qlora, --gradient-checkpointing, a smaller --max-length, fewer --layers or a smaller model"
 
 
@@ -69,17 +77,23 @@ class Setup:
     notes: tuple[str, ...]
     solved: bool
     """Whether the head is to begin where ridge regression ends (training/solved_head.py)."""
-    lessons: Lessons | None = None
-    """What is learned from besides labels; None: nothing."""
+    lessons: Lessons
+    """What is learned from."""
 
     @property
     def rows(self) -> tuple[Example, ...]:
         """What is trained on, a row each of `train`."""
-        return self.dataset.train if self.lessons is None else (*self.dataset.train, *self.lessons.unlabelled)
+        return (*self.dataset.train, *self.lessons.unlabelled)
 
     def data_fingerprints(self) -> dict[str, str]:
         """SHA-256 of every file that rows came from, by its name as given."""
         return data_fingerprints((*self.rows, *self.dataset.selecting, *self.dataset.calibrating, *self.dataset.test))
+
+    def rests_on(self) -> dict[str, Any]:
+        """What must be as it was for a training to be gone on with, beside its options; as plain values."""
+        instruction = self.encoder.instruction if isinstance(self.encoder, QuestionEncoder) else None
+        base = base_fingerprints(self.base, instruction)
+        return {"labels": list(self.dataset.labels), "files": self.data_fingerprints(), "base": base}
 
     @property
     def autocast(self) -> torch.dtype | None:
@@ -126,6 +140,14 @@ def data_fingerprints(rows: Sequence[Example]) -> dict[str, str]:
     return {source: fingerprint(Path(source)) for source in sources if Path(source).is_file()}
 
 
+def base_fingerprints(base: Path, instruction: Instruction | None) -> dict[str, str]:
+    """SHA-256 of the base model and, of the generate method, of what is said beside the prompt's template."""
+    told = {"base model": f"{fingerprint(base / 'config.json')} {weights_fingerprint(base)}"}
+    if instruction is not None:
+        told["prompt"] = hashlib.sha256(json.dumps(instruction.to_json(), sort_keys=True).encode()).hexdigest()
+    return told
+
+
 def prepare(
     config: RunConfig,
     *,
@@ -165,10 +187,12 @@ def prepare(
         method = _placed(method, config, device)
         config, budget = with_batch_tokens(config, method, train.longest_input, training_autocast(config, precision))
     label_ids = dataset.gold(dataset.train)
+    counts = class_counts(label_ids, len(dataset.labels))
+    lessons = Lessons(torch.from_numpy(label_ids), choose_loss(config, counts, multi_label=dataset.multi_label))
     proposed_prompt = propose_prompt(config.model, chosen.parameters, decodes=chosen.solved)
     notes = (
         *notes,
-        *_data_notes(config, dataset, label_ids),
+        *_data_notes(config, dataset, counts),
         *map(str, (*chosen.reasons, *budget)),
         *([proposed_prompt] if proposed_prompt else []),
         why_device,
@@ -181,7 +205,7 @@ def prepare(
     )
     return Setup(
         config, dataset, chosen.base, tokenizer, encoder, method, kind, device, precision,
-        train, label_ids, selecting, trainable, everything, notes, chosen.solved,
+        train, label_ids, selecting, trainable, everything, notes, chosen.solved, lessons,
     )  # fmt: skip
 
 
@@ -212,12 +236,14 @@ def _encoder(
     return text_encoder(tokenizer, config.model.prompt, limit, long, pairs=config.data.pair_column is not None)
 
 
-def _data_notes(config: RunConfig, dataset: Dataset, label_ids: np.ndarray) -> list[str]:
+def _data_notes(config: RunConfig, dataset: Dataset, counts: np.ndarray) -> list[str]:
     """What the reading found, what may be wrong with the rows, and what uneven classes ask for."""
     told = [name not in dataset.thinned for name in dataset.labels]
-    proposed = proposal(config, class_counts(label_ids, len(dataset.labels))[told], multi_label=dataset.multi_label)
-    unread = config.model.method == "head" and candidates_of(dataset.train)
-    return [*dataset.notes, *data_warnings(dataset), *([proposed] if proposed else []), *([UNREAD_CANDIDATES] if unread else [])]
+    proposed = proposal(config, counts[told], multi_label=dataset.multi_label)
+    warnings = data_warnings(dataset, uneven=proposed is None)  # the proposal says it with a cure
+    unread = [UNREAD_CANDIDATES] if candidates_of(dataset.train) else []
+    unread += [UNREAD_NOTES] if any(note != LabelNote() for note in dataset.label_notes.values()) else []
+    return [*dataset.notes, *warnings, *([proposed] if proposed else []), *(unread if config.model.method == "head" else [])]
 
 
 def _head_note(base: Path, dataset: Dataset, kind: str | None) -> list[str]:

@@ -18,7 +18,8 @@ from torch import nn
 
 from fenlei.config import Imbalance, RunConfig
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import classifier_labels, has_score, load_config
+from fenlei.models.backbone import classifier_labels, has_score
+from fenlei.models.configuration import load_config
 from fenlei.models.head import HeadMethod
 from fenlei.text.encoded import EncodedTexts
 from fenlei.training.vectors import joined_states

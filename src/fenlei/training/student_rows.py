@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from fenlei.artifact import fingerprint
 from fenlei.config import DataConfig, RunConfig
+from fenlei.data.columns import learned_from
 from fenlei.data.examples import Example, Rows
+from fenlei.data.former_labels import under_new_names
 from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.data.remote import is_remote
@@ -18,7 +21,7 @@ from fenlei.data.sources import split_files
 from fenlei.data.splits import Dataset, load_dataset
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
-from fenlei.training.held_out import DEV, TEST, rows_of
+from fenlei.training.held_out import DEV, TEST, rows_of, untold_test_rows
 
 READ_BY = ("text_column", "pair_column", "label_column", "label_separator", "level_separator", "class_file")
 """Options of the teacher's run by which other rows are read too."""
@@ -42,7 +45,7 @@ def student_config(run: Path, manifest: Mapping[str, Any], options: Mapping[str,
     if source is None or (data is None and not is_remote(source) and not Path(source).exists()):
         raise DataError(f"{run}: was trained on {source}, which is not there any more; give the labelled rows after the run's folder")
     given = {key: value for key, value in options.items() if value is not None}
-    return RunConfig.from_options({**own, "seed": manifest["seed"]}).overridden(given)
+    return RunConfig().replace(**own, seed=manifest["seed"]).overridden(given)  # of the run's own options none counts as given
 
 
 def student_rows(run: Path, manifest: Mapping[str, Any], config: DataConfig, *, seed: int) -> Dataset:
@@ -52,7 +55,10 @@ def student_rows(run: Path, manifest: Mapping[str, Any], config: DataConfig, *, 
     own dev rows are among them, these are dev rows again, unless `config` asks for a share; else a note says so. Those that selected the
     run select again, so that the others have selected neither.
     """
-    dataset = _without_test_rows(_in_teachers_words(load_dataset(config, seed=seed), run, manifest), run, manifest)
+    dataset = load_dataset(config, seed=seed, usual_text=learned_from(manifest)["usual_text"])
+    dataset = _without_test_rows(_in_teachers_words(dataset, run, manifest), run, manifest)
+    if config.test_ratio is None:  # else they are set aside again, as they were from the teacher
+        dataset = replace(dataset, notes=(*dataset.notes, *untold_test_rows(run, manifest, dataset.train)))
     dev, halves = (*dataset.selecting, *dataset.calibrating), [rows_of(manifest, part) for part in DEV]
     selecting, calibrating = (tuple(filter(was_there, dev)) for was_there in halves)
     if selecting and calibrating and len(selecting) + len(calibrating) == len(dev):
@@ -93,11 +99,12 @@ def unlabelled_rows(path: str | Path | None, manifest: Mapping[str, Any], config
     rows = 0
     label_column = dataset.train[0].label_column  # here too: it may have the name of a text's column, or of one of candidates
     columns: ColumnNames = {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": label_column}
-    for row in chain.from_iterable(read_examples(file, **columns, labelled=False) for file in split_files(path).train):
+    usual_text, files = dataset.train[0].text_columns, split_files(path).train
+    for row in chain.from_iterable(read_examples(file, **columns, labelled=False, usual_text=usual_text) for file in files):
         rows += 1
         if row.input not in seen and not was_test(row):
             seen.add(row.input)
-            pool.append(replace(row, columns={}))
+            pool.append(replace(row, columns={}, candidates=None))  # whatever it offers, the teacher answers with all labels
     if not rows:
         raise DataError(f"{path}: expected texts to learn from, found none")
     why = "they come twice, or are labelled rows, or test rows of the teacher"
@@ -112,18 +119,22 @@ def changed_since(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _in_teachers_words(dataset: Dataset, run: Path, manifest: Mapping[str, Any]) -> Dataset:
-    """The dataset with the teacher's labels, in its order, in place of ids too."""
+    """The dataset with the teacher's labels, in its order, in place of ids and of those that it had before they were changed."""
     known, trained = LabelSet(tuple(manifest["labels"])), RunConfig.from_yaml(run / "config.yaml").data
+    notes = list(dataset.notes)
 
+    @cache
     def holds_ids(source: str) -> bool:
         return may_hold_ids(source, known, trained, manifest)
 
-    train, selecting, calibrating, test = (
-        part if dataset.multi_label else with_names(part, known, holds_ids)
+    parts = [
+        with_names(part, known, holds_ids, dataset.labelling)
         for part in (dataset.train, dataset.selecting, dataset.calibrating, dataset.test)
-    )
+    ]
+    train, selecting, calibrating, test = under_new_names(parts, manifest, known, notes)
     for row in (*train, *selecting, *calibrating, *test):
         strange = next((label for label in row.all_labels if label not in known), None)
         if strange is not None:
             raise DataError(f"{row.where}: {known.unknown(strange)}, the labels that {run} knows; correct the row, or give other rows")
-    return replace(dataset, train=train, selecting=selecting, calibrating=calibrating, test=test, labels=known)
+    dataset = replace(dataset, labels=known, ids_named=any(map(holds_ids, {row.source for row in train})), notes=tuple(notes))
+    return replace(dataset, train=train, selecting=selecting, calibrating=calibrating, test=test)

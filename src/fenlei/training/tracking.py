@@ -29,6 +29,10 @@ FIGURES = ("accuracy", "micro_f1", "macro_f1", "weighted_f1", "log_loss", "expec
 """What is told of a measurement."""
 
 
+class TrackerError(ConfigError):
+    """A tracker that is unknown, not installed, or not to be reached."""
+
+
 class Tracker(Protocol):
     """One tracker's run."""
 
@@ -41,7 +45,8 @@ class Tracker(Protocol):
 
     def document(self, name: str, path: Path) -> None: ...
 
-    def end(self) -> None: ...
+    def end(self, *, failed: bool) -> None:
+        """`failed`: the training did not come to its end."""
 
 
 class TensorBoard:
@@ -66,7 +71,7 @@ class TensorBoard:
         text = path.read_text(encoding="utf-8")
         self._writer.add_text(name, text if path.suffix == ".md" else _as_markdown(text))
 
-    def end(self) -> None:
+    def end(self, *, failed: bool) -> None:
         self._writer.close()
 
 
@@ -83,7 +88,7 @@ class WeightsAndBiases:
                 project=os.environ.get("WANDB_PROJECT", PROJECT), name=run.resolve().name, dir=str(run / LOGS), config=dict(options)
             )
         except wandb.Error as error:
-            raise ConfigError(f"report_to 'wandb': {first_line(error)}; log in with `wandb login`, or set WANDB_MODE=offline") from error
+            raise TrackerError(f"report_to 'wandb': {first_line(error)}; log in with `wandb login`, or set WANDB_MODE=offline") from error
 
     def figures(self, named: Mapping[str, float]) -> None:
         self._run.summary.update(dict(named))
@@ -95,8 +100,8 @@ class WeightsAndBiases:
         text = path.read_text(encoding="utf-8")
         self._run.log({name: self._wandb.Html(text if path.suffix == ".html" else f"<pre>{_escaped(text)}</pre>", inject=False)})
 
-    def end(self) -> None:
-        self._run.finish()
+    def end(self, *, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
 
 
 class SwanLab:
@@ -113,7 +118,7 @@ class SwanLab:
                 project=os.environ.get("SWANLAB_PROJECT", PROJECT), name=run.resolve().name, log_dir=str(folder), config=dict(options)
             )
         except (RuntimeError, ValueError, OSError, swanlab.exceptions.AuthenticationError) as error:
-            raise ConfigError(
+            raise TrackerError(
                 f"report_to 'swanlab': {first_line(error)}; log in with `swanlab login`, or set SWANLAB_MODE=local"
             ) from error
 
@@ -127,8 +132,9 @@ class SwanLab:
         text = path.read_text(encoding="utf-8")
         self._swanlab.log({name: self._swanlab.Html(text) if path.suffix == ".html" else self._swanlab.Text(text)})
 
-    def end(self) -> None:
-        self._swanlab.finish()
+    def end(self, *, failed: bool) -> None:
+        told = {"state": "crashed", "error": "the training did not come to its end"} if failed else {}
+        self._swanlab.finish(**told)
 
 
 class MlFlow:
@@ -144,7 +150,7 @@ class MlFlow:
             mlflow.log_dict(dict(options), "options.json")
             mlflow.log_params({f"fenlei.{name}": value for name, value in options.items()})
         except mlflow.MlflowException as error:
-            raise ConfigError(f"report_to 'mlflow': {first_line(error)}; MLFLOW_TRACKING_URI names a server, or a local file") from error
+            raise TrackerError(f"report_to 'mlflow': {first_line(error)}; MLFLOW_TRACKING_URI names a server, or a local file") from error
 
     def figures(self, named: Mapping[str, float]) -> None:
         self._mlflow.log_metrics(dict(named))
@@ -155,8 +161,8 @@ class MlFlow:
     def document(self, name: str, path: Path) -> None:
         self._mlflow.log_artifact(str(path), name.rpartition("/")[0])
 
-    def end(self) -> None:
-        self._mlflow.end_run()
+    def end(self, *, failed: bool) -> None:
+        self._mlflow.end_run("FAILED" if failed else "FINISHED")
 
 
 ADAPTERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "swanlab": SwanLab, "mlflow": MlFlow}
@@ -173,10 +179,10 @@ class Trackers:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         while self._open:
-            self._open.pop().end()
+            self._open.pop().end(failed=kind is not None)
 
     def begin(self, report_to: str, run: Path, options: Mapping[str, Any]) -> None:
-        """Begins a run in each tracker that `report_to` names. ConfigError where one is not installed, or cannot be reached."""
+        """Begins a run in each tracker that `report_to` names. TrackerError where one is not installed, or cannot be reached."""
         if not is_first():
             return
         with naming_the_option(report_to):
@@ -220,7 +226,7 @@ def naming_the_option(report_to: str) -> Iterator[None]:
     except (ValueError, RuntimeError, ImportError) as error:
         if report_to == "none":
             raise
-        raise ConfigError(
+        raise TrackerError(
             f"report_to {report_to!r}: {error}; install the tracker (pip install 'fenlei[trackers]'), or leave the option out"
         ) from error
 

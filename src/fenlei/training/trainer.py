@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from fenlei.artifact import COMPLETE
-from fenlei.errors import ArtifactError, ModelError
+from fenlei.errors import ArtifactError
 from fenlei.models.devices import is_out_of_memory
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
@@ -85,6 +85,7 @@ class RowTrainer(Trainer):
         self._shares = shares
         self._attention_rate = attention_rate
         self._step_rows: list[int] = []
+        self._step_loss = torch.zeros(())  # this process's part of it, maybe no number
         # Cached states have no length, and packed rows no padding: only else are rows of a step to be alike, unless it was begun otherwise.
         packs = isinstance(method, HeadMethod) and method.train().packs(int(self._lengths.max()))
         self.alike = (vectors is None and not packs) if alike is None else alike
@@ -114,6 +115,20 @@ class RowTrainer(Trainer):
         batches = TrainingBatches(self._lengths, self._train_batch_size, self.args.seed, self._shares, alike=self.alike)
         return in_batches(cast(Any, self.train_dataset), batches)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer does. What it forgets after each step is known, and need not be looked for in the whole network either."""
+        network = cast(Any, self._method)
+        if self._spread is None:
+            network.zero_grad = self._forget_gradients
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            vars(network).pop("zero_grad", None)  # or else the weights could not be given back once they are saved
+
+    def _forget_gradients(self) -> None:
+        for weight in self._learning:
+            weight.grad = None
+
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimiser step's gradients; the mean loss of its rows. Where memory runs out, once more with half the tokens at once."""
         if not self._method.training:  # a walk over two thousand modules
@@ -142,6 +157,7 @@ class RowTrainer(Trainer):
                 loss = self._loss(self._logits(model, group), gold) * (scale if turn < len(own) else 0.0)
                 self.accelerator.backward(loss)
             total += loss.detach()
+        self._step_loss = total
         return total.nan_to_num(0.0, 0.0, 0.0)  # of a step that is left out: the mean that is shown must not suffer from it
 
     def _groups(self, rows: list[int]) -> tuple[list[list[int]], int]:
@@ -191,19 +207,14 @@ class RowTrainer(Trainer):
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """Where the gradients are no numbers they are dropped: a step without any moves no weight."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[no-untyped-call]
-        if self.args.fp16:
-            return norm  # its scaler looks for such steps itself, and leaves them out
         if math.isfinite(float(norm)):
             self._setbacks.went_well()
-        elif self._spread == "DEEPSPEED":
-            raise ModelError(
-                f"step {self.state.global_step + 1}: the loss or its gradient is not a number, and DeepSpeed has taken the step; "
-                "lower --lr and go on from the checkpoint before it with --resume"
-            )
-        else:
+            return norm
+        # In float16 it may be that gradients were scaled too far, which their scaler sees to; the loss itself is not scaled.
+        if not self.args.fp16 or self._ranks.any(not math.isfinite(float(self._step_loss))):
+            self._setbacks.skip(self._step_rows, self.state.global_step + 1, taken=self._spread == "DEEPSPEED")
             model.zero_grad()
-            self._setbacks.skip(self._step_rows, self.state.global_step + 1)
-        return norm
+        return None  # not into the log, which is to be JSON
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Figures on the selecting rows, under the names Trainer keeps its best checkpoint by."""
@@ -272,6 +283,10 @@ class RowTrainer(Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
         else:
             load_spread_optimizer(self.optimizer, self.lr_scheduler, self._parts, Path(checkpoint))
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        """Of a training begun in float16, which may go on where there is none."""
+        super()._load_scaler(checkpoint if self.args.fp16 else None)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_weights(self._method, Path(resume_from_checkpoint))

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fenlei.artifact import is_taken, saving
+from fenlei.artifact import checked_path, is_taken, saving
 from fenlei.config import RunConfig, SearchConfig
 from fenlei.data.frames import is_frame, refuse_rows
 from fenlei.data.splits import load_dataset
 from fenlei.errors import ArtifactError, ConfigError, DataError
+from fenlei.models.devices import pick_device
+from fenlei.models.qlora import check_four_bit
 from fenlei.training.choices import choose, model_name
 from fenlei.training.fit import TrainingInterrupted
 from fenlei.training.ranks import is_one_of_many
-from fenlei.training.setup import data_fingerprints
+from fenlei.training.setup import base_fingerprints, data_fingerprints
 
 if TYPE_CHECKING:
     from optuna.study import Study
@@ -73,7 +75,7 @@ def tune(
     `space` is a YAML file or what such a file says; None: learning rate, batch size, epochs and, for LoRA, rank and alpha, around the
     defaults. `options` are those of SearchConfig and of `train`, by name. The first trial has the defaults. The same call goes on with a
     search that was ended. `announce` is told each choice and each trial. ConfigError, DataError, ModelError and ArtifactError come before
-    anything is trained; TrainingInterrupted after Ctrl-C; FenleiError where no trial came to its end.
+    anything is trained, or where the machine fails; TrainingInterrupted after Ctrl-C; FenleiError where no trial came to its end.
     """
     began = time.monotonic()
     tell = announce or _say_nothing
@@ -132,8 +134,12 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     from fenlei.training.search.space import read_space, space_from, usual_space
 
     model_name(config)  # a search without one ends before its data is read
+    checked_path(out)
     if config.model.tuning == "none":
         raise ConfigError("tuning 'none' learns nothing, so there is nothing to search")
+    device, _ = pick_device(config.optimization.device)  # each trial would fail by it
+    if config.model.tuning == "qlora":
+        check_four_bit(device)
     dataset = load_dataset(config.data, seed=config.optimization.seed)
     if dataset.multi_label:
         raise ConfigError("a search of multi-label data is not there yet: its figures are those of one label a row; use `fenlei train`")
@@ -147,6 +153,7 @@ def _plan(config: RunConfig, search: SearchConfig, space: Mapping[str, Any] | st
     else:
         searched = space_from(read_space(space), usual, where=str(space))
     fingerprints = data_fingerprints((*dataset.train, *dataset.selecting, *dataset.calibrating, *dataset.test))
+    fingerprints |= base_fingerprints(chosen.base, chosen.instruction)
     # Where the number of steps is given, fewer rows would save nothing.
     stages = (rows,) if config.optimization.max_steps is not None else stage_rows(rows, search.first_rows)
     plan = Plan(out, usual, searched, search.pruner, search.trials, stages, fingerprints)
@@ -192,7 +199,7 @@ def _ended_by_itself(trial: Any) -> bool:
 
 def _run(study: Study, plan: Plan, search: SearchConfig, tell: Callable[[str], None]) -> None:
     """Until the study has the trials that are wanted."""
-    from fenlei.training.search.study import BEAT, taken
+    from fenlei.training.search.study import BEAT, taken, waiting
     from fenlei.training.search.worker import work
 
     teller = _Teller(study, tell)
@@ -203,10 +210,8 @@ def _run(study: Study, plan: Plan, search: SearchConfig, tell: Callable[[str], N
             _watch(_start_workers(plan, search), teller)
     except KeyboardInterrupt:
         raise TrainingInterrupted(f"{plan.out}: the search was stopped; the same command goes on with it") from None
-    if taken(study) < plan.trials:
-        raise TrainingInterrupted(
-            f"{plan.out}: every worker ended after {taken(study)} of {plan.trials} trials; the same command goes on with the search"
-        )
+    if waiting(study) or taken(study) < plan.trials:
+        raise TrainingInterrupted(f"{plan.out}: every worker ended before the last trial; the same command goes on with the search")
 
 
 def _start_workers(plan: Plan, search: SearchConfig) -> list[subprocess.Popen[str]]:

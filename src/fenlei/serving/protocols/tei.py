@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, StrictBool, StrictStr
 
 from fenlei import __version__
-from fenlei.data.columns import LABEL_COLUMN, READ_FROM
+from fenlei.data.columns import READ_FROM, learned_from
 from fenlei.data.labelling import Labelling
 from fenlei.serving.problems import ProblemError
 from fenlei.serving.protocols.answers import (
@@ -102,12 +102,13 @@ async def info(service: TheService) -> Response:
             "method": manifest["method"],
             "text_column": manifest.get(TEXT_COLUMN) or served.text_column,
             "pair_column": manifest.get(PAIR_COLUMN),
-            "label_column": manifest.get(LABEL_COLUMN),
+            "label_column": learned_from(manifest)["label_column"],
             **({READ_FROM: manifest[READ_FROM]} if READ_FROM in manifest else {}),
             "takes_labels": served.classifier.takes_labels,
             "multi_label": served.classifier.multi_label,
             **Labelling.from_json(manifest).to_json(),
             "calibrated": bool(manifest.get("calibrated")),
+            "fitted_among_all": bool(manifest.get("fitted_among_all", True)),
             "answers_sha": served.answers_sha,
         }
     )

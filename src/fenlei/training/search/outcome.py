@@ -20,7 +20,7 @@ from fenlei.evaluation.comparison import PairedTest, mcnemar
 from fenlei.evaluation.metrics import Metrics, compute_metrics
 from fenlei.inference.trust import DEV_SCORES, load_scores
 from fenlei.labels import LabelSet
-from fenlei.training.search.plan import Plan
+from fenlei.training.search.plan import FULL, Plan
 from fenlei.training.search.study import DEFAULTS, ERROR, ROWS_SEEN, SECONDS, running
 from fenlei.training.search.trial import RECORD
 
@@ -40,7 +40,7 @@ class TrialRecord:
     """complete, pruned or failed"""
     options: dict[str, Any]
     macro_f1: float | None
-    """On the selecting rows, the best of its last stage; None where it came to no evaluation."""
+    """On the selecting rows: of the weights that it keeps, or, pruned, the best of its last stage. None where it came to no evaluation."""
     step: int
     """How far it came: the share of a full training's rows, in per cent."""
     seconds: float
@@ -82,12 +82,14 @@ def records(study: Study) -> tuple[TrialRecord, ...]:
 
 
 def importances(study: Study, first: int) -> dict[str, float]:
-    """How much each option decided of the figure at step `first`, which every trial came to; they add up to 1. Empty for few trials.
+    """How much each option decided of the figure at step `first`, where the first stage ends; they add up to 1. Empty for few trials.
 
-    fANOVA (Hutter et al. 2014). Final figures would tell of the few trials that came so far, all of them good.
+    fANOVA (Hutter et al. 2014). Final figures would tell of the few trials that came so far, all of them good; where there is one stage
+    alone, there are no others, and those of trials that were pruned on the way are not like them.
     """
     early = optuna.create_study(direction="maximize")
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
+    states = (TrialState.COMPLETE,) if first == FULL else (TrialState.COMPLETE, TrialState.PRUNED)
+    for trial in study.get_trials(deepcopy=False, states=states):
         reported = [value for step, value in trial.intermediate_values.items() if step <= first]
         if reported:
             early.add_trial(create_trial(params=trial.params, distributions=trial.distributions, value=max(reported)))

@@ -15,7 +15,7 @@ REDUCTION = 3
 """Every stage of a trial has this many times the rows of the one before it, and about one trial in so many comes to it."""
 LEAST_FIRST_ROWS = 2000
 """Fewer rows say little of how options fare on all of them."""
-FREE_TO_DIFFER = ("device", "batch_tokens", "report_to")
+FREE_TO_DIFFER = ("device", "batch_tokens", "memory", "gradient_checkpointing", "report_to", "baseline")
 """Options that a trial's figure does not depend on."""
 FULL = 100
 """The step that a trial reports at its end; before, the share of a full training's rows, in per cent."""
@@ -34,7 +34,7 @@ class Plan:
     stages: tuple[int, ...]
     """Training rows of each stage of a trial; the last has all of them."""
     fingerprints: dict[str, str]
-    """SHA-256 of the data, by file."""
+    """SHA-256 of the data, by file, and of the base model and the prompt."""
 
     def stage_ends(self) -> tuple[int, ...]:
         """The step reported at the end of each stage."""

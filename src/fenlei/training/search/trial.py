@@ -15,15 +15,16 @@ from typing import Any
 from optuna.exceptions import TrialPruned
 from optuna.trial import Trial
 
-from fenlei.artifact import LOGS, write_text
+from fenlei.artifact import LOGS, read_json, read_manifest, write_text
 from fenlei.config import TrustConfig
-from fenlei.errors import FenleiError
+from fenlei.errors import ConfigError, FenleiError, ModelError
 from fenlei.training.fit import TrainingInterrupted, train
 from fenlei.training.progress import Progress
 from fenlei.training.promises import UnmetPromiseError
 from fenlei.training.search.plan import FULL, Plan
 from fenlei.training.search.space import suggest
 from fenlei.training.search.study import DEFAULTS, ERROR, ROWS_SEEN, SECONDS, UNMET, WORKER, taken
+from fenlei.training.tracking import TrackerError
 
 RECORD = "trial.json"
 """In the folder of a trial: its number, its options and what it reached."""
@@ -33,8 +34,14 @@ class SuperfluousError(FenleiError):
     """Another worker has begun the last trial that was wanted."""
 
 
+class UnfitError(FenleiError):
+    """A trial's options cannot work, which is noted on it."""
+
+
 class Objective:
-    """Trains a trial; what comes back is the best selection figure of its last stage.
+    """Trains a trial; what comes back is the selection figure of the weights that its run keeps.
+
+    UnfitError where its options cannot work; what else goes wrong is the machine's or the data's, and would befall every trial.
 
     The selecting rows of dev are all that it sees: the calibrating ones stay untouched for comparing the best trial with the defaults,
     and test for the end.
@@ -57,17 +64,16 @@ class Objective:
                 watch.begin(rows, end)
                 self._train(trial, options, rows, folder, watch)
                 watch.conclude()
-            return self._record(trial, options, folder, watch.best)
+            return self._record(trial, options, folder)
         except TrainingInterrupted:
             self._remove(folder)
             raise KeyboardInterrupt from None  # Optuna hands it on, and counts no failure of the trial's own
-        except FenleiError as error:
+        except (TrialPruned, FenleiError) as error:
             self._remove(folder)
+            if isinstance(error, TrackerError) or not isinstance(error, (ConfigError, ModelError)):
+                raise
             trial.set_user_attr(ERROR, str(error))
-            raise
-        except TrialPruned:
-            self._remove(folder)
-            raise
+            raise UnfitError(str(error)) from error
         finally:
             trial.set_user_attr(SECONDS, round(time.monotonic() - began, 1))
             trial.set_user_attr(ROWS_SEEN, round(watch.rows_seen))
@@ -96,10 +102,17 @@ class Objective:
                 shutil.move(run / LOGS, kept)
         shutil.rmtree(run, ignore_errors=True)
 
-    def _record(self, trial: Trial, options: dict[str, Any], folder: Path, value: float) -> float:
+    def _record(self, trial: Trial, options: dict[str, Any], folder: Path) -> float:
+        value = kept_figure(folder)
         told = {"number": trial.number, "macro_f1": value, "options": options, "defaults": DEFAULTS in trial.user_attrs}
         write_text(folder / RECORD, json.dumps(told, ensure_ascii=False, indent=2) + "\n")
         return value
+
+
+def kept_figure(run: Path) -> float:
+    """The selection figure of the weights that a run keeps. The best of its evaluations may be another, higher by luck."""
+    kept, history = read_manifest(run)["best_step"], read_json(run / "metrics.json")["history"]
+    return next(float(entry["eval_selection"]) for entry in history if entry["step"] == kept and "eval_selection" in entry)
 
 
 class Watch:

@@ -28,7 +28,7 @@ from fenlei.training.search.study import (
     waiting,
     was_given_up,
 )
-from fenlei.training.search.trial import Objective
+from fenlei.training.search.trial import Objective, SuperfluousError, UnfitError
 
 INTERRUPTED = 130
 LONGEST_WAIT = 5.0
@@ -38,8 +38,8 @@ LONGEST_WAIT = 5.0
 def work(study: Study, plan: Plan, beat: int, after_trial: Callable[[], None] | None = None) -> None:
     """Runs trials until the study has as many as are wanted, and none is left that a dead worker may have to be replaced for.
 
-    A trial that fails by itself, as one whose options cannot work, is noted and the next one begun. KeyboardInterrupt where the training
-    was asked to stop; the trial is queued again.
+    A trial whose options cannot work is noted and the next one begun. KeyboardInterrupt where the training was asked to stop, FenleiError
+    where the machine or the data cannot do it; the trial is queued again.
     """
     objective = Objective(plan)
 
@@ -52,8 +52,9 @@ def work(study: Study, plan: Plan, beat: int, after_trial: Callable[[], None] | 
         bury_the_dead(study, beat)
         if waiting(study) or taken(study) < plan.trials:
             try:
-                study.optimize(objective, n_trials=1, catch=(FenleiError,), callbacks=[tidy])
-            except KeyboardInterrupt:
+                # Of a trial that was ended, the network lies in cycles: collected before the next one's is loaded beside it.
+                study.optimize(objective, n_trials=1, catch=(UnfitError, SuperfluousError), callbacks=[tidy], gc_after_trial=True)
+            except (KeyboardInterrupt, FenleiError):
                 if objective.latest is not None:
                     try_again_if_cut_off(study, objective.latest)
                 raise
