@@ -10,15 +10,12 @@ done; `--documents` has folds of N documents alone.
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
-from bench.folds import FOLDS, SEED, fold_files
-from bench.runs import WORK, conclude, given_options, lines_of, name_of, real_model, run
-from fenlei.data.readers import read_examples
-from fenlei.models.baseline import Baseline
+from bench.folds import FOLDS, SEED, baseline_answers, fold_files, gold_of, reported_answers
+from bench.runs import conclude, given_options, name_of, real_model, run
 
 GOAL, EPOCHS = 0.03, 2
 RESAMPLINGS = 10_000
@@ -26,11 +23,8 @@ RESAMPLINGS = 10_000
 
 def right_answers(name: str, asked: Path) -> tuple[np.ndarray, np.ndarray]:
     """Whether the run, and its baseline, were right on each row."""
-    rows = [json.loads(line) for line in lines_of(WORK / name / "report" / "predictions.jsonl")]
-    labels = json.loads((WORK / name / "fenlei.json").read_text(encoding="utf-8"))["labels"]
-    best = Baseline.load(WORK / name / "baseline").logits([one.text for one in read_examples(asked)]).argmax(axis=1)
-    ours = np.array([row["prediction"] == row["gold"] for row in rows])
-    return ours, np.array([labels[at] == row["gold"] for at, row in zip(best, rows, strict=True)])
+    gold = np.array(gold_of(asked))
+    return gold == np.array(reported_answers(name)), gold == np.array(baseline_answers(name, asked))
 
 
 def interval(differences: np.ndarray) -> tuple[float, float]:

@@ -1,8 +1,7 @@
 """How much of what is computed is wanted: python -m bench.useful_work [share] [rate] [--rounds N] [--quick].
 
 share: real tokens among those that go through the network, padding included, in our training and prediction batches of both sets, as a GPU
-gets them: up to 16,384 tokens at once; in prediction for two billion weights or more, as smaller networks fill a pass before padding
-counts. On a CPU decoders see no padding at all (tests/test_packing.py).
+gets them: up to 16,384 tokens at once. On a CPU decoders see no padding at all (tests/test_packing.py).
 rate: the model's own FLOP a second, in LoRA training and in prediction of titles, over what the same machine's matrix products reach in the
 same call at the model's shapes.
 """

@@ -10,7 +10,7 @@ import random
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,12 @@ hypothesis.settings.register_profile("fenlei", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("fenlei")
 
 TOY_NEWS = Path(__file__).parent / "data" / "toy_news.jsonl"
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:
+    """The file, with a line of JSON for each row."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
 
 
 class NetworkBlockedError(RuntimeError):
@@ -120,6 +126,17 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     monkeypatch.setattr(finish, "_save_model", asked_before)
     return said
+
+
+@pytest.fixture
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in float32, so that they can be compared whatever their batches are cut into."""
+    import torch
+
+    from fenlei.models.devices import Precision
+
+    precision = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
+    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: precision)
 
 
 @pytest.fixture(autouse=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TOY_NEWS
 
 from fenlei.artifact import checkpoints
 from fenlei.training.fit import TrainingInterrupted, train
 from fenlei.training.progress import Progress
 
-TOY_NEWS = Path(__file__).parent / "data" / "toy_news.jsonl"
 InProcesses = Callable[[Callable[[int], object]], None]
 """Runs work in one process or several, each with its rank."""
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import TOY_NEWS, write_jsonl
 from test_docs import ROOT, blocks
 
 from fenlei import Classifier, train
@@ -31,16 +32,11 @@ Row = dict[str, Any]
 NASTY = 'a,b\n<i>"😀"&'
 
 
-def write(path: Path, rows: Sequence[Row]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("annotation")
-    rows = [json.loads(line) for line in (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
-    data = write(folder / "train.jsonl", rows)
+    rows = [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
+    data = write_jsonl(folder / "train.jsonl", rows)
     train(data, model=str(tiny_qwen), out=folder / "run", max_steps=4, batch_size=8, device="cpu", baseline=False, max_length=48)
     return folder / "run"
 
@@ -52,7 +48,7 @@ def classifier(run: Path) -> Classifier:
 
 @pytest.fixture
 def pool(tmp_path: Path, toy_rows: list[Row]) -> Path:
-    return write(tmp_path / "pool.jsonl", [{"id": place, "text": row["text"]} for place, row in enumerate(toy_rows)])
+    return write_jsonl(tmp_path / "pool.jsonl", [{"id": place, "text": row["text"]} for place, row in enumerate(toy_rows)])
 
 
 def test_picks_are_distinct_rows_with_the_runs_own_answers(classifier: Classifier, pool: Path) -> None:
@@ -69,7 +65,7 @@ def test_picks_are_distinct_rows_with_the_runs_own_answers(classifier: Classifie
 
 def test_a_text_that_comes_twice_is_picked_once_and_a_small_pool_is_taken_whole(classifier: Classifier, tmp_path: Path) -> None:
     rows = [{"text": "央行降准"}, {"text": " 央行降准 "}, {"text": "球队夺冠"}]
-    picked = suggest(classifier, write(tmp_path / "a.jsonl", rows), 50)
+    picked = suggest(classifier, write_jsonl(tmp_path / "a.jsonl", rows), 50)
     assert sorted(one.example.line for one in picked) == [1, 3]
 
 
@@ -106,7 +102,7 @@ def test_a_pool_that_is_labelled_and_a_number_that_is_none_are_refused(classifie
     with pytest.raises(ConfigError, match="n must be at least 1, was 0"):
         suggest(classifier, pool, 0)
     with pytest.raises(DataError, match=r"a\.jsonl:2: the pool has a label already, '财经'"):
-        suggest(classifier, write(tmp_path / "a.jsonl", [{"text": "甲", "label": None}, {"text": "乙", "label": "财经"}]), 1)
+        suggest(classifier, write_jsonl(tmp_path / "a.jsonl", [{"text": "甲", "label": None}, {"text": "乙", "label": "财经"}]), 1)
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("jsonl", ".jsonl"), ("doccano", ".jsonl")])
@@ -242,18 +238,18 @@ def test_a_task_of_another_shape_is_a_data_error(tmp_path: Path, broken: Row) ->
 
 
 def test_a_file_with_a_data_column_is_no_task(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"text": "甲", "label": "x", "data": {"source": "web"}}])
+    path = write_jsonl(tmp_path / "a.jsonl", [{"text": "甲", "label": "x", "data": {"source": "web"}}])
     assert [row.label for row in read_examples(path)] == ["x"]
 
 
 def test_doccano_rows_nobody_labelled_are_named(tmp_path: Path) -> None:
     rows = [{"id": 1, "text": "甲", "label": ["财经"], "Comments": []}, {"id": 2, "text": "乙", "label": [], "Comments": []}]
     with pytest.raises(DataError, match=r"a\.jsonl:2: expected a label in column 'label', found none"):
-        list(read_examples(write(tmp_path / "a.jsonl", rows)))
+        list(read_examples(write_jsonl(tmp_path / "a.jsonl", rows)))
 
 
 def test_a_column_that_would_be_overwritten_is_refused(classifier: Classifier, tmp_path: Path) -> None:
-    picked = suggest(classifier, write(tmp_path / "a.jsonl", [{"text": "央行降准", "reason": "mine"}]), 1)
+    picked = suggest(classifier, write_jsonl(tmp_path / "a.jsonl", [{"text": "央行降准", "reason": "mine"}]), 1)
     with pytest.raises(DataError, match="already has a column 'reason'"):
         render(picked, "jsonl", "run")
 
@@ -299,7 +295,7 @@ def test_the_pool_is_never_written_over(
 
 def test_what_was_picked_is_told_whatever_line_ends_it_holds(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "央行降准\u2028利率\x85下调"
-    pool, out = write(tmp_path / "a.jsonl", [{"text": text}]), tmp_path / "out.jsonl"
+    pool, out = write_jsonl(tmp_path / "a.jsonl", [{"text": text}]), tmp_path / "out.jsonl"
     assert main(["suggest", str(run), str(pool), "--out", str(out), "--json", "--device", "cpu"]) == 0
     assert [row["text"] for row in json.loads(capsys.readouterr().out)] == [text]
 
@@ -307,7 +303,7 @@ def test_what_was_picked_is_told_whatever_line_ends_it_holds(run: Path, tmp_path
 def test_a_run_judges_labels_in_an_audit(run: Path, tmp_path: Path, toy_rows: list[Row], classifier: Classifier) -> None:
     from fenlei.audit.audit import audit_data
 
-    data = write(tmp_path / "a.jsonl", toy_rows)
+    data = write_jsonl(tmp_path / "a.jsonl", toy_rows)
     errors = audit_data(data, run=run, device="cpu").label_errors
     answers = classifier.predict([row["text"] for row in toy_rows])
     doubted = {place for place, (row, answer) in enumerate(zip(toy_rows, answers, strict=True)) if row["label"] != answer.label}
@@ -316,7 +312,8 @@ def test_a_run_judges_labels_in_an_audit(run: Path, tmp_path: Path, toy_rows: li
     assert "was trained on rows of this file" in errors.note, "a copy of it, under another name"
     seen = audit_data(run.parent / "train.jsonl", run=run, device="cpu").label_errors
     assert "was trained on rows of this file" in seen.note
-    strange = audit_data(write(tmp_path / "b.jsonl", [*toy_rows, {"text": "甲", "label": "别的"}]), run=run, device="cpu").label_errors
+    more = write_jsonl(tmp_path / "b.jsonl", [*toy_rows, {"text": "甲", "label": "别的"}])
+    strange = audit_data(more, run=run, device="cpu").label_errors
     assert "1 rows were not judged" in strange.note
     with pytest.raises(FenleiError, match="no such folder"):
         audit_data(data, run=tmp_path / "nowhere")
@@ -378,7 +375,7 @@ def test_argilla_records_are_read_back_once_they_are_answered(classifier: Classi
     ],
 )
 def test_argilla_both_forms_and_the_vote_of_its_annotators(tmp_path: Path, rows: list[Row], labels: list[str]) -> None:
-    read = list(read_examples(write(tmp_path / "a.jsonl", rows)))
+    read = list(read_examples(write_jsonl(tmp_path / "a.jsonl", rows)))
     assert [row.label for row in read] == labels
     assert read[0].text == "央行降准"
     assert {"id": "7", "text": "央行降准", "source": "rss"}.items() <= read[0].columns.items()
@@ -408,11 +405,11 @@ def test_argilla_records_of_a_data_set_on_a_hub_are_read(tmp_path: Path) -> None
 )
 def test_argilla_what_is_no_answer_is_said(tmp_path: Path, row: Row, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        list(read_examples(write(tmp_path / "a.jsonl", [row])))
+        list(read_examples(write_jsonl(tmp_path / "a.jsonl", [row])))
 
 
 def test_argilla_questions_that_are_answered_in_turn_are_named(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [record("财经", question="topic"), record("好评", question="tone")])
+    path = write_jsonl(tmp_path / "a.jsonl", [record("财经", question="topic"), record("好评", question="tone")])
     with pytest.raises(DataError, match=r"a\.jsonl:1: expected one question, found answers to tone, topic; call the one .* 'label'"):
         list(read_examples(path))
 
@@ -420,16 +417,16 @@ def test_argilla_questions_that_are_answered_in_turn_are_named(tmp_path: Path) -
 def test_argilla_answers_to_another_question_are_no_labels(tmp_path: Path) -> None:
     records = [record("财经"), record("看不懂", question="comment")]
     for rows in (records, records[::-1]):
-        assert [row.label for row in read_examples(write(tmp_path / "a.jsonl", rows))] == ["财经"]
+        assert [row.label for row in read_examples(write_jsonl(tmp_path / "a.jsonl", rows))] == ["财经"]
 
 
 def test_argilla_metadata_that_is_none_is_left_out(tmp_path: Path) -> None:
-    (row,) = read_examples(write(tmp_path / "a.jsonl", [record("财经", metadata=[1])]))
+    (row,) = read_examples(write_jsonl(tmp_path / "a.jsonl", [record("财经", metadata=[1])]))
     assert dict(row.columns) == {"id": "7", "text": "央行降准", "label": "财经"}
 
 
 def test_a_column_called_text_that_the_run_does_not_read_alone_is_not_lost(classifier: Classifier, tmp_path: Path) -> None:
-    pool = write(tmp_path / "a.jsonl", [{"title": "央行降准", "text": "正文一段"}])
+    pool = write_jsonl(tmp_path / "a.jsonl", [{"title": "央行降准", "text": "正文一段"}])
     for text_column in ("title", "title,text"):
         picked = suggest(classifier, pool, 1, text_column=text_column)
         for format in ("doccano", "label-studio", "argilla"):
@@ -437,19 +434,19 @@ def test_a_column_called_text_that_the_run_does_not_read_alone_is_not_lost(class
                 render(picked, format, "run")  # type: ignore[arg-type]
         assert json.loads(render(picked, "jsonl", "run"))["text"] == "正文一段"
     answered = record("财经", metadata={"text": "正文一段", "source": "rss"})
-    (row,) = read_examples(write(tmp_path / "b.jsonl", [answered]))
+    (row,) = read_examples(write_jsonl(tmp_path / "b.jsonl", [answered]))
     assert (row.text, row.columns["source"]) == ("央行降准", "rss")
 
 
 @pytest.mark.parametrize("name", ["Label", " LABEL"])
 def test_a_column_of_labels_is_one_whatever_its_case(classifier: Classifier, tmp_path: Path, name: str) -> None:
-    picked = suggest(classifier, write(tmp_path / "a.jsonl", [{name: "", "text": "央行降准"}]), 1)
+    picked = suggest(classifier, write_jsonl(tmp_path / "a.jsonl", [{name: "", "text": "央行降准"}]), 1)
     out = tmp_path / "out.jsonl"
     for format in ("jsonl", "doccano"):
         out.write_text(render(picked, format, "run"), encoding="utf-8")  # type: ignore[arg-type]
         assert [row.label for row in read_examples(out)] == [picked[0].label]
     with pytest.raises(DataError, match="the pool has a label already, '财经'"):
-        suggest(classifier, write(tmp_path / "b.jsonl", [{name: "财经", "text": "央行降准"}]), 1)
+        suggest(classifier, write_jsonl(tmp_path / "b.jsonl", [{name: "财经", "text": "央行降准"}]), 1)
 
 
 def test_the_id_of_no_class_is_no_label_where_a_file_names_classes(classifier: Classifier, tmp_path: Path) -> None:
@@ -465,7 +462,7 @@ def test_the_id_of_no_class_is_no_label_where_a_file_names_classes(classifier: C
     with pytest.raises(DataError, match="the pool has a label already"):
         suggest(classifier, written(-1, 1), 1)
     with pytest.raises(DataError, match="the pool has a label already, -1"):
-        suggest(classifier, write(tmp_path / "a.jsonl", [{"text": "央行降准", "label": -1}]), 1)
+        suggest(classifier, write_jsonl(tmp_path / "a.jsonl", [{"text": "央行降准", "label": -1}]), 1)
 
 
 def test_what_is_answered_already_is_not_picked_again(classifier: Classifier, tmp_path: Path) -> None:
@@ -499,23 +496,23 @@ def test_a_pool_has_its_texts_where_the_run_has_learned_them(
 ) -> None:
     told = {**classifier.describe(), "read_from": ["描述"]}
     monkeypatch.setattr(classifier, "describe", lambda: told)
-    (one,) = suggest(classifier, write(tmp_path / "a.jsonl", [{"描述": "央行降准"}]), 1)
+    (one,) = suggest(classifier, write_jsonl(tmp_path / "a.jsonl", [{"描述": "央行降准"}]), 1)
     assert one.example.text == "央行降准"
     with pytest.raises(DataError, match="the pool has a label already, -1"):
-        suggest(classifier, write(tmp_path / "b.jsonl", [{"描述": "央行降准", "label": -1}]), 1)
+        suggest(classifier, write_jsonl(tmp_path / "b.jsonl", [{"描述": "央行降准", "label": -1}]), 1)
 
 
 def test_argilla_is_given_an_id_of_its_own_for_each_row(classifier: Classifier, tmp_path: Path) -> None:
-    write(tmp_path / "train-00000-of-00002.jsonl", [{"text": "央行降准", "id": 1}, {"text": "球队夺冠"}, {"text": "手机发布", "id": None}])
-    write(tmp_path / "train-00001-of-00002.jsonl", [{"text": "利率下调", "id": 1}, {"text": "国足取胜"}, {"text": "芯片发布", "id": "7"}])
-    picked = suggest(classifier, tmp_path, 6)
     first, second = "train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"
+    write_jsonl(tmp_path / first, [{"text": "央行降准", "id": 1}, {"text": "球队夺冠"}, {"text": "手机发布", "id": None}])
+    write_jsonl(tmp_path / second, [{"text": "利率下调", "id": 1}, {"text": "国足取胜"}, {"text": "芯片发布", "id": "7"}])
+    picked = suggest(classifier, tmp_path, 6)
     ids = {one["id"] for one in json.loads(render(picked, "argilla", "run"))}
     assert ids == {f"{first}:1", f"{first}:2", f"{first}:3", f"{second}:1", f"{second}:2", "7"}
 
 
 def test_argilla_answers_with_the_same_labels_in_another_order_are_one(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [record(["财经", "体育"], ["体育", "财经"])])
+    path = write_jsonl(tmp_path / "a.jsonl", [record(["财经", "体育"], ["体育", "财经"])])
     assert [set(row.all_labels) for row in read_examples(path, labelling=Labelling(multi_label=True))] == [{"财经", "体育"}]
 
 
@@ -527,7 +524,7 @@ def test_an_audit_by_a_run_reads_the_columns_of_the_run(run: Path, tmp_path: Pat
     config = RunConfig.from_yaml(run / "config.yaml").replace(text_column="title,body")
     (other / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     rows = [{"title": row["text"], "body": "正文", "label": row["label"]} for row in toy_rows]
-    audit = audit_data(write(tmp_path / "a.jsonl", rows), run=other, device="cpu")
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", rows), run=other, device="cpu")
     assert audit.rows.examples[0].whole == f"{toy_rows[0]['text']}\n正文"
 
 
@@ -538,5 +535,5 @@ def test_an_audit_by_a_run_reads_the_column_that_its_texts_were_learned_from(run
     shutil.copytree(run, tmp_path / "other")
     write_manifest(tmp_path / "other", {**read_manifest(run), "read_from": ["title"]})
     rows = [{"content": "正文", "title": row["text"], "label": row["label"]} for row in toy_rows]
-    audit = audit_data(write(tmp_path / "a.jsonl", rows), run=tmp_path / "other", device="cpu")
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", rows), run=tmp_path / "other", device="cpu")
     assert [row.whole for row in audit.rows.examples] == [row["text"] for row in toy_rows]

@@ -93,6 +93,8 @@ def test_a_url_is_no_place_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """A Path would make a folder called `s3:` of it, where nobody looks."""
     from fenlei.annotation.exchange import checked_out
     from fenlei.audit.fix import checked_fix_target
+    from fenlei.export.merged import export_merged
+    from fenlei.export.onnx_folder import export_onnx
     from fenlei.inference.bulk import checked_target
     from fenlei.report.evaluation import evaluate_run
     from fenlei.training.ranks import alone_in
@@ -105,6 +107,8 @@ def test_a_url_is_no_place_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         lambda: checked_fix_target("s3://b/p.jsonl"),
         lambda: checked_out(Path("s3://b/p.jsonl"), "jsonl", []),
         lambda: evaluate_run("run", "x.jsonl", out="s3://b/report"),
+        lambda: export_merged("run", "s3://b/exported"),
+        lambda: export_onnx("run", "s3://b/exported"),
     ):
         with pytest.raises(ConfigError, match=r"s3:/.*: is a URL, and what is written stays on this machine"):
             write()

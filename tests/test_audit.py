@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import write_jsonl
 from rich.console import Console
 
 from fenlei.audit.audit import Audit, _judged_by_baseline, audit_data
@@ -37,11 +38,6 @@ from fenlei.errors import ConfigError, DataError
 
 KEYS = ("duplicates", "near_duplicates", "leaks", "conflicts", "label_errors", "lengths", "classes")
 Row = dict[str, Any]
-
-
-def write(path: Path, rows: Sequence[Row]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def read(path: Path) -> list[Row]:
@@ -66,7 +62,7 @@ def faulty(tmp_path: Path, toy_rows: list[Row]) -> Path:
         {"text": "没有标签的一行文字", "label": None},
         {"text": "长" * 3000, "label": other},
     ]
-    return write(tmp_path / "faulty.jsonl", [*toy_rows, *faults])
+    return write_jsonl(tmp_path / "faulty.jsonl", [*toy_rows, *faults])
 
 
 def test_every_fault_is_named_with_its_row(faulty: Path) -> None:
@@ -90,9 +86,9 @@ def test_a_clean_file_has_nothing_but_perhaps_doubtful_labels(toy_file: Path) ->
 
 
 def test_leaks_are_found_across_parts_exact_and_near(tmp_path: Path, toy_rows: list[Row]) -> None:
-    train = write(tmp_path / "train.jsonl", toy_rows[:40])
+    train = write_jsonl(tmp_path / "train.jsonl", toy_rows[:40])
     near = {**toy_rows[7], "text": toy_rows[7]["text"][:-1] + "囧"}
-    test = write(tmp_path / "test.jsonl", [*toy_rows[40:50], toy_rows[3], near, toy_rows[3]])
+    test = write_jsonl(tmp_path / "test.jsonl", [*toy_rows[40:50], toy_rows[3], near, toy_rows[3]])
     found = to_document(audit_data(train, test=test))
     assert numbers(found, "leaks") == [11, 12, 13]
     assert [row["of"]["row"] for row in found["leaks"]["rows"]] == [4, 8, 4]
@@ -104,8 +100,8 @@ def test_leaks_are_found_across_parts_exact_and_near(tmp_path: Path, toy_rows: l
 
 
 def test_a_test_file_without_labels_is_compared_all_the_same(tmp_path: Path, toy_rows: list[Row]) -> None:
-    train = write(tmp_path / "train.jsonl", toy_rows[:40])
-    test = write(tmp_path / "test.jsonl", [{"text": row["text"]} for row in toy_rows[38:50]])
+    train = write_jsonl(tmp_path / "train.jsonl", toy_rows[:40])
+    test = write_jsonl(tmp_path / "test.jsonl", [{"text": row["text"]} for row in toy_rows[38:50]])
     found = to_document(audit_data(train, test=test))
     assert numbers(found, "leaks") == [1, 2]
     assert not found["classes"]["rows"]
@@ -137,9 +133,9 @@ def test_rows_from_stdin_are_refused(toy_file: Path) -> None:
 
 def test_every_part_is_read_from_the_columns_of_train(tmp_path: Path, toy_rows: list[Row]) -> None:
     """As training reads them; in the dev file `content` would be found before `title`."""
-    train = write(tmp_path / "train.jsonl", [{"title": row["text"], "label": row["label"]} for row in toy_rows[:40]])
+    train = write_jsonl(tmp_path / "train.jsonl", [{"title": row["text"], "label": row["label"]} for row in toy_rows[:40]])
     more = [{"content": f"正文{place}", "title": row["text"], "label": row["label"]} for place, row in enumerate(toy_rows[38:50])]
-    found = audit_data(train, dev=write(tmp_path / "dev.jsonl", more))
+    found = audit_data(train, dev=write_jsonl(tmp_path / "dev.jsonl", more))
     assert numbers(to_document(found), "leaks") == [1, 2]
     assert any("dev.jsonl: JSON lines, text from 'title'" in note for note in found.rows.notes)
 
@@ -154,7 +150,7 @@ def test_the_number_of_a_row_is_not_its_line(tmp_path: Path, toy_rows: list[Row]
 
 def test_a_text_that_differs_in_a_number_is_named_but_not_removed(tmp_path: Path, toy_rows: list[Row]) -> None:
     dated = [{"text": f"{day}月1日基金盘前交易提示", "label": toy_rows[0]["label"]} for day in (3, 8)]
-    audit = audit_data(write(tmp_path / "a.jsonl", [*toy_rows, *dated]))
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", [*toy_rows, *dated]))
     (row,) = to_document(audit)["near_duplicates"]["rows"]
     assert row["other_number"]
     assert [one.action for one in plan_fixes(audit) if one.row == 61] == ["review"]
@@ -162,7 +158,7 @@ def test_a_text_that_differs_in_a_number_is_named_but_not_removed(tmp_path: Path
 
 def test_a_text_with_a_figure_more_in_its_number_is_not_removed(tmp_path: Path, toy_rows: list[Row]) -> None:
     texts = ("公司全年利润增长50亿", "公司全年利润增长150亿", "指数全天上涨1.5%", "指数全天上涨15%")
-    audit = audit_data(write(tmp_path / "a.jsonl", [*toy_rows, *({"text": text, "label": toy_rows[0]["label"]} for text in texts)]))
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", [*toy_rows, *({"text": text, "label": toy_rows[0]["label"]} for text in texts)]))
     assert [(row["row"], row["other_number"]) for row in to_document(audit)["near_duplicates"]["rows"]] == [(62, True), (64, True)]
     assert not [one for one in plan_fixes(audit) if one.action == "removed"]
 
@@ -177,7 +173,7 @@ def test_a_copy_goes_only_where_the_row_it_copies_stays(tmp_path: Path, toy_rows
         {"text": disputed[:-2] + "囧囧", "label": one},
         *({"text": "囧" * far + chain[far:], "label": one} for far in (0, 2, 4)),
     ]
-    path = write(tmp_path / "a.jsonl", [*toy_rows, *added])
+    path = write_jsonl(tmp_path / "a.jsonl", [*toy_rows, *added])
     removed = {touched.row + 1: touched.reason for touched in plan_fixes(audit_data(path)) if touched.action == "removed"}
     conflict = f"conflict: the text has the labels {one!r} 1, {other!r} 1"
     assert removed == {
@@ -192,7 +188,7 @@ def test_a_copy_goes_only_where_the_row_it_copies_stays(tmp_path: Path, toy_rows
 def test_fix_writes_the_names_of_ids(tmp_path: Path, toy_rows: list[Row]) -> None:
     names = list(dict.fromkeys(row["label"] for row in toy_rows))
     (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
-    path = write(tmp_path / "a.jsonl", [{**row, "label": names.index(row["label"])} for row in toy_rows])
+    path = write_jsonl(tmp_path / "a.jsonl", [{**row, "label": names.index(row["label"])} for row in toy_rows])
     result = write_fixed(audit_data(path, class_file=tmp_path / "names.txt"), tmp_path / "fixed.jsonl")
     assert read(result.out) == toy_rows
 
@@ -219,8 +215,8 @@ def test_fix_keeps_what_is_right_column_for_column_and_logs_the_rest(faulty: Pat
 
 def test_fix_takes_leaks_from_train_with_all_their_copies(tmp_path: Path, toy_rows: list[Row]) -> None:
     near = {**toy_rows[7], "text": toy_rows[7]["text"] + "。"}
-    train = write(tmp_path / "train.jsonl", [*toy_rows[:40], toy_rows[3], near, near])
-    test = write(tmp_path / "test.jsonl", [toy_rows[3], {**toy_rows[7], "text": toy_rows[7]["text"] + "！！"}])
+    train = write_jsonl(tmp_path / "train.jsonl", [*toy_rows[:40], toy_rows[3], near, near])
+    test = write_jsonl(tmp_path / "test.jsonl", [toy_rows[3], {**toy_rows[7], "text": toy_rows[7]["text"] + "！！"}])
     result = write_fixed(audit_data(train, test=test), tmp_path / "fixed.jsonl")
     assert {row["row"] for row in read(result.log) if row["reason"].startswith("leak")} == {4, 8, 41, 42, 43}
     assert not to_document(audit_data(tmp_path / "fixed.jsonl", test=test))["leaks"]["rows"]
@@ -229,7 +225,7 @@ def test_fix_takes_leaks_from_train_with_all_their_copies(tmp_path: Path, toy_ro
 def test_a_text_under_two_labels_keeps_the_majoritys(tmp_path: Path, toy_rows: list[Row]) -> None:
     names = sorted({row["label"] for row in toy_rows})
     same = [{"text": "同一段文字两种标签怎么办", "label": label} for label in (names[0], names[1], names[1])]
-    result = write_fixed(audit_data(write(tmp_path / "a.jsonl", [*toy_rows, *same])), tmp_path / "b.jsonl")
+    result = write_fixed(audit_data(write_jsonl(tmp_path / "a.jsonl", [*toy_rows, *same])), tmp_path / "b.jsonl")
     assert [row["row"] for row in read(result.log) if row["action"] == "removed"] == [61, 63]
     assert read(tmp_path / "b.jsonl")[-1] == same[1]
 
@@ -244,7 +240,7 @@ def test_fix_never_writes_over_what_was_audited(toy_file: Path, tmp_path: Path) 
 
 def test_fix_writes_csv_that_reads_back(faulty: Path, tmp_path: Path) -> None:
     rows = [{"text": row["text"], "label": row["label"]} for row in read(faulty)]
-    result = write_fixed(audit_data(write(tmp_path / "plain.jsonl", rows)), tmp_path / "fixed.csv")
+    result = write_fixed(audit_data(write_jsonl(tmp_path / "plain.jsonl", rows)), tmp_path / "fixed.csv")
     assert [row.text for row in read_examples(result.out)] == [row["text"] for row in rows[:3] + rows[4:60] + rows[66:]]
 
 
@@ -259,7 +255,7 @@ def test_flipped_labels_come_first(tmp_path: Path) -> None:
     flipped = sorted(dice.sample(range(300), 9))
     for place in flipped:
         rows[place]["label"] = "体育" if rows[place]["label"] == "财经" else "财经"
-    found = to_document(audit_data(write(tmp_path / "a.jsonl", rows)))["label_errors"]
+    found = to_document(audit_data(write_jsonl(tmp_path / "a.jsonl", rows)))["label_errors"]
     assert sorted(row["row"] - 1 for row in found["rows"][:9]) == flipped
     assert 8 <= found["estimated"] <= 12
     assert all(row["suggested"] != row["label"] and row["own_probability"] < row["probability"] for row in found["rows"])
@@ -321,7 +317,7 @@ def test_what_cannot_be_judged_is_said_and_all_else_is_shown(tmp_path: Path, toy
         "no labels": [{**row, "label": None} for row in toy_rows],
         "no texts": [{**row, "text": ""} for row in toy_rows],
     }[case]
-    audit = audit_data(write(tmp_path / "a.jsonl", rows))
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", rows))
     assert audit.label_errors.rows == ()
     assert "it takes two classes and 20 texts with a label" in audit.label_errors.note
     assert f"{len(rows)} rows" in shown(audit)
@@ -332,7 +328,7 @@ def test_ids_are_named_by_their_class_file_and_strange_ones_told(tmp_path: Path,
     names = list(dict.fromkeys(row["label"] for row in toy_rows))
     (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
     rows = [{**row, "label": names.index(row["label"])} for row in toy_rows]
-    audit = audit_data(write(tmp_path / "a.jsonl", [*rows, {"text": "一行别的文字", "label": 9}]), class_file=tmp_path / "names.txt")
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", [*rows, {"text": "一行别的文字", "label": 9}]), class_file=tmp_path / "names.txt")
     assert audit.classes.counts == {**dict.fromkeys(names, 20), "9": 1}
     assert [(odd.row, odd.problem) for odd in audit.classes.rows] == [(60, "alone in its class '9'")]
 
@@ -366,12 +362,12 @@ def test_scripts(tmp_path: Path) -> None:
         *["中文"] * 0,
     ]
     rows = [{"text": text, "label": str(place % 2)} for place, text in enumerate(texts)]
-    counts = audit_data(write(tmp_path / "a.jsonl", rows)).languages.counts
+    counts = audit_data(write_jsonl(tmp_path / "a.jsonl", rows)).languages.counts
     assert counts == {"Chinese": 2, "Latin": 1, "Japanese": 1, "Korean": 1, "Cyrillic": 1, "no letters": 1}
 
 
 def test_broken_files_are_errors_that_name_the_line(tmp_path: Path, toy_rows: list[Row]) -> None:
-    path = write(tmp_path / "a.jsonl", toy_rows)
+    path = write_jsonl(tmp_path / "a.jsonl", toy_rows)
     path.write_text(path.read_text(encoding="utf-8") + "{broken\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.jsonl:61: broken JSON"):
         audit_data(path)
@@ -379,7 +375,7 @@ def test_broken_files_are_errors_that_name_the_line(tmp_path: Path, toy_rows: li
 
 def test_what_texts_and_labels_contain_is_shown_and_not_acted_on(tmp_path: Path, toy_rows: list[Row]) -> None:
     nasty = {"text": "[red]坏[/red] <b>\n,\t\x1b[31m😀", "label": "[bold]a,b\n<i>😀[/bold]"}
-    audit = audit_data(write(tmp_path / "a.jsonl", [*toy_rows, nasty, nasty, {**nasty, "label": toy_rows[0]["label"]}]))
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", [*toy_rows, nasty, nasty, {**nasty, "label": toy_rows[0]["label"]}]))
     told = shown(audit)
     assert "[red]坏[/red]" in told
     assert "[bold]a,b" in told
@@ -402,14 +398,15 @@ def test_the_tables_count_and_the_next_steps_fit(faulty: Path, toy_file: Path) -
 
 def test_what_to_type_next_reads_the_same_rows(tmp_path: Path, toy_rows: list[Row], capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"body": row["text"], "label": row["label"]} for row in toy_rows]
-    train, test = write(tmp_path / "my train.jsonl", rows[:40]), write(tmp_path / "test.jsonl", [*rows[40:50], rows[3]])
+    train, test = write_jsonl(tmp_path / "my train.jsonl", rows[:40]), write_jsonl(tmp_path / "test.jsonl", [*rows[40:50], rows[3]])
     assert main(["audit", str(train), "--test", str(test), "--text-column", "body"]) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Next: fenlei audit")]
     assert shlex.split(line)[1:9] == ["fenlei", "audit", str(train), "--test", str(test), "--text-column", "body", "--fix"]
 
 
 def test_a_fix_that_would_remove_nothing_is_not_a_next_step(tmp_path: Path, toy_rows: list[Row]) -> None:
-    train, test = write(tmp_path / "train.jsonl", toy_rows[:40]), write(tmp_path / "test.jsonl", [*toy_rows[40:50], toy_rows[40]])
+    train = write_jsonl(tmp_path / "train.jsonl", toy_rows[:40])
+    test = write_jsonl(tmp_path / "test.jsonl", [*toy_rows[40:50], toy_rows[40]])
     audit = audit_data(train, test=test)
     assert audit.duplicates
     assert not any("--fix cleaned" in step for step in next_steps(audit, "train.jsonl", False))
@@ -417,7 +414,7 @@ def test_a_fix_that_would_remove_nothing_is_not_a_next_step(tmp_path: Path, toy_
 
 def test_a_row_with_two_odd_labels_is_counted_once(tmp_path: Path, toy_rows: list[Row]) -> None:
     rows = [{**row, "label": [row["label"]]} for row in toy_rows]
-    audit = audit_data(write(tmp_path / "a.jsonl", [*rows, {"text": "两个各自独有的标签", "label": ["a", "b"]}]), multi_label=True)
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", [*rows, {"text": "两个各自独有的标签", "label": ["a", "b"]}]), multi_label=True)
     assert len(audit.classes.rows) == 2
     assert re.search(r"Class in question\W+1 ", shown(audit))
 
@@ -445,8 +442,8 @@ def test_a_target_that_cannot_be_is_told_before_the_work(toy_file: Path, capsys:
 
 def test_train_warns_of_what_is_cheap_to_see(tmp_path: Path, toy_rows: list[Row]) -> None:
     names = list(dict.fromkeys(row["label"] for row in toy_rows))
-    train = write(tmp_path / "train.jsonl", [*toy_rows[:50], toy_rows[0], {**toy_rows[1], "label": names[0]}])
-    dev = write(tmp_path / "dev.jsonl", [*toy_rows[50:], toy_rows[2]])
+    train = write_jsonl(tmp_path / "train.jsonl", [*toy_rows[:50], toy_rows[0], {**toy_rows[1], "label": names[0]}])
+    dev = write_jsonl(tmp_path / "dev.jsonl", [*toy_rows[50:], toy_rows[2]])
     lines = data_warnings(load_dataset(DataConfig(data=str(train), dev=str(dev)), seed=0))
     assert [line.split(" (")[0] for line in lines] == [
         "Warning: 1 row of dev have a text that an earlier part has too",
@@ -459,7 +456,7 @@ def test_train_warns_of_what_is_cheap_to_see(tmp_path: Path, toy_rows: list[Row]
 def test_the_warnings_are_among_what_a_run_announces(tmp_path: Path, toy_rows: list[Row], tiny_qwen: Path) -> None:
     from fenlei.training.setup import prepare
 
-    data = write(tmp_path / "train.jsonl", [*toy_rows, toy_rows[0]])
+    data = write_jsonl(tmp_path / "train.jsonl", [*toy_rows, toy_rows[0]])
     notes = prepare(RunConfig().replace(data=str(data), model=str(tiny_qwen), device="cpu")).notes
     assert sum(note.startswith(WARNING) for note in notes) == 1
 
@@ -473,11 +470,11 @@ def test_pairs_with_one_long_text_and_other_questions_are_no_copies(tmp_path: Pa
     passage = "".join(chr(dice.randrange(0x4E00, 0x9FA5)) for _ in range(400))
     questions = ("国足热身赛比分是多少呢", "央行何时宣布下调利率", "手机芯片由谁家代工生产", "影片首日票房有多少亿")
     rows = [{"text": passage, "question": question, "label": "yes"} for question in questions]
-    train, test = write(tmp_path / "train.jsonl", rows[:3]), write(tmp_path / "test.jsonl", rows[3:])
+    train, test = write_jsonl(tmp_path / "train.jsonl", rows[:3]), write_jsonl(tmp_path / "test.jsonl", rows[3:])
     audit = audit_data(train, test=test, pair_column="question")
     assert (audit.near_duplicates, audit.leaks, plan_fixes(audit)) == ((), (), [])
-    write(train, [*rows[:3], {**rows[0], "question": questions[0].replace("呢", "？")}])
-    write(test, [{**rows[1], "text": passage[:-1]}])
+    write_jsonl(train, [*rows[:3], {**rows[0], "question": questions[0].replace("呢", "？")}])
+    write_jsonl(test, [{**rows[1], "text": passage[:-1]}])
     audit = audit_data(train, test=test, pair_column="question")
     assert [(copy.row, copy.of) for copy in audit.near_duplicates] == [(3, 0)]
     assert [(copy.row, copy.of) for copy in audit.leaks] == [(4, 1)]
@@ -486,10 +483,10 @@ def test_pairs_with_one_long_text_and_other_questions_are_no_copies(tmp_path: Pa
 def test_a_blank_label_among_lists_is_a_row_without_a_label(tmp_path: Path, toy_rows: list[Row]) -> None:
     rows = [{**row, "label": [row["label"], "新闻"]} for row in toy_rows[:40]]
     blank = {"text": toy_rows[40]["text"], "label": ""}
-    audit = audit_data(write(tmp_path / "a.jsonl", [*rows, blank, {**blank, "text": toy_rows[41]["text"], "label": []}]))
+    audit = audit_data(write_jsonl(tmp_path / "a.jsonl", [*rows, blank, {**blank, "text": toy_rows[41]["text"], "label": []}]))
     assert [(odd.row, odd.problem) for odd in audit.classes.rows] == [(40, "no label")]
     joined = [{**row, "label": ";".join(row["label"])} for row in rows]
-    told = audit_data(write(tmp_path / "b.jsonl", [*joined, blank]), label_separator=";")
+    told = audit_data(write_jsonl(tmp_path / "b.jsonl", [*joined, blank]), label_separator=";")
     assert not told.classes.rows, "where labels are joined, nothing is none of them"
     with pytest.raises(ConfigError, match="label_separator ';' belongs to multi_label, which is off"):
         audit_data(tmp_path / "b.jsonl", label_separator=";", multi_label=False)
@@ -497,20 +494,20 @@ def test_a_blank_label_among_lists_is_a_row_without_a_label(tmp_path: Path, toy_
 
 def test_fix_writes_a_lone_carriage_return_so_that_it_is_read_back(tmp_path: Path) -> None:
     rows = [{"text": "first\rhalf of a title", "label": "x"}, {"text": "something else again", "label": "y"}]
-    result = write_fixed(audit_data(write(tmp_path / "a.jsonl", rows)), tmp_path / "fixed.csv")
+    result = write_fixed(audit_data(write_jsonl(tmp_path / "a.jsonl", rows)), tmp_path / "fixed.csv")
     assert [(row.text, row.label) for row in read_examples(result.out)] == [(row["text"], row["label"]) for row in rows]
     assert result.out.read_bytes().endswith(b"again,y\n")
 
 
 def test_fix_logs_rows_of_a_file_whose_name_is_no_utf8(tmp_path: Path, toy_rows: list[Row]) -> None:
-    path = write(Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.jsonl")), [*toy_rows, toy_rows[0]])
+    path = write_jsonl(Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xff.jsonl")), [*toy_rows, toy_rows[0]])
     result = write_fixed(audit_data(path), tmp_path / "fixed.jsonl")
     assert read(result.out) == toy_rows
     assert (str(path), 61) in {(row["file"], row["row"]) for row in read(result.log)}
 
 
 def test_fix_never_writes_its_log_over_what_was_audited(tmp_path: Path, toy_rows: list[Row]) -> None:
-    path = write(tmp_path / "a.log.jsonl", toy_rows)
+    path = write_jsonl(tmp_path / "a.log.jsonl", toy_rows)
     with pytest.raises(ConfigError, match=r"--fix .*a\.jsonl: .*a\.log\.jsonl is the file that was audited"):
         write_fixed(audit_data(path), tmp_path / "a.jsonl")
     assert read(path) == toy_rows

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -283,9 +284,7 @@ def test_a_folder_without_train_or_with_two(tmp_path: Path) -> None:
 
 
 def write_labels(path: Path, labels: list[str]) -> str:
-    path.write_text(
-        "".join(json.dumps({"text": f"t{place}", "label": label}) + "\n" for place, label in enumerate(labels)), encoding="utf-8"
-    )
+    write_jsonl(path, ({"text": f"t{place}", "label": label} for place, label in enumerate(labels)))
     return str(path)
 
 

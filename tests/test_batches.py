@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
-import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fenlei.inference.scoring import score
-from fenlei.models.devices import GPU_BATCH_TOKENS, full_speed_tokens
-from fenlei.models.method import Output
 from fenlei.text.batches import ENOUGH_TOKENS, LEAST_REAL, TrainingBatches, by_token_budget, collate
 from fenlei.text.encoded import EncodedTexts
 
@@ -24,41 +16,6 @@ def test_a_large_group_is_nearly_all_real_tokens(lengths: list[int]) -> None:
         longest = max(lengths[row] for row in group)
         if (len(group) - 1) * longest >= ENOUGH_TOKENS:  # it was large enough before its last row came
             assert sum(lengths[row] for row in group) >= LEAST_REAL * len(group) * longest
-
-
-class Titles:
-    """Half a billion weights on a GPU, which note every pass."""
-
-    pad_id = 0
-    device = torch.device("cuda")
-
-    def __init__(self) -> None:
-        self.passes: list[tuple[int, ...]] = []
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        yield torch.nn.Parameter(torch.empty(500_000_000, device="meta"))
-
-    def __call__(self, batch: Any) -> Output:
-        self.passes.append(tuple(batch.input_ids.shape))
-        return Output(torch.zeros(len(batch.input_ids), 2), None)
-
-
-def test_on_a_gpu_a_pass_is_filled_before_padding_counts() -> None:
-    """A smaller one takes as long: it is over before its kernels are launched."""
-    lengths = np.random.default_rng(0).normal(15, 3, size=2048).round().clip(1).astype(np.int64)
-    starts = np.concatenate([[0], lengths.cumsum()])
-    network = Titles()
-    score(network, EncodedTexts(np.zeros(starts[-1], dtype=np.int32), starts, np.zeros(2048, dtype=np.int32)), 2)
-    assert sum(rows for rows, _ in network.passes) == 2048
-    assert all(rows * length >= 4000 for rows, length in network.passes[:-1])
-    assert all(rows * length <= GPU_BATCH_TOKENS for rows, length in network.passes)
-
-
-@pytest.mark.parametrize(("weights", "tokens"), [(10_000_000, GPU_BATCH_TOKENS), (500_000_000, 4000), (7_000_000_000, ENOUGH_TOKENS)])
-def test_the_larger_the_network_the_sooner_padding_counts(weights: int, tokens: int) -> None:
-    network = [torch.empty(weights, device="meta")]
-    assert full_speed_tokens(torch.device("cuda"), network) == tokens
-    assert full_speed_tokens(torch.device("cpu"), network) == ENOUGH_TOKENS
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import write_jsonl
 
 from bench.unfitted import unfitted_rows, unfitted_scores
 from fenlei import Classifier, train
@@ -17,22 +17,17 @@ from fenlei.report.evaluation import evaluate_run
 Row = dict[str, str]
 
 
-def write(path: Path, rows: list[Row]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 @pytest.fixture
 def dev(tmp_path: Path, toy_rows: list[Row]) -> Path:
     """Line ends inside a text, and the rows that will fit the run last."""
     others = [{**row, "text": row["text"] + "\u2028之二"} for row in toy_rows]
-    return write(tmp_path / "dev.jsonl", [*others, *toy_rows[:30]])
+    return write_jsonl(tmp_path / "dev.jsonl", [*others, *toy_rows[:30]])
 
 
 @pytest.fixture
 def run(tmp_path: Path, toy_rows: list[Row], tiny_bert: Path) -> Path:
-    fitting = write(tmp_path / "fitting.jsonl", toy_rows[:30])
-    data = write(tmp_path / "train.jsonl", toy_rows)
+    fitting = write_jsonl(tmp_path / "fitting.jsonl", toy_rows[:30])
+    data = write_jsonl(tmp_path / "train.jsonl", toy_rows)
     options = {"tuning": "frozen", "max_steps": 4, "device": "cpu", "baseline": False}
     train(data, dev=str(fitting), model=str(tiny_bert), out=tmp_path / "run", **options)
     return tmp_path / "run"

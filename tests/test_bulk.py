@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import write_jsonl
 
 from fenlei.cli.predict import _tell
 from fenlei.data.readers import read_examples
@@ -39,11 +40,6 @@ class LengthClassifier:
 @pytest.fixture
 def classifier() -> Any:
     return LengthClassifier()
-
-
-def write_jsonl(path: Path, rows: Sequence[Any]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

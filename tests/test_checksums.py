@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import TOY_NEWS
 
 from fenlei.artifact import LARGEST_JSON, read_manifest, write_manifest
 from fenlei.cli.main import main
@@ -24,9 +25,8 @@ TEXTS = ["央行宣布下调存款准备金率", "球队夺冠"]
 
 @pytest.fixture(scope="module")
 def run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = Path(__file__).parent / "data" / "toy_news.jsonl"
     out = tmp_path_factory.mktemp("runs") / "run"
-    train(data, model=str(tiny_qwen), out=out, tuning="full", max_steps=2, batch_size=8, device="cpu", dev_ratio=0.2)
+    train(TOY_NEWS, model=str(tiny_qwen), out=out, tuning="full", max_steps=2, batch_size=8, device="cpu", dev_ratio=0.2)
     return out
 
 
@@ -157,7 +157,7 @@ def test_a_run_without_checksums_says_so_when_asked(run: Path, tmp_path: Path) -
 def test_evaluate_and_export_compare_on_request(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights = shutil.copytree(run, tmp_path / "run") / "model" / "model.safetensors"
     weights.write_bytes(flipped(weights.read_bytes()))
-    data, damaged = str(Path(__file__).parent / "data" / "toy_news.jsonl"), str(tmp_path / "run")
+    data, damaged = str(TOY_NEWS), str(tmp_path / "run")
     for command in (
         ["evaluate", damaged, data, "--device", "cpu"],
         ["evaluate", str(run), data, "--out", str(tmp_path / "report"), "--compare", damaged, "--device", "cpu"],

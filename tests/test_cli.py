@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import rich.console
+from conftest import write_jsonl
 
 from fenlei.cli import display
 from fenlei.cli.demo import HEADLINES, free_folder
@@ -373,8 +374,7 @@ def small_demo(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path, 
     rows = [{"title": row["text"], "body": "正文", "label": row["label"]} for row in toy_rows]
     (tmp_path / "builtin").mkdir()
     for name, part in (("train", rows), ("test", rows[:12]), ("test.en", rows[:6]), ("test.ja", rows[:6])):
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in part)
-        (tmp_path / "builtin" / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+        write_jsonl(tmp_path / "builtin" / f"{name}.jsonl", part)
     monkeypatch.setattr("fenlei.models.hub.NANO_FOLDER", tiny_qwen)
     monkeypatch.setattr("fenlei.cli.demo._builtin", lambda: tmp_path / "builtin")
     return lambda *arguments: main(["demo", "--out", str(tmp_path / "demo"), *arguments])

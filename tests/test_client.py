@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from conftest import TOY_NEWS, write_jsonl
 from serving import Running, running
 
 from fenlei import Classifier, Client, train
@@ -28,13 +29,11 @@ from fenlei.inference import bulk
 from fenlei.inference.bulk import predict_file
 from fenlei.serving.limits import Limits
 
-NEWS = Path(__file__).parent / "data" / "toy_news.jsonl"
-
 
 @pytest.fixture(scope="module")
 def run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     options: dict[str, Any] = {"max_steps": 4, "device": "cpu", "baseline": False, "max_length": 64}
-    return train(NEWS, model=str(tiny_qwen), out=tmp_path_factory.mktemp("client") / "news", **options).out
+    return train(TOY_NEWS, model=str(tiny_qwen), out=tmp_path_factory.mktemp("client") / "news", **options).out
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def service(run: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    return [json.loads(line)["text"] for line in NEWS.read_text(encoding="utf-8").splitlines()]
+    return [json.loads(line)["text"] for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
 
 
 def test_it_answers_as_the_classifier_does(service: Running, run: Path, texts: list[str]) -> None:
@@ -212,7 +211,7 @@ def test_no_row_is_blamed_for_what_is_wrong_with_the_service(status: int, tmp_pa
     monkeypatch.setattr(bulk, "WINDOW_ROWS", 16)
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     texts = [f"row {at}" for at in range(48)]
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    write_jsonl(source, ({"text": text} for text in texts))
     wrong = {"row 20"}
     with scripted(lambda body: 200 if wrong.isdisjoint(body["texts"]) else status) as (url, asked):
         with pytest.raises(ModelError, match=f"texts 0 to 7: .* answered {status}: not this"):
@@ -228,7 +227,7 @@ def test_no_row_is_blamed_for_what_is_wrong_with_the_service(status: int, tmp_pa
 @pytest.mark.parametrize("status", [413, 422])
 def test_a_row_that_the_service_refuses_is_set_aside(status: int, tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps({"text": f"row {at}"}) + "\n" for at in range(20)))
+    write_jsonl(source, ({"text": f"row {at}"} for at in range(20)))
     with scripted(lambda body: status if "row 11" in body["texts"] else 200) as (url, _):
         result = predict_file(Client(url), source, out)
     assert (result.rows, result.rejected) == (19, 1)
@@ -283,7 +282,7 @@ def test_a_file_is_not_predicted_by_two_runs(tmp_path: Path, monkeypatch: pytest
     """The second takes over when the first has answered a window."""
     monkeypatch.setattr(bulk, "WINDOW_ROWS", 8)
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps({"text": f"row {at}"}) + "\n" for at in range(24)))
+    write_jsonl(source, ({"text": f"row {at}"} for at in range(24)))
     with scripted(lambda body: 200, lambda asked: "one" if asked <= 1 else "two") as (url, asked):
         client = Client(url)
         with pytest.raises(ModelError, match="another run took over"):
@@ -299,7 +298,7 @@ def test_what_is_to_be_done_is_said_where_another_run_took_over(
 ) -> None:
     monkeypatch.setattr(bulk, "WINDOW_ROWS", 8)
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps({"text": f"row {at}"}) + "\n" for at in range(24)))
+    write_jsonl(source, ({"text": f"row {at}"} for at in range(24)))
     with scripted(lambda body: 200, lambda asked: "one" if asked <= 1 else "two") as (url, _):
         command = ["predict", "--url", url, str(source), "--out", str(out)]
         assert main(command) == 1
@@ -332,6 +331,7 @@ def test_the_same_run_on_another_machine_is_the_same_classifier(service: Running
     manifest.write_text(json.dumps(told), encoding="utf-8")
     with running(manifest.parent) as other:
         assert Client(other.url).describe() == Client(service.url).describe()
+    assert "fitted_among_all" not in Client(service.url).describe()  # or what was begun with a service of before would not go on
 
 
 @pytest.mark.parametrize("told", [b"<html>", b"[]", b'{"model_id": "x", "max_client_batch_size": 32}'], ids=["a page", "a list", "TEI"])
@@ -351,8 +351,8 @@ def test_an_address_of_something_else_is_said(told: bytes, capsys: pytest.Captur
 
 
 def test_a_file_is_predicted_by_a_service(service: Running, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["predict", "--url", service.url, str(NEWS), "--out", str(tmp_path / "far.csv"), "--probabilities"]) == 0
-    assert main(["predict", str(run), str(NEWS), "--out", str(tmp_path / "near.csv"), "--probabilities", "--device", "cpu"]) == 0
+    assert main(["predict", "--url", service.url, str(TOY_NEWS), "--out", str(tmp_path / "far.csv"), "--probabilities"]) == 0
+    assert main(["predict", str(run), str(TOY_NEWS), "--out", str(tmp_path / "near.csv"), "--probabilities", "--device", "cpu"]) == 0
     far, near = (list(csv.DictReader((tmp_path / name).read_text(encoding="utf-8").splitlines())) for name in ("far.csv", "near.csv"))
     assert [row["prediction"] for row in far] == [row["prediction"] for row in near]
     assert [list(row) for row in far] == [list(row) for row in near]
@@ -400,7 +400,7 @@ def test_from_python_a_service_reads_the_column_that_the_run_itself_would(
 def test_labels_that_a_head_does_not_know_are_refused_before_a_row_is_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {"classifier": {"id2label": {"0": "甲", "1": "乙"}}}
     with scripted(lambda body: 200, takes_labels=False, model_type=names) as (url, asked):
-        command = ["predict", "--url", url, str(NEWS), "--out", str(tmp_path / "out.jsonl"), "--labels"]
+        command = ["predict", "--url", url, str(TOY_NEWS), "--out", str(tmp_path / "out.jsonl"), "--labels"]
         assert main([*command, "甲,丙"]) == 1
         assert asked == []
         assert "knows its 2 labels and no other" in capsys.readouterr().err

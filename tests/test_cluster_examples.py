@@ -46,9 +46,11 @@ def entry_point(name: str) -> list[str]:
 def test_the_service_is_started_and_probed_as_it_can_be() -> None:
     deployment, service, budget = documents("kubernetes_service.yaml")
     one = container(deployment)
-    assert one["args"] == ["--drain", "60"]  # promises are the run's own: not every run could keep one that is asked for here
+    # Promises are the run's own: not every run could keep one that is asked for here.
+    assert one["args"] == ["--drain", "60", "--served-model-name", "news"]
     options = taken([*entry_point("Dockerfile"), *one["args"]])
-    assert str(options["run"]) in [mount["mountPath"] for mount in one["volumeMounts"]]
+    (mount,) = [mount for mount in one["volumeMounts"] if mount["mountPath"] == str(options["run"])]
+    assert mount["subPath"], "the next run goes beside it, and never over its files"
     (port,) = one["ports"]
     assert options["port"] == port["containerPort"]
     grace, pause = (

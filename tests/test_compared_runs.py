@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from extending import weather, write
+from conftest import write_jsonl
+from extending import weather
 
 from fenlei import train
 from fenlei.artifact import read_manifest
@@ -22,8 +22,7 @@ def runs(tiny_qwen: Path, tiny_bert: Path, toy_rows: list[dict[str, str]], tmp_p
     """Of two models, which know the labels in different orders."""
     folders = []
     for name, model, rows in (("qwen", tiny_qwen, toy_rows), ("bert", tiny_bert, toy_rows[::-1])):
-        data = tmp_path / f"{name}.jsonl"
-        data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        data = write_jsonl(tmp_path / f"{name}.jsonl", rows)
         folders.append(train(data, model=str(model), out=tmp_path / name, **QUICK).out)
     return folders[0], folders[1]
 
@@ -74,8 +73,8 @@ def test_rows_that_a_run_learned_from_before_it_was_extended_are_told(
 ) -> None:
     """Also where the extension has read another file of them."""
     run = train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", test_ratio=0.2, **QUICK).out
-    replay, dev = write(tmp_path / "replay.jsonl", toy_rows[1:]), write(tmp_path / "dev.jsonl", [*toy_rows, *weather()])
-    new = write(tmp_path / "new.jsonl", weather())
+    replay, dev = write_jsonl(tmp_path / "replay.jsonl", toy_rows[1:]), write_jsonl(tmp_path / "dev.jsonl", [*toy_rows, *weather()])
+    new = write_jsonl(tmp_path / "new.jsonl", weather())
     grown = extend(run, new, replay=replay, dev=str(dev), out=tmp_path / "grown", **QUICK).training.out
     assert str(toy_file) not in read_manifest(grown)["data"]["files"]
     flattered = [note.partition(":")[0] for note in evaluate_run(grown, toy_file, device="cpu").notes if "flattered" in note]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TOY_NEWS, write_jsonl
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
@@ -41,7 +42,7 @@ def teacher(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that knows the toy rows by heart, trained on a file beside it."""
     folder = tmp_path_factory.mktemp("teacher")
     data = folder / "toy_news.jsonl"
-    data.write_bytes((Path(__file__).parent / "data" / "toy_news.jsonl").read_bytes())
+    data.write_bytes(TOY_NEWS.read_bytes())
     train(data, model=str(tiny_qwen), out=folder / "run", max_steps=40, evals_per_epoch=1, seed=7, dev_ratio=0.3, **STUDENT)
     return folder / "run"
 
@@ -51,11 +52,7 @@ def pool(teacher: Path) -> Path:
     """Texts that are no rows of the labelled file, one of them twice, and one that is."""
     rows = [json.loads(line)["text"] for line in (teacher.parent / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
     texts = [f"{first[:6]}，{second[-6:]}" for first, second in itertools.pairwise(rows)]
-    path = teacher.parent / "pool.jsonl"
-    path.write_text(
-        "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in [*texts, texts[0], rows[0]]), encoding="utf-8"
-    )
-    return path
+    return write_jsonl(teacher.parent / "pool.jsonl", ({"text": text} for text in [*texts, texts[0], rows[0]]))
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +265,7 @@ def test_texts_are_read_from_the_column_that_the_teacher_reads(teacher: Path, to
     labelled, pool = tmp_path / "labelled.jsonl", tmp_path / "pool.jsonl"
     for path, mark in ((labelled, ""), (pool, "。")):
         rows = [{"content": "正文", "title": f"{row['text']}{mark}", "label": row["label"]} for row in toy_rows]
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        write_jsonl(path, rows)
     manifest = {**read_manifest(teacher), "read_from": ["title"]}
     config = student_config(teacher, manifest, {}, labelled).data
     dataset = student_rows(teacher, manifest, config, seed=7)
@@ -300,7 +297,7 @@ def test_the_command_prints_both(teacher: Path, pool: Path, tiny_qwen: Path, tmp
 def test_other_rows_have_the_levels_that_the_teachers_have(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
     data = tmp_path / "levels.jsonl"
     leveled = [{**row, "label": f"{'生活' if row['label'] == '体育' else '新闻'}##{row['label']}"} for row in toy_rows]
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in leveled), encoding="utf-8")
+    write_jsonl(data, leveled)
     options = {**STUDENT, "tuning": "frozen", "max_steps": 1}
     train(data, model=str(tiny_qwen), out=tmp_path / "run", level_separator="##", **options)
     distill(tmp_path / "run", str(tiny_qwen), out=tmp_path / "student", data=data, **options)
@@ -368,8 +365,7 @@ def test_rows_with_the_labels_that_a_run_was_given_since_teach_a_student(
     options = {**STUDENT, "tuning": "frozen", "max_steps": 1}
 
     def written(name: str, rows: list[dict[str, str]]) -> Path:
-        (tmp_path / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        return tmp_path / name
+        return write_jsonl(tmp_path / name, rows)
 
     data = written("rows.jsonl", toy_rows)
     train(data, model=str(tiny_qwen), out=tmp_path / "run", class_file=str(tmp_path / "names.txt"), **options)
@@ -401,8 +397,8 @@ def test_a_run_with_several_labels_a_text_teaches_each(tmp_path: Path) -> None:
         text = "今天" + "".join(words[name][at % 3 * 2 :][:2] * 2 for name in topics)
         rows.append({"text": f"{text}消息{at}", "label": topics})
     data, pool = tmp_path / "rows.jsonl", tmp_path / "pool.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows[:200]), encoding="utf-8")
-    pool.write_text("".join(json.dumps({"text": f"{row['text']}。"}, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(data, rows[:200])
+    write_jsonl(pool, ({"text": f"{row['text']}。"} for row in rows))
     options = {"batch_size": 16, "device": "cpu", "baseline": False}
     train(data, model="nano", out=tmp_path / "run", epochs=6, dev_ratio=0.4, level_separator="##", **options)
     result = distill(tmp_path / "run", "nano", out=tmp_path / "student", unlabeled=pool, epochs=6, **options)

@@ -16,6 +16,7 @@ from typer.models import ArgumentInfo
 
 from fenlei.cli.main import app
 from fenlei.config import RunConfig
+from fenlei.serving.metrics import Metrics
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -116,11 +117,32 @@ def test_every_python_shown_compiles(page: Path) -> None:
         compile(block, page.name, "exec")
 
 
-def test_the_plan_shows_every_module_and_no_other() -> None:
-    tree = blocks(ROOT / "docs" / "architecture.md", "")[1]
-    shown = set(re.findall(r"[\w]+\.py", tree))
-    there = {path.name for path in (ROOT / "src" / "fenlei").rglob("*.py")}
+def modules_shown(tree: str) -> set[str]:
+    """The modules of the plan, by their places: what is indented lies in the folder above it."""
+    shown: set[str] = set()
+    folders: dict[int, str] = {}
+    for line in filter(None, tree.splitlines()):
+        depth = len(line) - len(line.lstrip())
+        folders = {at: name for at, name in folders.items() if at < depth}
+        above = "/".join(folders.values())
+        shown |= {f"{above}/{name}" for name in re.findall(r"\w+\.py", line)}
+        if folder := re.match(r"\s*([\w/]+)/(?:\s|$)", line):
+            folders[depth] = folder[1]
+    return shown
+
+
+def test_the_plan_shows_every_module_in_its_place_and_no_other() -> None:
+    shown = modules_shown(blocks(ROOT / "docs" / "architecture.md", "")[1])
+    front = ROOT / "src" / "fenlei" / "__init__.py"
+    modules = (path for path in front.parent.rglob("*.py") if path == front or path.name != front.name)
+    there = {path.relative_to(ROOT).as_posix() for path in modules}
     assert shown == there, f"not shown: {sorted(there - shown)}, not there: {sorted(shown - there)}"
+
+
+@pytest.mark.parametrize("name", ["service.md", "service.zh.md"])
+def test_the_metrics_told_are_those_that_the_service_has(name: str) -> None:
+    told = re.findall(r"`(fenlei_\w+)", (ROOT / "docs" / name).read_text(encoding="utf-8"))
+    assert sorted(told) == sorted(re.findall(r"^# TYPE (\w+) ", Metrics().render().decode(), re.MULTILINE))
 
 
 def test_the_oldest_pytorch_is_said_and_no_extra_asks_for_a_newer_one() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import TOY_NEWS
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -22,7 +23,7 @@ from fenlei.training import estimator as estimators
 from fenlei.training.progress import Progress
 
 QUICK: dict[str, Any] = {"max_steps": 2, "batch_size": 8, "device": "cpu", "max_length": 48, "layers": 1, "tuning": "full"}
-ROWS = [json.loads(line) for line in (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").split("\n") if line]
+ROWS = [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").split("\n") if line]
 TEXTS, LABELS = [row["text"] for row in ROWS], [row["label"] for row in ROWS]
 
 

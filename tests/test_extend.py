@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from extending import NEW, QUICK, weather, with_other_files, write
+from conftest import TOY_NEWS, write_jsonl
+from extending import NEW, QUICK, weather, with_other_files
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
@@ -32,7 +33,7 @@ from fenlei.models.backbone import load_tokenizer
 from fenlei.report.evaluation import evaluate_run
 from fenlei.text.prompts import special_ids
 from fenlei.training.exemplars import herd, load_exemplars
-from fenlei.training.extend import REPORT, _extended_config, _with_passes, extend
+from fenlei.training.extend import REPORT, _extended_config, _untested, _with_passes, extend
 from fenlei.training.extension_report import Cost, Extension, card_section
 from fenlei.training.former_answers import former_answers
 from fenlei.training.growth import settle_new_rows, take_over
@@ -50,10 +51,10 @@ def old(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA run that has learned the toy rows, which keeps exemplars, its data beside it."""
     folder = tmp_path_factory.mktemp("old")
     data = folder / "toy_news.jsonl"
-    data.write_bytes((Path(__file__).parent / "data" / "toy_news.jsonl").read_bytes())
+    data.write_bytes(TOY_NEWS.read_bytes())
     options = {"tuning": "lora", "lora_rank": 4, "learning_rate": 0.02, "batch_size": 16, "max_steps": 60, "dev_ratio": 0.3}
     train(data, model=str(tiny_qwen), out=folder / "run", store_exemplars=5, **options, **QUICK)
-    write(folder / "new.jsonl", weather())
+    write_jsonl(folder / "new.jsonl", weather())
     return folder
 
 
@@ -115,7 +116,8 @@ def test_rows_set_aside_for_test_are_never_learned(
     toy_file: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The data file is the replay: what is to test the run is in no part of the extended run, nor of the one after it."""
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run0", tuning="frozen", test_ratio=0.2, max_steps=1, **QUICK)
+    options = {"tuning": "frozen", "test_ratio": 0.2, "store_exemplars": 2, "max_steps": 1}
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run0", **options, **QUICK)
     tested = {row["text"] for row in json_rows(tmp_path / "run0" / "test.jsonl")}
     assert len(tested) == 12
     learned: list[Dataset] = []
@@ -127,7 +129,7 @@ def test_rows_set_aside_for_test_are_never_learned(
     monkeypatch.setattr("fenlei.training.extend.prepare", seen)
     replay = [toy_file]
     for number, name in enumerate((NEW, "交通")):
-        new = write(tmp_path / f"new{number}.jsonl", [{"text": f"{name}{row['text']}", "label": name} for row in weather()])
+        new = write_jsonl(tmp_path / f"new{number}.jsonl", [{"text": f"{name}{row['text']}", "label": name} for row in weather()])
         said: list[str] = []
         given = {"replay": replay, "out": tmp_path / f"run{number + 1}", "max_steps": 1, "announce": said.append}
         extend(tmp_path / f"run{number}", new, **given, **QUICK)
@@ -145,35 +147,66 @@ def test_rows_set_aside_for_test_are_never_learned(
     write_manifest(tmp_path / "all", manifest)
     extend(tmp_path / "all", new, replay=toy_file, out=tmp_path / "out", max_steps=1, announce=said.append, **QUICK)
     assert any("did not write down which 12 rows were set aside for test" in note for note in said)
+    exemplars = load_exemplars(tmp_path / "all")
+    assert _untested(tmp_path / "all", manifest, exemplars) == (exemplars, [])  # none of them is a test row
 
 
-def test_texts_are_read_from_the_column_that_the_run_reads(
-    tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was found by its name; in the new rows and the replay `content` would be found before it."""
-    titles = write(tmp_path / "titles.jsonl", [{"title": row["text"], "label": row["label"]} for row in toy_rows])
-    train(titles, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", max_steps=1, **QUICK)
-    replay, new, dev = (
-        write(tmp_path / name, [{"content": "正文", "title": row["text"], "label": row["label"]} for row in rows])
-        for name, rows in (("replay.jsonl", toy_rows), ("new.jsonl", weather()), ("dev.jsonl", [*toy_rows[:20], *weather(4)]))
-    )
-    learned: list[Dataset] = []
+@pytest.fixture
+def datasets(monkeypatch: pytest.MonkeyPatch) -> list[Dataset]:
+    """What each extension would learn from; it ends, with "enough", before its network is built."""
+    found: list[Dataset] = []
 
     def seen(*given: Any, dataset: Dataset, **named: Any) -> Any:
-        learned.append(dataset)
+        found.append(dataset)
         raise DataError("enough")
 
     monkeypatch.setattr("fenlei.training.extend.prepare", seen)
+    return found
+
+
+def test_texts_are_read_from_the_column_that_the_run_reads(
+    tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path, datasets: list[Dataset]
+) -> None:
+    """It was found by its name; in the new rows and the replay `content` would be found before it."""
+    titles = write_jsonl(tmp_path / "titles.jsonl", [{"title": row["text"], "label": row["label"]} for row in toy_rows])
+    train(titles, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", max_steps=1, **QUICK)
+    replay, new, dev = (
+        write_jsonl(tmp_path / name, [{"content": "正文", "title": row["text"], "label": row["label"]} for row in rows])
+        for name, rows in (("replay.jsonl", toy_rows), ("new.jsonl", weather()), ("dev.jsonl", [*toy_rows[:20], *weather(4)]))
+    )
     for options in ({}, {"dev": str(dev)}):
         with pytest.raises(DataError, match="enough"):
             extend(tmp_path / "run", new, replay=replay, out=tmp_path / "out", **options, **QUICK)
-        rows = (*learned[-1].train, *learned[-1].selecting, *learned[-1].calibrating)
+        rows = (*datasets[-1].train, *datasets[-1].selecting, *datasets[-1].calibrating)
         assert {row.text_columns for row in rows} == {("title",)}
+
+
+def test_a_copy_of_the_file_gives_no_dev_row_away(old: Path, tmp_path: Path, datasets: list[Dataset]) -> None:
+    """A row was added, so none of its rows is known by its line; dev is that of the file itself, and its texts are not learned."""
+    copy = write_jsonl(tmp_path / "copy.jsonl", [*json_rows(old / "toy_news.jsonl"), {"text": "主场又赢一球", "label": "体育"}])
+    with pytest.raises(DataError, match="enough"):
+        extend(old / "run", old / "new.jsonl", replay=copy, out=tmp_path / "out", **QUICK)
+    (dataset,) = datasets
+    dev = [row for row in (*dataset.selecting, *dataset.calibrating) if row.label != NEW]
+    assert {row.source for row in dev} == {str(old / "toy_news.jsonl")}
+    assert len(dev) == sum(len(numbers(read_manifest(old / "run")["data"][part][str(old / "toy_news.jsonl")])) for part in DEV)
+    assert str(copy) in {row.source for row in dataset.train}
+    assert not {row.text for row in dev} & {row.text for row in dataset.train}
+
+
+def test_exemplars_are_enough_where_the_files_of_before_have_other_columns(old: Path, tmp_path: Path) -> None:
+    """The run was extended from rows with these columns, and so its dev rows of the first file are not to be read."""
+    run = old / "run"
+    for name, told in ((NEW, False), ("交通", True)):
+        new = write_jsonl(tmp_path / f"{name}.jsonl", [{"body": f"{name}{row['text']}", "kind": name} for row in weather()])
+        given = {"text_column": "body", "label_column": "kind", "max_steps": 1, **QUICK}
+        run = extend(run, new, out=tmp_path / name, **given).training.out
+        assert read_manifest(run)["extended_from"]["dev_may_have_trained"] is told
 
 
 def test_other_files_are_read_as_those_that_the_first_run_learned_from(old: Path, tmp_path: Path) -> None:
     """And not as the new rows, whose columns may have other names."""
-    new = write(tmp_path / "new.jsonl", [{"content": row["text"], "类别": row["label"]} for row in weather()])
+    new = write_jsonl(tmp_path / "new.jsonl", [{"content": row["text"], "类别": row["label"]} for row in weather()])
     given = {"replay": old / "toy_news.jsonl", "max_steps": 1, **QUICK}
     manifest = read_manifest(extend(old / "run", new, out=tmp_path / "out", **given).training.out)
     assert (manifest["read_from"], manifest["label_column"]) == (["text"], "label")
@@ -233,7 +266,7 @@ def test_the_network_grows_and_keeps_every_weight(
     base: Path = request.getfixturevalue(model)
     train(toy_file, model=str(base), out=tmp_path / "run", max_steps=3, learning_rate=0.01, **options, **QUICK)
     run = load_run(tmp_path / "run", device="cpu", fold=True)
-    rows = write(tmp_path / "all.jsonl", [*(json.loads(line) for line in toy_file.read_text(encoding="utf-8").splitlines()), *weather()])
+    rows = write_jsonl(tmp_path / "all.jsonl", [*json_rows(toy_file), *weather()])
 
     setup = prepare(RunConfig().replace(data=str(rows), model=str(base), device="cpu", **options))
     assert setup.dataset.labels.names[:3] == run.labels.names
@@ -248,7 +281,7 @@ def test_the_network_grows_and_keeps_every_weight(
 def test_new_rows_settle_and_nothing_else_moves(old: Path, tiny_qwen: Path) -> None:
 
     rows = [json.loads(line) for line in (old / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
-    both = write(old / "both.jsonl", [*rows, *weather()])
+    both = write_jsonl(old / "both.jsonl", [*rows, *weather()])
     config = RunConfig().replace(data=str(both), model=str(tiny_qwen), device="cpu", tuning="lora", lora_rank=4)
     setup = prepare(config)
     grown = take_over(setup.method, load_run(old / "run", device="cpu", fold=True).method, 3, 4)
@@ -268,7 +301,7 @@ def test_new_rows_settle_and_nothing_else_moves(old: Path, tiny_qwen: Path) -> N
 def test_new_rows_settle_for_how_often_classes_come(old: Path, tiny_qwen: Path) -> None:
     """Of states that say nothing, the new class gets less where the known ones come four times as often as in training."""
     config = RunConfig().replace(data=str(old / "both.jsonl"), model=str(tiny_qwen), device="cpu", tuning="lora", lora_rank=4)
-    write(old / "both.jsonl", [*map(json.loads, (old / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()), *weather()])
+    write_jsonl(old / "both.jsonl", [*map(json.loads, (old / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()), *weather()])
     setup = prepare(config)
     grown = take_over(setup.method, load_run(old / "run", device="cpu", fold=True).method, 3, 4)
     torch.manual_seed(0)
@@ -287,7 +320,7 @@ def test_three_times_in_a_row_from_exemplars_alone(old: Path, tmp_path: Path) ->
     for number, name in enumerate(names):
         rows = [{"text": f"{row['text'][:-4]}{name}{at}", "label": name} for at, row in enumerate(weather(12))]
         out = tmp_path / f"run{number}"
-        result = extend(run, write(tmp_path / f"{number}.jsonl", rows), out=out, max_steps=2, **QUICK)
+        result = extend(run, write_jsonl(tmp_path / f"{number}.jsonl", rows), out=out, max_steps=2, **QUICK)
         assert {one.name for one in result.changes} == {None, *read_manifest(run)["labels"]}  # each known class has dev rows
         told = read_manifest(out)["extended_from"]
         assert (told["dev_is_natural"], told["dev_may_have_trained"]) == (False, True)
@@ -311,7 +344,7 @@ def test_exemplars_stand_for_as_many_rows_as_were_learned_from(old: Path, tmp_pa
     priors: list[torch.Tensor] = []
     monkeypatch.setattr("fenlei.training.extend.under_prior", lambda loss, prior: priors.append(prior) or under_prior(loss, prior))
     for number, name in enumerate((NEW, "交通")):
-        new = write(tmp_path / f"new{number}.jsonl", [{"text": f"{name}{row['text']}", "label": name} for row in weather()])
+        new = write_jsonl(tmp_path / f"new{number}.jsonl", [{"text": f"{name}{row['text']}", "label": name} for row in weather()])
         extend(tmp_path / f"run{number}", new, out=tmp_path / f"run{number + 1}", max_steps=1, **QUICK)
         extended = read_manifest(tmp_path / f"run{number + 1}")
         learned[name] = extended["data"]["classes"][name]
@@ -335,7 +368,7 @@ def test_nothing_is_kept_unasked(toy_file: Path, tiny_qwen: Path, tmp_path: Path
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", max_steps=1, **QUICK)
     assert not (tmp_path / "run" / "exemplars.jsonl").exists()
     with pytest.raises(DataError, match=r"keeps no rows of its 3 classes.*--replay"):
-        extend(tmp_path / "run", write(tmp_path / "new.jsonl", weather()), out=tmp_path / "out", **QUICK)
+        extend(tmp_path / "run", write_jsonl(tmp_path / "new.jsonl", weather()), out=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out").exists()
 
 
@@ -343,7 +376,7 @@ def test_nothing_is_kept_unasked(toy_file: Path, tiny_qwen: Path, tmp_path: Path
 def test_a_run_goes_on_as_it_was_trained(was: str, asked: str, toy_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     """Frozen over a tuned backbone, the head alone would be stored, and vectors of the tuned one kept as those of the base model."""
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning=was, max_steps=1, **QUICK)
-    new = write(tmp_path / "new.jsonl", weather())
+    new = write_jsonl(tmp_path / "new.jsonl", weather())
     with pytest.raises(ConfigError, match=rf"tuning '{asked}': .*run goes on as it was trained, '{was}'"):
         extend(tmp_path / "run", new, replay=toy_file, out=tmp_path / "out", tuning=asked, **QUICK)
     assert not (tmp_path / "out").exists()
@@ -357,7 +390,7 @@ def rows_of(label: str, count: int, source: str) -> tuple[Example, ...]:
 def extension(tmp_path: Path) -> Callable[..., Any]:
     def load(new: int, replay: tuple[Example, ...], **options: Any) -> Any:
         rows = [{"text": f"新{at}", "label": "新"} for at in range(new)]
-        config = DataConfig(data=str(write(tmp_path / "new.jsonl", rows)), **options)
+        config = DataConfig(data=str(write_jsonl(tmp_path / "new.jsonl", rows)), **options)
         return load_extension(config, LabelSet(("a", "b")), replay, NO_DEV, seed=0)
 
     return load
@@ -395,7 +428,7 @@ def test_rows_on_the_wrong_side_are_named(
     new: list[tuple[str, str]], replay: list[tuple[str, str]] | None, message: str, old: Path, tmp_path: Path
 ) -> None:
     def as_file(name: str, rows: list[tuple[str, str]]) -> Path:
-        return write(tmp_path / name, [{"text": text, "label": label} for text, label in rows])
+        return write_jsonl(tmp_path / name, [{"text": text, "label": label} for text, label in rows])
 
     given = old / "toy_news.jsonl" if replay is None else as_file("replay.jsonl", replay)
     with pytest.raises(DataError, match=message):
@@ -404,7 +437,7 @@ def test_rows_on_the_wrong_side_are_named(
 
 
 def test_a_name_much_like_a_known_one_is_told(tmp_path: Path) -> None:
-    config = DataConfig(data=str(write(tmp_path / "new.jsonl", [{"text": "x", "label": "Sport"}] * 8)))
+    config = DataConfig(data=str(write_jsonl(tmp_path / "new.jsonl", [{"text": "x", "label": "Sport"}] * 8)))
     found = load_extension(config, LabelSet(("Sports", "b")), rows_of("b", 30, "x"), NO_DEV, seed=0)
     assert any("'Sport' is spelt much like 'Sports'" in note for note in found.notes)
 
@@ -414,12 +447,12 @@ def json_rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_how_few_rows_are_replayed_says_nothing_of_their_class(old: Path, tmp_path: Path) -> None:
-    many = write(tmp_path / "new.jsonl", [{"text": f"{row['text']}{at}", "label": NEW} for at in range(30) for row in weather()[:10]])
+    many = write_jsonl(tmp_path / "new.jsonl", [{"text": f"{row['text']}{at}", "label": NEW} for at in range(30) for row in weather()[:10]])
     said: list[str] = []
     extend(old / "run", many, out=tmp_path / "out", max_steps=1, announce=said.append, **QUICK)
     assert any("replayed rows" in note for note in said)
     assert not any("uneven" in note for note in said)
-    few = write(tmp_path / "few.jsonl", [*json_rows(many), *({"text": f"{at}号列车晚点", "label": "交通"} for at in range(6))])
+    few = write_jsonl(tmp_path / "few.jsonl", [*json_rows(many), *({"text": f"{at}号列车晚点", "label": "交通"} for at in range(6))])
     extend(old / "run", few, out=tmp_path / "uneven", max_steps=1, announce=said.append, **QUICK)
     assert any("uneven classes: the largest has" in note for note in said)
 
@@ -465,7 +498,7 @@ def test_a_multi_label_run_cannot_grow(old: Path, tmp_path: Path) -> None:
 
 def test_an_empty_file_of_new_rows_is_named(old: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"empty\.jsonl: expected at least one row, found none"):
-        extend(old / "run", write(tmp_path / "empty.jsonl", []), replay=old / "toy_news.jsonl", out=tmp_path / "out", **QUICK)
+        extend(old / "run", write_jsonl(tmp_path / "empty.jsonl", []), replay=old / "toy_news.jsonl", out=tmp_path / "out", **QUICK)
     assert not (tmp_path / "out").exists()
 
 
@@ -481,7 +514,7 @@ def test_a_generate_run_learns_new_labels_with_a_replay(old: Path, tiny_qwen: Pa
 
 def test_an_extended_run_is_compared_with_the_one_it_comes_from(old: Path, extended: Any, tmp_path: Path) -> None:
     """Which is wrong on the rows of the class that it does not know, and right as often as before on all others."""
-    data = write(tmp_path / "all.jsonl", [*json_rows(old / "toy_news.jsonl"), *weather()])
+    data = write_jsonl(tmp_path / "all.jsonl", [*json_rows(old / "toy_news.jsonl"), *weather()])
     measured = evaluate_run(old / "extended", data, out=tmp_path / "report", device="cpu", compare_with=[old / "run"])
     now, before = measured.comparison
     assert [one.name for one in measured.comparison] == ["extended", "run"]
@@ -496,7 +529,7 @@ def test_an_extended_run_is_compared_with_the_one_it_comes_from(old: Path, exten
 
 def test_the_command_prints_what_changed(old: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["extend", str(old / "run"), str(old / "new.jsonl"), "--out", str(tmp_path / "out"), "--max-steps", "1", "--no-baseline"]
-    more = write(tmp_path / "more.jsonl", json_rows(old / "toy_news.jsonl")[:4])
+    more = write_jsonl(tmp_path / "more.jsonl", json_rows(old / "toy_news.jsonl")[:4])
     assert main([*words, "--replay", str(old / "toy_news.jsonl"), "--replay", str(more), "--device", "cpu"]) == 0
     assert str(more) in read_manifest(tmp_path / "out")["data"]["files"]
     told = capsys.readouterr()

@@ -11,13 +11,15 @@ import torch
 from extending import NEW, QUICK, weather
 
 from fenlei import train
-from fenlei.artifact import read_manifest
+from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import DataConfig
+from fenlei.data.examples import Example
 from fenlei.data.label_ids import may_hold_ids
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
 from fenlei.report.evaluation import evaluate_run
 from fenlei.training.extend import extend
+from fenlei.training.extension_dev import with_own_dev
 from fenlei.training.relabel import relabel
 from fenlei.training.replay_prior import under_prior
 
@@ -148,6 +150,17 @@ def test_a_class_file_beside_the_rows_is_the_runs_if_it_begins_as_the_run_does(t
     assert may_hold_ids(rows, LabelSet(NAMES), DataConfig(class_file="names.txt"), {})
     assert may_hold_ids(rows, LabelSet(NAMES), DataConfig(), {"data": {"label_ids": True}})
     assert not may_hold_ids(rows, LabelSet(NAMES), DataConfig(), {"data": {"label_ids": True}, "relabelled_from": {"ids_moved": True}})
+
+
+def test_dev_rows_with_ids_that_nothing_names_any_more_are_not_brought_along(toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """As of a run that does not say that its rows had ids, and whose class file has gone from beside them."""
+    data = write_ids(tmp_path / "train.txt", toy_rows)
+    manifest = {"data": {"files": {str(data): fingerprint(data)}, "selecting": {str(data): "1-3"}}}
+    copies = tuple(Example(row["text"], row["label"], "copy.jsonl", at) for at, row in enumerate(toy_rows[:4], start=1))
+    assert with_own_dev(copies, manifest, DataConfig(), LabelSet(NAMES), lambda source: False) == copies
+    copied, *beside = with_own_dev(copies, manifest, DataConfig(), LabelSet(NAMES), lambda source: True)
+    assert copied == copies[3]
+    assert [(row.where, row.label) for row in beside] == [(f"{data}:{at + 1}", toy_rows[at]["label"]) for at in range(3)]
 
 
 def test_ids_of_labels_that_moved_are_not_read(run: Path, tmp_path: Path) -> None:

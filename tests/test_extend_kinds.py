@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TOY_NEWS
-from extending import NEW, QUICK, weather, with_other_files, write
+from conftest import TOY_NEWS, write_jsonl
+from extending import NEW, QUICK, weather, with_other_files
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
@@ -43,7 +43,7 @@ def test_windows_are_joined_as_the_run_joined_them(
 ) -> None:
     """What joins windows has weights of its own: the grown network has the run's, and goes on from them."""
     rows = [{**row, "text": (row["text"] + "。") * 12} for row in toy_rows]
-    data = write(tmp_path / "long.jsonl", rows)
+    data = write_jsonl(tmp_path / "long.jsonl", rows)
     options = {"long": "windows", "max_length": 64, "learning_rate": 0.02, "max_steps": 20, "batch_size": 8}
     train(data, model=str(tiny_qwen), out=tmp_path / "run", **options, **LORA, **QUICK)
     run = load_run(tmp_path / "run", device="cpu", fold=True).method
@@ -57,7 +57,7 @@ def test_windows_are_joined_as_the_run_joined_them(
         return names
 
     monkeypatch.setattr("fenlei.training.extend.take_over", seen)
-    new = write(tmp_path / "new.jsonl", [{**row, "text": (row["text"] + "。") * 12} for row in weather()])
+    new = write_jsonl(tmp_path / "new.jsonl", [{**row, "text": (row["text"] + "。") * 12} for row in weather()])
     result = extend(tmp_path / "run", new, replay=data, out=tmp_path / "out", max_steps=8, learning_rate=1e-3, batch_size=16, **QUICK)
     assert all(torch.equal(grown[0][name], weight) for name, weight in pooling.items())
     assert (tmp_path / "out" / "model" / POOLING_FILE).exists()
@@ -69,9 +69,9 @@ def test_windows_are_joined_as_the_run_joined_them(
 def test_a_hierarchy_stays_one(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
     """A new label below a known one is measured at both levels, as those of the run were."""
     above = {"体育": "社会", "财经": "社会", "科技": "自然"}
-    data = write(tmp_path / "levels.jsonl", [{**row, "label": f"{above[row['label']]}##{row['label']}"} for row in toy_rows])
+    data = write_jsonl(tmp_path / "levels.jsonl", [{**row, "label": f"{above[row['label']]}##{row['label']}"} for row in toy_rows])
     train(data, model=str(tiny_qwen), out=tmp_path / "run", level_separator="##", max_steps=4, **LORA, **QUICK)
-    new = write(tmp_path / "new.jsonl", [{**row, "label": f"自然##{NEW}"} for row in weather()])
+    new = write_jsonl(tmp_path / "new.jsonl", [{**row, "label": f"自然##{NEW}"} for row in weather()])
     (tmp_path / "names.txt").write_text(f"自然 ## {NEW}\n", encoding="utf-8")
     extend(tmp_path / "run", new, replay=data, out=tmp_path / "out", class_file=str(tmp_path / "names.txt"), max_steps=2, **QUICK)
     manifest = read_manifest(tmp_path / "out")
@@ -87,11 +87,12 @@ def calibrated(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     """A run with dev rows enough to calibrate, its data beside it, and dev rows of the new class too."""
     folder = tmp_path_factory.mktemp("calibrated")
     rows = [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
-    data, dev = write(folder / "train.jsonl", rows), write(folder / "dev.jsonl", [{**row, "text": f"{row['text']}。"} for row in rows])
+    data = write_jsonl(folder / "train.jsonl", rows)
+    dev = write_jsonl(folder / "dev.jsonl", [{**row, "text": f"{row['text']}。"} for row in rows])
     options = {"learning_rate": 0.02, "batch_size": 16, "max_steps": 40, "dev": str(dev)}
     train(data, model=str(tiny_qwen), out=folder / "run", **options, **LORA, **QUICK)
-    write(folder / "new.jsonl", weather())
-    write(folder / "all_dev.jsonl", [*rows, *({**row, "text": f"{row['text']}。"} for row in weather())])
+    write_jsonl(folder / "new.jsonl", weather())
+    write_jsonl(folder / "all_dev.jsonl", [*rows, *({**row, "text": f"{row['text']}。"} for row in weather())])
     return folder
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from extending import NEW, weather, write
+from conftest import write_jsonl
+from extending import NEW, weather
 from extending import QUICK as FAST
 
 from fenlei import train
@@ -45,7 +46,7 @@ def prompt(run: Path, labels: LabelSet | None = None) -> str:
 
 @pytest.fixture
 def new(tmp_path: Path) -> Path:
-    return write(tmp_path / "new.jsonl", weather())
+    return write_jsonl(tmp_path / "new.jsonl", weather())
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_what_is_known_of_labels_stays_and_more_is_told_of_new_ones(
 
 def test_the_language_stays(tiny_qwen: Path, toy_rows: list[dict[str, str]], new: Path, asked: list[str], tmp_path: Path) -> None:
     english = {"体育": "sport", "财经": "finance", "科技": "science"}
-    data = write(tmp_path / "data.jsonl", [{**row, "label": english[row["label"]]} for row in toy_rows])
+    data = write_jsonl(tmp_path / "data.jsonl", [{**row, "label": english[row["label"]]} for row in toy_rows])
     run = train(data, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS).out
     out = extend(run, new, replay=data, out=tmp_path / "out", **QUICK).training.out
     assert "Decide which category" in prompt(run)
@@ -120,10 +121,10 @@ def test_before_it_learns_a_run_is_asked_among_those_candidates_that_it_knows(ti
 
 def test_rows_are_asked_among_their_candidates_before_and_after(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
     """All labels that the run knows would not even leave room for a text."""
-    data = write(tmp_path / "data.jsonl", [{**row, "category": [row["label"], f"类别{at}"]} for at, row in enumerate(toy_rows)])
+    data = write_jsonl(tmp_path / "data.jsonl", [{**row, "category": [row["label"], f"类别{at}"]} for at, row in enumerate(toy_rows)])
     rows = [{**row, "category": [NEW, "体育"][: 1 + at % 2]} for at, row in enumerate(weather())]
     run = train(data, model=str(tiny_qwen), out=tmp_path / "run", store_exemplars=20, **{**OPTIONS, "max_length": 130}).out
-    result = extend(run, write(tmp_path / "offered.jsonl", rows), replay=data, out=tmp_path / "out", **QUICK)
+    result = extend(run, write_jsonl(tmp_path / "offered.jsonl", rows), replay=data, out=tmp_path / "out", **QUICK)
     assert result.training.labels[-1] == NEW
     assert result.changes[0].rows > 0
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
+from conftest import TOY_NEWS
 from families import FAMILIES, Family, save_family, table_row, traits
 from packaging.version import Version
 from safetensors.torch import load_file
@@ -120,7 +121,7 @@ def _same_tokens(base: Path, saved: Path, texts: list[str]) -> None:
 
 
 def _lines() -> list[str]:
-    return (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    return TOY_NEWS.read_text(encoding="utf-8").splitlines(keepends=True)
 
 
 def _texts() -> list[str]:

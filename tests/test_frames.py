@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from conftest import TOY_NEWS
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest
@@ -75,7 +76,7 @@ class Echo:
 def run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run trained on a frame."""
     folder = tmp_path_factory.mktemp("frames")
-    lines = (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = TOY_NEWS.read_text(encoding="utf-8").splitlines()
     frame = pandas_frame([json.loads(line) for line in lines])
     result = train(frame, model=str(tiny_qwen), out=folder / "run", **OPTIONS, test_ratio=0.1)
     assert result.test_data == folder / "run" / "test.jsonl"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TOY_NEWS, write_jsonl
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest
@@ -27,11 +28,6 @@ TOO_MANY = [f"类别{at}" for at in range(200)]
 TEXTS = ["国足热身赛两球取胜", "央行下调利率"]
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def copy_of(file: Path) -> str:
     """The same rows as a dev file: enough of them to calibrate."""
     return str(shutil.copy(file, file.with_name("dev.jsonl")))
@@ -40,7 +36,7 @@ def copy_of(file: Path) -> str:
 @pytest.fixture(scope="module")
 def fudan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows with candidates of their own, as a list or joined by commas; 军事 is never the answer."""
-    toy = (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()
+    toy = TOY_NEWS.read_text(encoding="utf-8").splitlines()
     toy_rows = [json.loads(line) for line in toy]
     names = sorted({row["label"] for row in toy_rows})
     rows = []
@@ -48,7 +44,7 @@ def fudan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         other = next(name for name in names if name != row["label"])
         offered = [row["label"], "军事", other][:: 1 if at % 3 else -1]
         rows.append({"text": row["text"], "category": offered if at % 2 else ", ".join(offered), "output": row["label"]})
-    return write(tmp_path_factory.mktemp("fudan") / "fudan.jsonl", rows)
+    return write_jsonl(tmp_path_factory.mktemp("fudan") / "fudan.jsonl", rows)
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +163,7 @@ def test_a_head_says_that_it_reads_no_candidates_and_takes_no_labels(tiny_qwen: 
 
 def test_a_row_that_cannot_be_asked_among_its_candidates_is_set_aside(fudan_run: Path, tmp_path: Path) -> None:
     rows = [{"text": text, "category": ["体育", *TOO_MANY] if at == 1 else "体育，财经、军事"} for at, text in enumerate([*TEXTS, "好"])]
-    source, out = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     assert main(["predict", str(fudan_run), str(source), "--out", str(out), "--device", "cpu"]) == 0
     assert [json.loads(line)["text"] for line in out.read_text(encoding="utf-8").splitlines()] == [TEXTS[0], "好"]
     (rejected,) = (tmp_path / "out.jsonl.rejected.jsonl").read_text(encoding="utf-8").splitlines()
@@ -186,7 +182,7 @@ def test_a_row_that_cannot_be_asked_among_its_candidates_is_set_aside(fudan_run:
 def test_a_row_without_its_label_among_the_candidates_is_named(category: list[str], message: str, tiny_qwen: Path, tmp_path: Path) -> None:
     rows = [{"text": f"文本{at}", "category": ["体育", "财经"], "output": ("体育", "财经")[at % 2]} for at in range(8)]
     rows[1]["category"] = category
-    data = write(tmp_path / "fudan.jsonl", rows)
+    data = write_jsonl(tmp_path / "fudan.jsonl", rows)
     with pytest.raises(DataError, match=message):
         train(data, model=str(tiny_qwen), out=tmp_path / "run", **QUICK)
 

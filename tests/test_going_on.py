@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TOY_NEWS, write_jsonl
 from safetensors.torch import load_file
 
 from fenlei import train
@@ -35,12 +36,12 @@ def home(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with labelled rows, a run that was trained on them, one that was not trained as long, new rows and texts without labels."""
     folder = tmp_path_factory.mktemp("home")
     data = folder / "toy_news.jsonl"
-    data.write_bytes((Path(__file__).parent / "data" / "toy_news.jsonl").read_bytes())
+    data.write_bytes(TOY_NEWS.read_bytes())
     for name, steps in (("run", 6), ("other", 2)):
         train(data, model=str(tiny_qwen), out=folder / name, max_steps=steps, tuning="lora", lora_rank=2, dev_ratio=0.3, **OPTIONS)
     for name, row in (("new", {"label": "天气"}), ("pool", {})):
         rows = [{"text": f"{name}：明天有雨，第{at}号台风", **row} for at in range(20)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows), encoding="utf-8")
+        write_jsonl(folder / f"{name}.jsonl", rows)
     return folder
 
 

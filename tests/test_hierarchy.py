@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import write_jsonl
 
 from fenlei import Classifier, train
 from fenlei.audit.label_set_errors import find_set_errors
@@ -30,11 +31,6 @@ WORDS = {PHONES: "手机屏幕芯片", SPACE: "火箭卫星飞船", SPORT: "球�
 QUICK: dict[str, Any] = {"max_steps": 2, "batch_size": 8, "device": "cpu", "baseline": False, "level_separator": "##"}
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def rows(count: int = 60, *, several: bool = False) -> list[dict[str, Any]]:
     """Each of the three topics in turn; with `several`, some rows of the first have the last as well."""
     found: list[dict[str, Any]] = []
@@ -52,7 +48,7 @@ def rows(count: int = 60, *, several: bool = False) -> list[dict[str, Any]]:
 def test_blanks_around_a_step_do_not_make_another_label(several: bool, tmp_path: Path) -> None:
     spaced = rows(several=several)
     spaced[0]["label"] = [" 科技 ## 手机", SPORT] if several else " 科技 ## 手机"
-    dataset = load_dataset(DataConfig(data=str(write(tmp_path / "rows.jsonl", spaced)), level_separator="##"), seed=0)
+    dataset = load_dataset(DataConfig(data=str(write_jsonl(tmp_path / "rows.jsonl", spaced)), level_separator="##"), seed=0)
     assert set(dataset.labels) == {*WORDS, *(["科技"] if several else [])}
     assert {PHONES, SPORT} >= {name for row in dataset.train for name in row.all_labels if row.line in (1, 4)} - {"科技"}
 
@@ -64,11 +60,11 @@ def test_a_level_without_a_name_is_named(label: str, several: bool, tmp_path: Pa
     broken[6]["label"] = [label, SPORT] if several else label
     told = rf"rows\.jsonl:7: label '{label}' has a level without a name beside '##'; name every level, or remove the separator"
     with pytest.raises(DataError, match=told):
-        load_dataset(DataConfig(data=str(write(tmp_path / "rows.jsonl", broken)), level_separator="##"), seed=0)
+        load_dataset(DataConfig(data=str(write_jsonl(tmp_path / "rows.jsonl", broken)), level_separator="##"), seed=0)
 
 
 def test_a_class_file_is_read_as_rows_are(tmp_path: Path) -> None:
-    data = write(tmp_path / "rows.jsonl", [{**row, "label": list(WORDS).index(row["label"])} for row in rows()])
+    data = write_jsonl(tmp_path / "rows.jsonl", [{**row, "label": list(WORDS).index(row["label"])} for row in rows()])
     notes, names = tmp_path / "names.yaml", tmp_path / "names.txt"
     notes.write_text('- {name: "科技 ## 手机", description: 打电话}\n- "科技##航天"\n- 体育\n', encoding="utf-8")
     dataset = load_dataset(DataConfig(data=str(data), class_file=str(notes), level_separator="##"), seed=0)
@@ -87,7 +83,7 @@ def test_ids_of_train_and_of_dev_stand_for_the_same_labels(tmp_path: Path) -> No
     """Those of train are named once all of it is read, those of dev as they are read; else one text would seem to be under two labels."""
     (tmp_path / "class.txt").write_text("\n".join(WORDS), encoding="utf-8")
     ids = [{**row, "label": [list(WORDS).index(name) for name in row["label"]]} for row in rows(several=True)]
-    data, dev = write(tmp_path / "train.jsonl", ids), write(tmp_path / "dev.jsonl", ids[:24])
+    data, dev = write_jsonl(tmp_path / "train.jsonl", ids), write_jsonl(tmp_path / "dev.jsonl", ids[:24])
     dataset = load_dataset(DataConfig(data=str(data), dev=str(dev), level_separator="##"), seed=0)
     label_of = {row.text: row.label for row in dataset.train}
     assert set(label_of.values()) == {"体育 + 科技 + 科技##手机", "科技 + 科技##手机", "科技 + 科技##航天", "体育"}
@@ -95,8 +91,8 @@ def test_ids_of_train_and_of_dev_stand_for_the_same_labels(tmp_path: Path) -> No
 
 
 def test_new_classes_are_read_as_the_known_ones_are(tmp_path: Path) -> None:
-    new = write(tmp_path / "new.jsonl", [{"text": f"电脑{at}", "label": "科技 ## 电脑"} for at in range(8)])
-    replay = load_dataset(DataConfig(data=str(write(tmp_path / "rows.jsonl", rows())), level_separator="##"), seed=0).train
+    new = write_jsonl(tmp_path / "new.jsonl", [{"text": f"电脑{at}", "label": "科技 ## 电脑"} for at in range(8)])
+    replay = load_dataset(DataConfig(data=str(write_jsonl(tmp_path / "rows.jsonl", rows())), level_separator="##"), seed=0).train
     config = DataConfig(data=str(new), level_separator="##")
     found = load_extension(config, LabelSet(tuple(WORDS)), replay, (lambda row: False,) * 2, seed=0)
     assert found.labels.names == (*WORDS, "科技##电脑")
@@ -106,7 +102,7 @@ def test_new_classes_are_read_as_the_known_ones_are(tmp_path: Path) -> None:
 
 
 def test_the_report_of_a_run_with_levels_has_them(tiny_qwen: Path, tmp_path: Path) -> None:
-    data = write(tmp_path / "rows.jsonl", rows())
+    data = write_jsonl(tmp_path / "rows.jsonl", rows())
     train(data, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", **QUICK)
     found = evaluate_run(tmp_path / "run", data, device="cpu", out=tmp_path / "report")
     first, second = found.levels
@@ -132,7 +128,7 @@ def generating(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     """A run whose rows offer candidates without their parents, and its data."""
     folder = tmp_path_factory.mktemp("levels")
     offered = [{**row, "category": [*WORDS] if at % 2 else "科技 ## 手机,体育,科技##航天"} for at, row in enumerate(rows(several=True))]
-    data = write(folder / "rows.jsonl", offered)
+    data = write_jsonl(folder / "rows.jsonl", offered)
     train(data, model=str(tiny_qwen), out=folder / "run", method="generate", tuning="none", max_length=200, **QUICK)
     return folder / "run", data
 
@@ -143,7 +139,7 @@ def test_candidates_bring_what_they_lie_below(generating: tuple[Path, Path], tmp
     assert set(classifier.labels) == {*WORDS, "科技"}
     asked = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()][:4]
     asked[1]["category"], asked[2]["category"] = [PHONES], ["科技##", SPORT]
-    source = write(tmp_path / "asked.jsonl", asked)
+    source = write_jsonl(tmp_path / "asked.jsonl", asked)
     predict_file(classifier, source, tmp_path / "out.jsonl", probabilities=True)
     first, second, last = (json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines())
     assert set(first["probabilities"]) == set(last["probabilities"]) == {*WORDS, "科技"}
@@ -159,7 +155,7 @@ def test_a_label_that_a_row_does_not_offer_is_named_alone(tiny_qwen: Path, tmp_p
     with pytest.raises(
         DataError, match=r"rows\.jsonl:\d+: label '体育' is not among the row's candidates, '科技##手机', '科技##航天', '科技'"
     ):
-        train(write(tmp_path / "rows.jsonl", offered), model=str(tiny_qwen), out=tmp_path / "run", method="generate", **QUICK)
+        train(write_jsonl(tmp_path / "rows.jsonl", offered), model=str(tiny_qwen), out=tmp_path / "run", method="generate", **QUICK)
 
 
 def test_a_child_brings_its_parent_among_the_labels_of_a_request(generating: tuple[Path, Path]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from conftest import write_jsonl
 
 from fenlei import Classifier, train
 from fenlei.config import Imbalance, RunConfig
@@ -90,7 +90,7 @@ def test_classes_are_drawn_alike_and_by_the_seed() -> None:
 def test_several_labels_a_row_have_thresholds_instead(tmp_path: Path, tiny_qwen: Path) -> None:
     path = tmp_path / "many.jsonl"
     rows = [{"text": f"第{at}条", "label": ["甲"] if at % 20 else ["甲", "乙"]} for at in range(60)]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
     with pytest.raises(ConfigError, match="one label a row"):
         prepare(RunConfig.from_options({"data": str(path), "model": str(tiny_qwen), "imbalance": "balanced"}))
     np.testing.assert_array_equal(class_counts(np.array([[True, False], [True, True]]), 2), [2, 1])
@@ -112,9 +112,7 @@ def uneven_file(tmp_path: Path, toy_rows: list[dict[str, str]]) -> Path:
         label = "稀" if at % 21 == 20 else "常"
         told = generator.random() < 0.5 if label == "稀" else generator.random() < 0.05
         rows.append({"text": f"第{int(generator.integers(0, 9))}条{'快讯' if told else '消息'}", "label": label})
-    path = tmp_path / "uneven.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_jsonl(tmp_path / "uneven.jsonl", rows)
 
 
 def test_a_cure_is_proposed_from_ten_to_one_on() -> None:

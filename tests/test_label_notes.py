@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import TOY_NEWS, write_jsonl
 
 from fenlei import Classifier, Client, train
 from fenlei.artifact import read_manifest
@@ -31,7 +32,7 @@ SPORT = {"description": "比赛和球队", "aliases": ["运动"]}
 @pytest.fixture(scope="module")
 def news(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The toy rows, thrice: enough of them to calibrate."""
-    rows = (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8")
+    rows = TOY_NEWS.read_text(encoding="utf-8")
     folder = tmp_path_factory.mktemp("news")
     for part in ("train", "dev"):
         (folder / f"{part}.jsonl").write_text(rows, encoding="utf-8")
@@ -73,7 +74,7 @@ def test_a_run_is_trained_with_what_its_labels_mean(tiny_qwen: Path, news: Path,
 
 def test_a_run_is_told_what_labels_mean(plain: Path, labels: Path, tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), encoding="utf-8")
+    write_jsonl(source, ({"text": text} for text in TEXTS))
     command = ["predict", str(plain), str(source), "--out", str(out), "--labels", str(labels), "--device", "cpu", "--probabilities"]
     assert main(command) == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]

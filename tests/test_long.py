@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_jsonl
 from transformers import AutoConfig
 
 from fenlei import Classifier, train
@@ -51,9 +52,7 @@ def long_rows(count: int, sentences: int = 14) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("long") / "long.jsonl"
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in long_rows(60)), encoding="utf-8")
-    return path
+    return write_jsonl(tmp_path_factory.mktemp("long") / "long.jsonl", long_rows(60))
 
 
 def options(long_file: Path, model: Path, **more: Any) -> dict[str, Any]:
@@ -114,7 +113,7 @@ def test_memory_is_bounded_by_the_budget(tmp_path: Path, tiny_qwen: Path) -> Non
     """A document of four times the windows holds hardly more for the backward pass."""
     path = tmp_path / "long.jsonl"
     rows = [*long_rows(20, sentences=40), *long_rows(2, sentences=160)]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
     setup = prepared(path, tiny_qwen, tuning="lora", dev_ratio=0.1)
     setup.method.train()
     lengths = setup.train.lengths
@@ -285,7 +284,7 @@ def test_generate_asks_each_window_of_every_label(tiny_qwen: Path, tmp_path: Pat
     """Multi-label: a label's log-odds are the mean of what each window says of it, whatever the others are given."""
     path, run = tmp_path / "many.jsonl", tmp_path / "run"
     rows = [{"text": row["text"], "label": [row["label"], *(["长"] if at % 3 else [])]} for at, row in enumerate(long_rows(60))]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
     train(out=run, **options(path, tiny_qwen, tuning="lora", method="generate", max_steps=2, max_length=190))
     classifier, text = Classifier.load(run, device="cpu"), "".join(FILLER) * 6
     scores = classifier.logits([text, "短。"])
@@ -328,7 +327,7 @@ def test_longrope_is_read_no_further_than_its_factors_stay() -> None:
 def test_a_document_of_200_000_characters_and_odd_ones(long_file: Path, tiny_qwen: Path, tmp_path: Path) -> None:
     run, data = tmp_path / "run", tmp_path / "rows.jsonl"
     rows = [{"text": "央行宣布降准。" * 28_572, "label": next(iter(TOLD))}, *long_rows(8)]
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(data, rows)
     given = options(data, tiny_qwen, dev=str(long_file), tuning="frozen", max_steps=2, batch_size=9, layers=1, max_length=250)
     assert "of 9 training texts are read in more than one window" in " ".join(train(out=run, **given).notes)
     texts = ["央行宣布降准" * 33_334, "", " \n" * 500, "。", "短。"]
@@ -401,8 +400,7 @@ def test_what_a_prompt_leaves_room_for_is_what_counts(method: str, tiny_qwen: Pa
     """Texts that would fit alone do not where the prompt, or the labels it names, take most of the length."""
     names = [f"关于{name}的新闻报道与评论" for name in ("体育比赛", "财经市场")]
     rows = [{"text": "国足热身赛两球取胜" * 10 + str(at), "label": names[at % 2]} for at in range(12)]
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
     prompt = {"prompt": "请判断下面文本的类别。" * 6 + "{text}"} if method == "head" else {}
     setup = prepared(data, tiny_qwen, method=method, tuning="lora", long=None, max_length=200, **prompt)
     alone = prepared(data, tiny_qwen, tuning="lora", long=None, max_length=200)
@@ -512,7 +510,7 @@ def test_windows_answer_with_any_number_of_labels(tiny_qwen: Path, tmp_path: Pat
     """The windows are joined before the head, whatever is learned with it."""
     path, run = tmp_path / "many.jsonl", tmp_path / "run"
     rows = [{"text": row["text"], "label": [row["label"], *(["长"] if at % 3 else [])]} for at, row in enumerate(long_rows(60))]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(path, rows)
     train(out=run, **options(path, tiny_qwen, tuning="frozen", max_steps=3))
     (prediction,) = Classifier.load(run, device="cpu").predict([rows[0]["text"]])
     assert prediction.labels is not None

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import write_jsonl
 
 from fenlei.config import DataConfig, RunConfig, TrustConfig
 from fenlei.data.examples import Example
@@ -46,9 +47,7 @@ def rows(count: int = 240) -> list[dict[str, Any]]:
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[..., Path]:
     def to_file(found: Sequence[dict[str, Any]], name: str = "multi.jsonl") -> Path:
-        path = tmp_path / name
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
-        return path
+        return write_jsonl(tmp_path / name, found)
 
     return to_file
 
@@ -59,8 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     from fenlei.training.fit import train
 
     folder = tmp_path_factory.mktemp("multi")
-    data = folder / "multi.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows()), encoding="utf-8")
+    data = write_jsonl(folder / "multi.jsonl", rows())
     train(data, out=folder / "run", model="nano", epochs=6, dev_ratio=0.4, level_separator="##", target_accuracy=0.8, batch_size=16)
     return folder / "run", data
 
@@ -437,8 +435,7 @@ def test_evaluation_tells_sets_and_levels(trained: tuple[Path, Path], tmp_path: 
     run, data = trained
     wrong = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()][:60]
     wrong[4]["label"] = ["体育", "科技##手机"]
-    asked = tmp_path / "asked.jsonl"
-    asked.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in wrong), encoding="utf-8")
+    asked = write_jsonl(tmp_path / "asked.jsonl", wrong)
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "confusion.png").write_bytes(b"of an earlier evaluation, of another run")
     found = evaluate_run(run, asked, out=tmp_path / "report", compare_with=[run])
@@ -544,8 +541,7 @@ def test_an_audit_by_a_run_reads_labels_as_the_run_does(trained: tuple[Path, Pat
     names = sorted(WORDS)
     ids = [{**row, "label": [names.index(name) for name in row["label"]]} for row in right]
     for name, found in (("named", right), ("numbered", ids)):
-        asked = tmp_path / f"{name}.jsonl"
-        asked.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found), encoding="utf-8")
+        asked = write_jsonl(tmp_path / f"{name}.jsonl", found)
         (tmp_path / "names.txt").write_text("\n".join(names), encoding="utf-8")
         audit = audit_data(asked, run=run, class_file=tmp_path / "names.txt", device="cpu")
         assert audit.classes.counts["科技"] == sum("科技##手机" in row["label"] or "科技##航天" in row["label"] for row in right)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_jsonl
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest
@@ -138,8 +139,7 @@ def test_the_command_asks_what_the_run_was_trained_on(tiny_qwen: Path, toy_rows:
     names = sorted({row["label"] for row in toy_rows})
     (tmp_path / "class.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     rows = [{"title": row["text"], "body": "正文", "kind": names.index(row["label"])} for row in toy_rows]
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
     options = {"tuning": "frozen", "max_steps": 1, "text_column": "title,body", "label_column": "kind", "device": "cpu", "baseline": False}
     train(data, model=str(tiny_qwen), out=tmp_path / "run", class_file=str(tmp_path / "class.txt"), **options)
     texts, gold = _texts_and_labels(tmp_path / "run", str(data), None, 5)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from conftest import TOY_NEWS, write_jsonl
 from serving import Running, running
 
 from fenlei import train
@@ -31,8 +32,7 @@ OPTIONS: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "ba
 def service(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A generate run behind a key."""
     folder = tmp_path_factory.mktemp("page")
-    news = Path(__file__).parent / "data" / "toy_news.jsonl"
-    train(news, model=str(tiny_qwen), out=folder / "asked", method="generate", tuning="full", max_length=200, **OPTIONS)
+    train(TOY_NEWS, model=str(tiny_qwen), out=folder / "asked", method="generate", tuning="full", max_length=200, **OPTIONS)
     (folder / "keys").write_text(KEY)
     with running(folder / "asked", api_key_file=folder / "keys") as one:
         yield one
@@ -138,7 +138,7 @@ def test_the_column_that_the_run_was_trained_on_is_proposed(page: Page, tmp_path
 
 def test_a_file_chosen_while_another_is_classified_gets_its_own_answers_only(page: Page, tmp_path: Path) -> None:
     for name, rows in (("first", 70), ("second", 40)):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": f"{name} {at}"}) + "\n" for at in range(rows)))
+        write_jsonl(tmp_path / f"{name}.jsonl", ({"text": f"{name} {at}"} for at in range(rows)))
     held: list[Route] = []
     page.route("**/v1/classify", lambda route: held.append(route))
     page.set_input_files("#file", tmp_path / "first.jsonl")
@@ -233,7 +233,7 @@ def test_what_is_too_much_at_once_is_asked_in_smaller_parts(page: Page, tmp_path
         else:
             route.continue_()
 
-    (tmp_path / "many.jsonl").write_text("".join(json.dumps({"text": f"text {at}"}) + "\n" for at in range(40)))
+    write_jsonl(tmp_path / "many.jsonl", ({"text": f"text {at}"} for at in range(40)))
     page.route("**/v1/classify", slow)
     page.set_input_files("#file", tmp_path / "many.jsonl")
     page.click("#start")

@@ -12,6 +12,7 @@ import pandas
 import pytest
 import torch
 import transformers
+from conftest import write_jsonl
 from serving import running
 
 from fenlei import Classifier, train
@@ -45,14 +46,9 @@ def rows_of(seed: int, count: int = 80, labels: tuple[str, ...] = ("胜", "败")
     return rows
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("pairs") / "nli.jsonl", rows_of(1))
+    return write_jsonl(tmp_path_factory.mktemp("pairs") / "nli.jsonl", rows_of(1))
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -128,13 +124,13 @@ def test_the_baseline_reads_both_texts(run: Path, data: Path) -> None:
 
 def test_a_file_is_predicted_without_naming_its_columns(classifier: Classifier, tmp_path: Path) -> None:
     rows = rows_of(3, 20)
-    result = predict_file(classifier, write(tmp_path / "new.jsonl", rows), tmp_path / "out.jsonl")
+    result = predict_file(classifier, write_jsonl(tmp_path / "new.jsonl", rows), tmp_path / "out.jsonl")
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     expected = classifier.predict([(row["a"], row["b"]) for row in rows])
     assert result.rows == 20
     assert [list(row)[:4] for row in written] == [["a", "b", "label", "id"]] * 20
     assert [row["prediction"] for row in written] == [one.label for one in expected]
-    renamed = write(tmp_path / "renamed.jsonl", [{"x": row["a"], "y": row["b"]} for row in rows])
+    renamed = write_jsonl(tmp_path / "renamed.jsonl", [{"x": row["a"], "y": row["b"]} for row in rows])
     predict_file(classifier, renamed, tmp_path / "two.jsonl", text_column="x", pair_column="y")
     again = [json.loads(line)["prediction"] for line in (tmp_path / "two.jsonl").read_text(encoding="utf-8").splitlines()]
     assert again == [row["prediction"] for row in written]
@@ -148,11 +144,11 @@ def test_a_frame_is_predicted_as_a_file_is(classifier: Classifier) -> None:
 def test_rows_without_a_second_text_are_set_aside(classifier: Classifier, tmp_path: Path) -> None:
     rows = rows_of(3, 4)
     rows[2]["b"] = " "
-    result = predict_file(classifier, write(tmp_path / "new.jsonl", rows), tmp_path / "out.jsonl")
+    result = predict_file(classifier, write_jsonl(tmp_path / "new.jsonl", rows), tmp_path / "out.jsonl")
     assert (result.rows, result.rejected) == (3, 1)
     assert "new.jsonl:3: expected a second text in column 'b'" in (tmp_path / "out.jsonl.rejected.jsonl").read_text(encoding="utf-8")
     with pytest.raises(DataError, match="no column 'b', found columns 'a'"):
-        predict_file(classifier, write(tmp_path / "one.jsonl", [{"a": "甲"}]), tmp_path / "none.jsonl")
+        predict_file(classifier, write_jsonl(tmp_path / "one.jsonl", [{"a": "甲"}]), tmp_path / "none.jsonl")
 
 
 def test_single_texts_are_refused(classifier: Classifier) -> None:
@@ -243,8 +239,8 @@ def test_a_run_with_a_prompt_and_a_frozen_backbone(tiny_qwen: Path, data: Path, 
 
 def test_the_same_premise_under_two_labels_is_no_conflict(tmp_path: Path) -> None:
     rows = [{"text": "甲", "b": f"乙{at}", "label": "xy"[at % 2]} for at in range(4)] + [{"text": "甲", "b": "乙0", "label": "y"}]
-    assert len(audit_data(write(tmp_path / "nli.jsonl", rows)).conflicts) == 1
-    found = audit_data(write(tmp_path / "nli.jsonl", rows), pair_column="b")
+    assert len(audit_data(write_jsonl(tmp_path / "nli.jsonl", rows)).conflicts) == 1
+    found = audit_data(write_jsonl(tmp_path / "nli.jsonl", rows), pair_column="b")
     assert [one.rows for one in found.conflicts] == [(0, 4)]
 
 
@@ -252,7 +248,7 @@ def test_the_same_premise_under_two_labels_is_no_conflict(tmp_path: Path) -> Non
 def test_a_pair_run_teaches_and_grows(tiny_bert: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     train(data, model=str(tiny_bert), out=out, store_exemplars=4, **QUICK)
-    new = write(tmp_path / "new.jsonl", rows_of(5, 12, ("平",)))
+    new = write_jsonl(tmp_path / "new.jsonl", rows_of(5, 12, ("平",)))
     grown = extend(out, new, out=tmp_path / "grown", max_steps=2, device="cpu").training.out
     assert Classifier.load(grown, device="cpu").predict([("国", "足")])[0].probabilities.keys() == {"胜", "败", "平"}
     student = distill(out, to=str(tiny_bert), out=tmp_path / "small", max_steps=2, device="cpu", max_length=24).training.out

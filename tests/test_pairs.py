@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -192,8 +192,7 @@ def test_the_columns_are_the_runs_where_none_are_given() -> None:
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_jsonl(path, rows)
 
 
 def test_both_columns_are_read(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import TOY_NEWS, write_jsonl
 from safetensors.numpy import load_file
 
 from fenlei import Classifier, train
@@ -33,18 +34,15 @@ QUICK: dict[str, Any] = {"max_steps": 30, "batch_size": 16, "device": "cpu", "ba
 @pytest.fixture(scope="module")
 def news(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each toy headline six times, so that dev has 90 rows to calibrate on."""
-    rows = [json.loads(line) for line in (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
     path = tmp_path_factory.mktemp("news") / "news.jsonl"
     many = [{**row, "text": f"{row['text']}{mark}"} for mark in "。！？…，、" for row in rows]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in many), encoding="utf-8")
-    return path
+    return write_jsonl(path, many)
 
 
 @pytest.fixture(scope="module")
 def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("strange") / "strange.jsonl"
-    path.write_text("".join(json.dumps({"text": f"zq {at} xv {at * 7} " * 4}) + "\n" for at in range(30)), encoding="utf-8")
-    return path
+    return write_jsonl(tmp_path_factory.mktemp("strange") / "strange.jsonl", ({"text": f"zq {at} xv {at * 7} " * 4} for at in range(30)))
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +139,7 @@ def test_out_of_scope_texts_are_read_as_the_rows_are(tmp_path: Path) -> None:
         asked.append([row.text for row in rows])
         return Scores(np.random.default_rng(0).normal(size=(len(rows), 2)).astype(np.float32), np.zeros(len(rows), dtype=np.int32))
 
-    strange = tmp_path / "strange.jsonl"
-    strange.write_text("".join(json.dumps({"content": "body", "title": f"zq {at}"}) + "\n" for at in range(5)), encoding="utf-8")
+    strange = write_jsonl(tmp_path / "strange.jsonl", ({"content": "body", "title": f"zq {at}"} for at in range(5)))
     calibrating = [Example(str(at), None, "f", at) for at in range(40)]
     rows = KnownRows(calibrating, [Example("x", None, "f", 1, text_columns=("title",))], np.zeros(1, dtype=np.int64))
     dev = DevScores(score(calibrating, False).logits, np.arange(40) % 2)

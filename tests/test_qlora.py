@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from extending import NEW, weather, write
+from conftest import write_jsonl
+from extending import NEW, weather
 from families import FAMILIES, save_family
 
 from fenlei import Classifier, train
@@ -71,7 +72,7 @@ def test_an_extension_is_refused_with_what_can_be_done_and_that_can_be_done(tiny
     write_manifest(run, {**read_manifest(run), "tuning": "qlora"})
     config = (run / "config.yaml").read_text(encoding="utf-8")
     (run / "config.yaml").write_text(config.replace("tuning: lora", "tuning: qlora"), encoding="utf-8")
-    new = write(tmp_path / "new.jsonl", weather())
+    new = write_jsonl(tmp_path / "new.jsonl", weather())
     options: dict[str, Any] = {"replay": toy_file, "out": tmp_path / "out", "device": "cpu", "max_steps": 1}
     with pytest.raises(ConfigError, match=r"over weights in 4 bits, .*train again on all rows, .*tuning='lora'"):
         extend(run, new, **options)

@@ -15,11 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import ended, in_one, in_two, split, stopped_and_resumed, trained_alone
+from runs import logits
 from torch import distributed
 
 from fenlei.errors import ConfigError
-from fenlei.inference.classifier import Classifier
-from fenlei.models.devices import Precision
 from fenlei.training import ranks
 from fenlei.training.fit import train
 from fenlei.training.ranks import Ranks
@@ -28,7 +27,6 @@ from fenlei.training.trainer import RowTrainer
 OPTIONS: dict[str, Any] = {
     "max_steps": 14, "batch_size": 9, "batch_tokens": 60, "learning_rate": 0.003, "device": "cpu", "baseline": False, "dev_ratio": 0.3,
 }  # fmt: skip
-EXACT = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
 
 
 @given(lengths=st.lists(st.integers(1, 500), min_size=1, max_size=40), world=st.integers(1, 5))
@@ -40,22 +38,13 @@ def test_shares_are_all_rows_once_and_balanced(lengths: list[int], world: int) -
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split")
-
-
-@pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: EXACT)
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split"), pytest.mark.usefixtures("exact")]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The run of a training in one process, by its model and options."""
     return trained_alone(tmp_path_factory.mktemp("alone"), **OPTIONS)
-
-
-def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:
-    return Classifier.load(run, device="cpu").logits([row["text"] for row in rows]).logits
 
 
 @pytest.mark.parametrize(

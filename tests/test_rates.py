@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import write_jsonl
 from safetensors.torch import load_file
 from torch import nn
 
@@ -31,8 +31,7 @@ def documents(tmp_path: Path) -> Path:
         for word in ("足球", "股票", "电影")
         for at in range(12)
     ]
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
+    return write_jsonl(path, rows)
 
 
 def learned(run: Path, file: str) -> dict[str, torch.Tensor]:

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from runs import weights_of
 
 from fenlei import train
-from fenlei.models.devices import Precision
 from fenlei.text.batches import Batch
 from fenlei.training import recorded
 from fenlei.training.recorded import LENGTH_STEP, RecordedPasses, padded
 from fenlei.training.trainer import RowTrainer
+
+pytestmark = pytest.mark.usefixtures("exact")
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 12, "batch_size": 8, "learning_rate": 0.003, "device": "cpu", "baseline": False, "prompt": "{text}", "max_length": 64,
@@ -49,15 +50,9 @@ class Waits(Again):
 
 
 def trained(model: Path, data: Path, out: Path, recorder: Again | None, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
-    exact = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
     with monkeypatch.context() as patch:
-        patch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: exact)
         patch.setattr("fenlei.training.fit.recorder_for", lambda setup, ranks: recorder)
         return train(data, model=str(model), out=out, **{**OPTIONS, **options})
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return {path.name + key: value for path in sorted((run / "model").glob("*.safetensors")) for key, value in load_file(path).items()}
 
 
 @pytest.mark.parametrize("tuning", ["lora", "full"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import TOY_NEWS, write_jsonl
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
@@ -32,14 +33,13 @@ from fenlei.training.relabel import _kept_exemplars, add_labels, relabel
 
 QUICK: dict[str, Any] = {"device": "cpu", "baseline": False, "max_steps": 6, "batch_size": 8, "learning_rate": 0.01}
 TEXTS = ["国足热身赛两球取胜", "央行下调利率", "手机芯片发布"]
-TOY = Path(__file__).parent / "data" / "toy_news.jsonl"
 
 
 @pytest.fixture(scope="module")
 def run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three labels, calibrated, with sets, exemplars and a head in two layers, one as wide as there are labels' rows before it."""
     out = tmp_path_factory.mktemp("relabel") / "run"
-    train(TOY, model=str(tiny_qwen), out=out, tuning="lora", dev_ratio=0.5, set_coverage=0.8, store_exemplars=2, **QUICK)
+    train(TOY_NEWS, model=str(tiny_qwen), out=out, tuning="lora", dev_ratio=0.5, set_coverage=0.8, store_exemplars=2, **QUICK)
     manifest = read_manifest(out)
     assert manifest["labels"] == ["体育", "财经", "科技"]
     # Vector scaling takes more rows than these: it is put in by hand, so that it is carried through everything below.
@@ -79,12 +79,12 @@ def test_a_file_of_before_is_evaluated_under_the_labels_of_now(run: Path, tmp_pa
     relabel(run, out=tmp_path / "first", rename={"体育": "运动"})
     relabel(tmp_path / "first", out=tmp_path / "second", rename={"运动": "赛事"}, drop=["科技"])
     assert read_manifest(tmp_path / "second")["relabelled_from"]["former_labels"] == {"体育": "赛事", "运动": "赛事", "科技": None}
-    second = evaluate_run(tmp_path / "second", TOY, out=tmp_path / "report", device="cpu")
+    second = evaluate_run(tmp_path / "second", TOY_NEWS, out=tmp_path / "report", device="cpu")
     assert {one.name: one.support for one in second.metrics.classes} == {"赛事": 20, "财经": 20}
     assert any(note.startswith("20 rows are left out") for note in second.notes)
     relabel(run, out=tmp_path / "over", rename={"体育": "运动", "科技": "体育"})
     with pytest.raises(DataError, match="label '科技' is not one of"):
-        evaluate_run(tmp_path / "over", TOY, out=tmp_path / "report", device="cpu")
+        evaluate_run(tmp_path / "over", TOY_NEWS, out=tmp_path / "report", device="cpu")
 
 
 def test_a_file_of_before_is_evaluated_where_ids_may_stand_in_it_too(run: Path, tmp_path: Path) -> None:
@@ -93,9 +93,9 @@ def test_a_file_of_before_is_evaluated_where_ids_may_stand_in_it_too(run: Path, 
     config = tmp_path / "copy" / "config.yaml"
     config.write_text(RunConfig.from_yaml(config).replace(class_file="names.txt").to_yaml(), encoding="utf-8")
     relabel(tmp_path / "copy", out=tmp_path / "out", rename={"体育": "运动"})
-    names, rows = read_manifest(run)["labels"], [json.loads(line) for line in TOY.read_text(encoding="utf-8").splitlines()]
+    names, rows = read_manifest(run)["labels"], [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
     mixed = [{**row, "label": names.index(row["label"]) if at % 2 else row["label"]} for at, row in enumerate(rows)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in mixed), encoding="utf-8")
+    write_jsonl(tmp_path / "rows.jsonl", mixed)
     measured = evaluate_run(tmp_path / "out", tmp_path / "rows.jsonl", out=tmp_path / "report", device="cpu").metrics
     assert {one.name: one.support for one in measured.classes} == {"运动": 20, "财经": 20, "科技": 20}
 
@@ -147,9 +147,9 @@ def test_texts_of_a_dropped_label_are_none_that_novelty_knows(run: Path, tmp_pat
 @pytest.fixture(scope="module")
 def four(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("four")
-    rows = [json.loads(line) for line in TOY.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
     rows += [{"text": f"{row['text'][:8]}晴转多云{at}", "label": "天气"} for at, row in enumerate(rows[:20])]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(folder / "rows.jsonl", rows)
     train(folder / "rows.jsonl", model=str(tiny_qwen), out=folder / "run", tuning="frozen", head="mlp", dev_ratio=0.5, **QUICK)
     return folder / "run"
 
@@ -186,7 +186,7 @@ def test_kept_dev_scores_are_those_of_the_new_labels(four: Path, tmp_path: Path)
 def test_the_stock_folder_of_a_full_run_has_the_rows_that_are_left(
     model: str, options: dict[str, Any], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    train(TOY, model=str(request.getfixturevalue(model)), out=tmp_path / "run", tuning="full", **QUICK, **options)
+    train(TOY_NEWS, model=str(request.getfixturevalue(model)), out=tmp_path / "run", tuning="full", **QUICK, **options)
     relabel(tmp_path / "run", out=tmp_path / "out", drop=["体育"], rename={"财经": "economy"})
     stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out" / "model")
     assert stock.config.id2label == {0: "economy", 1: "科技"}
@@ -196,7 +196,7 @@ def test_the_stock_folder_of_a_full_run_has_the_rows_that_are_left(
 
 def test_a_label_is_dropped_from_a_run_that_reads_in_windows(tiny_qwen: Path, tmp_path: Path) -> None:
     """What weighs the windows lies beside the head, and has no rows of labels."""
-    train(TOY, model=str(tiny_qwen), out=tmp_path / "run", tuning="lora", long="windows", max_length=24, **QUICK)
+    train(TOY_NEWS, model=str(tiny_qwen), out=tmp_path / "run", tuning="lora", long="windows", max_length=24, **QUICK)
     relabel(tmp_path / "run", out=tmp_path / "out", drop=["体育"])
     was = answers(tmp_path / "run")[:, 1:]
     np.testing.assert_allclose(answers(tmp_path / "out"), was / was.sum(axis=1, keepdims=True), atol=1e-6)
@@ -204,7 +204,7 @@ def test_a_label_is_dropped_from_a_run_that_reads_in_windows(tiny_qwen: Path, tm
 
 def test_a_generate_run_is_given_the_new_list(tiny_qwen: Path, tmp_path: Path) -> None:
     options = {"method": "generate", "tuning": "none", "shots": 2, "store_exemplars": 1, "device": "cpu", "baseline": False}
-    train(TOY, model=str(tiny_qwen), out=tmp_path / "run", **options)
+    train(TOY_NEWS, model=str(tiny_qwen), out=tmp_path / "run", **options)
     shown = [label for _, label in read_manifest(tmp_path / "run")["instruction"]["examples"]]
     result = relabel(tmp_path / "run", out=tmp_path / "out", rename={shown[0]: "sport"})
     assert any("fenlei evaluate" in note for note in result.notes)
@@ -234,7 +234,7 @@ def test_labels_that_cannot_be_asked_are_refused_before_the_first_text(
     from fenlei.text import asking
 
     run = tmp_path / "run"
-    train(TOY, model=str(tiny_qwen), out=run, method="generate", tuning="none", device="cpu", baseline=False, max_length=130)
+    train(TOY_NEWS, model=str(tiny_qwen), out=run, method="generate", tuning="none", device="cpu", baseline=False, max_length=130)
     with pytest.raises(ConfigError, match="max_length 130 leaves no room for the text: the instruction with its 103 labels"):
         add_labels(run, {f"类别{at}": LabelNote() for at in range(100)}, out=tmp_path / "out")
     with pytest.raises(ConfigError, match="max_length 130 leaves no room for the text"):
@@ -252,10 +252,9 @@ def test_labels_that_cannot_be_asked_are_refused_before_the_first_text(
 
 
 def test_all_labels_of_a_run_whose_rows_offer_candidates_need_not_fit(tiny_qwen: Path, tmp_path: Path) -> None:
-    rows = [json.loads(line) for line in TOY.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()]
     offered = [{**row, "category": [row["label"], f"类别{at}"]} for at, row in enumerate(rows)]
-    data = tmp_path / "offered.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in offered), encoding="utf-8")
+    data = write_jsonl(tmp_path / "offered.jsonl", offered)
     options = {"method": "generate", "tuning": "none", "device": "cpu", "baseline": False, "max_length": 130}
     train(data, model=str(tiny_qwen), out=tmp_path / "run", **options)
     add_labels(tmp_path / "run", {"天气": LabelNote()}, out=tmp_path / "out")
@@ -279,7 +278,7 @@ def test_a_head_learns_labels_from_rows_alone(run: Path, tmp_path: Path, capsys:
     words = ["extend", str(run), str(tmp_path / "labels.yaml"), "--out", str(tmp_path / "out")]
     assert main(words) == 1
     assert "answers with a head, which learns labels from rows; give a file of labelled rows" in capsys.readouterr().err.replace("\n", " ")
-    for more in (["--replay", str(TOY)], ["--resume"]):
+    for more in (["--replay", str(TOY_NEWS)], ["--resume"]):
         assert main([*words, *more]) == 2
         assert "is a list of labels, from which nothing is learned" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "out").exists()
@@ -317,7 +316,7 @@ def test_what_a_merged_run_cannot_do_is_said(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sums of several outputs"):
         export_merged(tmp_path / "merged", tmp_path / "stock")
     with pytest.raises(ConfigError, match="labels were merged"):
-        extend(tmp_path / "merged", TOY, out=tmp_path / "out")
+        extend(tmp_path / "merged", TOY_NEWS, out=tmp_path / "out")
     manifest = read_manifest(tmp_path / "merged")
     broken = {**manifest, "merged": {**manifest["merged"], "outputs": [[0, 1], [1]]}}
     shutil.copytree(tmp_path / "merged", tmp_path / "broken")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import write_jsonl
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
@@ -88,7 +89,7 @@ def test_labels_that_are_left_answer_as_they_did(run: Path, data: Path, tmp_path
     rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
     left = tmp_path / "left.jsonl"
     few = [{**row, "label": [name for name in row["label"] if name == "科技##手机"]} for row in rows]
-    left.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in few), encoding="utf-8")
+    write_jsonl(left, few)
     assert evaluate_run(tmp_path / "out", left, device="cpu").metrics.names == tuple(after)
 
 

@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 import matplotlib
 import numpy as np
 import pytest
+from conftest import write_jsonl
 from matplotlib.font_manager import FontProperties
 from rich.console import Console
 
@@ -85,18 +86,13 @@ ROWS = [
 ]
 
 
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
 def read_rows(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
 def data(tmp_path):
-    return write_rows(tmp_path / "dev.jsonl", ROWS)
+    return write_jsonl(tmp_path / "dev.jsonl", ROWS)
 
 
 @pytest.fixture
@@ -169,7 +165,7 @@ def test_evaluating_again_replaces_the_report_and_leaves_other_files(run, data, 
     evaluate_run(run, data, out=out, classifier=KeywordClassifier())
     (out / "mine.txt").write_text("kept")
     first = (out / "report.html").read_bytes()
-    evaluate_run(run, write_rows(data, ROWS[:3]), out=out, classifier=KeywordClassifier())
+    evaluate_run(run, write_jsonl(data, ROWS[:3]), out=out, classifier=KeywordClassifier())
     assert {file.name for file in out.iterdir()} == FILES | {"mine.txt"}
     assert (out / "report.html").read_bytes() != first
     assert not (run / "report").exists()
@@ -186,7 +182,7 @@ def test_nothing_of_an_earlier_evaluation_stays_beside_a_report(run, data, tmp_p
 
 
 def test_an_unknown_label_is_named_with_its_place_before_anything_is_classified(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", [ROWS[0], {"text": "x 0.9", "label": "体育类"}, {"text": "y 0.9", "label": "?"}])
+    data = write_jsonl(tmp_path / "dev.jsonl", [ROWS[0], {"text": "x 0.9", "label": "体育类"}, {"text": "y 0.9", "label": "?"}])
     classifier = KeywordClassifier()
     with pytest.raises(
         DataError, match=r"dev\.jsonl:2: label '体育类' is not one of '体育', '财经', '科学' \(did you mean '体育'\?\), and 1 more rows"
@@ -197,7 +193,7 @@ def test_an_unknown_label_is_named_with_its_place_before_anything_is_classified(
 
 
 def test_a_column_that_would_be_written_twice_is_refused_and_a_prefix_cures_it(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", [{**row, "prediction": "mine"} for row in ROWS])
+    data = write_jsonl(tmp_path / "dev.jsonl", [{**row, "prediction": "mine"} for row in ROWS])
     with pytest.raises(DataError, match=r"dev\.jsonl:1: the input already has a column 'prediction'.*--prefix"):
         evaluate_run(run, data, classifier=KeywordClassifier())
     evaluate_run(run, data, prefix="new_", classifier=KeywordClassifier())
@@ -252,13 +248,13 @@ def test_columns_are_those_of_the_training_and_ids_become_names(tmp_path):
         {"text": "科学 0.9", "headline": "财经 0.9", "kind": 1, "label": "x"},
         {"text": "", "headline": "体育 0.9", "kind": "体育", "label": "x"},
     ]
-    evaluation = evaluate_run(run, write_rows(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier())
+    evaluation = evaluate_run(run, write_jsonl(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier())
     assert evaluation.metrics.accuracy == 1.0
     assert evaluation.baseline is None
 
 
 def test_a_class_file_beside_the_data_names_ids_only_where_it_is_the_runs(tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", [{"text": "财经 0.9", "label": "1"}])
+    data = write_jsonl(tmp_path / "dev.jsonl", [{"text": "财经 0.9", "label": "1"}])
     (tmp_path / "class.txt").write_text("\n".join(LABELS), encoding="utf-8")
     assert evaluate_run(tmp_path / "run", data, classifier=KeywordClassifier()).metrics.accuracy == 1.0
     (tmp_path / "class.txt").write_text("财经\n体育\n科学", encoding="utf-8")
@@ -270,11 +266,11 @@ def test_a_folder_gives_its_test_file_else_dev_with_a_warning(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     for part, rows in (("train", ROWS), ("dev", ROWS[:2])):
-        write_rows(folder / f"{part}.jsonl", rows)
+        write_jsonl(folder / f"{part}.jsonl", rows)
     on_dev = evaluate_run(tmp_path / "run", folder, classifier=KeywordClassifier())
     assert on_dev.metrics.rows == 2
     assert any("dev rows" in note for note in on_dev.notes)
-    write_rows(folder / "test.jsonl", ROWS[:3])
+    write_jsonl(folder / "test.jsonl", ROWS[:3])
     on_test = evaluate_run(tmp_path / "run", folder, classifier=KeywordClassifier())
     assert on_test.metrics.rows == 3
     assert not any("dev rows" in note for note in on_test.notes)
@@ -289,7 +285,7 @@ def test_rows_are_classified_in_windows_and_progress_is_told(run, data, monkeypa
 
 
 def test_what_was_cut_absent_or_uncalibrated_is_said(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", ROWS[:1])
+    data = write_jsonl(tmp_path / "dev.jsonl", ROWS[:1])
     notes = "\n".join(evaluate_run(run, data, classifier=KeywordClassifier(tokens_cut=7, calibrated=False)).notes)
     assert "1 of 1 texts were longer" in notes
     assert "7 tokens" in notes
@@ -316,7 +312,7 @@ def test_the_baselines_own_temperature_is_used(run, data):
 def test_texts_and_labels_cannot_run_or_break_the_page(tmp_path):
     attack = '"><img src=x onerror=alert(2)><script src="http://evil"></script>'
     rows = [{"text": f"{attack} {at} 0.9", "label": label} for at, label in enumerate([*NASTY, *NASTY[1:]])]
-    data = write_rows(tmp_path / "dev.jsonl", rows)
+    data = write_jsonl(tmp_path / "dev.jsonl", rows)
     evaluate_run(tmp_path / "run", data, classifier=KeywordClassifier(NASTY))
     page = (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")
     seen = Elements(page)
@@ -334,7 +330,7 @@ def test_nasty_names_do_not_break_markdown_terminal_or_picture(tmp_path):
     rows = [{"text": f"{at} 0.9", "label": label} for at, label in enumerate(NASTY)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        evaluation = evaluate_run(tmp_path / "run", write_rows(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier(NASTY))
+        evaluation = evaluate_run(tmp_path / "run", write_jsonl(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier(NASTY))
     text = (tmp_path / "run" / "report" / "report.md").read_text(encoding="utf-8")
     assert not re.search(r"(?<!\\)<", text)
     table = [line for line in text.split("## By class")[1].split("##")[0].splitlines() if line.startswith("|")]
@@ -346,7 +342,7 @@ def test_nasty_names_do_not_break_markdown_terminal_or_picture(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such file name")
 def test_a_folder_whose_name_is_not_utf8_does_not_lose_the_report(tmp_path):
     run = tmp_path / os.fsdecode(b"run\xff")
-    evaluate_run(run, write_rows(tmp_path / "dev.jsonl", ROWS), classifier=KeywordClassifier())
+    evaluate_run(run, write_jsonl(tmp_path / "dev.jsonl", ROWS), classifier=KeywordClassifier())
     assert {file.name for file in (run / "report").iterdir()} == FILES
     assert json.loads((run / "report" / "metrics.json").read_text(encoding="utf-8"))["rows"] == 5
 
@@ -412,7 +408,7 @@ def test_plots_of_any_size_leave_global_state_alone(n_labels):
 def test_many_classes_show_confusions_instead_of_the_matrix(tmp_path):
     names = [f"名{at:02d}" for at in range(60)]
     rows = [{"text": f"{name} 0.9", "label": name} for name in names] + [{"text": "名00 0.9", "label": "名01"}]
-    evaluate_run(tmp_path / "run", write_rows(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier(names))
+    evaluate_run(tmp_path / "run", write_jsonl(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier(names))
     page = (tmp_path / "run" / "report" / "report.html").read_text(encoding="utf-8")
     assert "With 60 classes" in page
     assert len(page) < 500_000
@@ -439,14 +435,14 @@ def test_the_verdict_is_plain_where_the_baseline_wins():
 def test_what_is_not_certain_is_not_told_as_certain(run, tmp_path):
     assert [percent(share) for share in (1.0, 0.9997, 0.9184, 0.0003, 0.0)] == ["100.0 %", "> 99.9 %", "91.8 %", "< 0.1 %", "0.0 %"]
     rule = AbstentionRule(0.99973, target_accuracy=0.8)
-    evaluation = evaluate_run(run, write_rows(tmp_path / "dev.jsonl", ROWS), classifier=KeywordClassifier(abstention=rule))
+    evaluation = evaluate_run(run, write_jsonl(tmp_path / "dev.jsonl", ROWS), classifier=KeywordClassifier(abstention=rule))
     assert any("from confidence 0.99973 on" in line for line in confidence_lines(evaluation.metrics, evaluation.confidence))
     assert "from 0.99973 on" in (run / "report" / "report.html").read_text(encoding="utf-8")
 
 
 def test_names_and_counts_of_the_page_can_be_read(run, tmp_path):
     rows = [{"text": f"{'体育' if at < 7 else '财经'} 0.9", "label": "体育"} for at in range(10)]
-    evaluate_run(run, write_rows(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier())
+    evaluate_run(run, write_jsonl(tmp_path / "dev.jsonl", rows), classifier=KeywordClassifier())
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
     assert "right strong" not in page, "white on a pale cell"
     assert "ellipsis" not in re.search(r"^\.tag {.*$", page, re.MULTILINE)[0]
@@ -482,7 +478,7 @@ MANY = [
 def test_the_report_says_what_silence_and_sets_were_worth(run, tmp_path):
     rule = AbstentionRule(0.7, target_accuracy=0.8)
     sets = ConformalRule("lac", 0.9, np.full(3, 0.4), False, 100)
-    evaluation = evaluate_run(run, write_rows(tmp_path / "dev.jsonl", MANY), classifier=KeywordClassifier(abstention=rule, sets=sets))
+    evaluation = evaluate_run(run, write_jsonl(tmp_path / "dev.jsonl", MANY), classifier=KeywordClassifier(abstention=rule, sets=sets))
     sure = [float(row["text"].rsplit(" ", 1)[1]) for row in MANY]
     right = [row["text"].startswith(row["label"]) for row in MANY]
     answered = [one >= 0.7 - 1e-6 for one in sure]
@@ -510,7 +506,7 @@ def test_rows_that_nothing_was_promised_for_do_not_count(run, tmp_path):
 
     promised = Half(abstention=AbstentionRule(0.7), sets=ConformalRule("lac", 0.9, np.full(3, 0.4), False, 100))
     promised.held = 1
-    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    data = write_jsonl(tmp_path / "dev.jsonl", MANY)
     evaluation = evaluate_run(run, data, classifier=promised)
     assert [note for note in evaluation.notes if "raw network" in note] == [
         "105 of 210 rows were asked among labels that nothing was fitted on; their probabilities are the raw network's"
@@ -534,7 +530,7 @@ def test_plots_are_drawn_by_the_browser_with_nothing_from_outside(run, tmp_path)
     (run / "metrics.json").write_text(
         json.dumps({"history": [{"step": 10, "loss": 2.0}, {"step": 20, "eval_loss": 1.0, "eval_accuracy": 0.8, "eval_macro_f1": 0.7}]})
     )
-    evaluate_run(run, write_rows(tmp_path / "dev.jsonl", MANY), classifier=KeywordClassifier())
+    evaluate_run(run, write_jsonl(tmp_path / "dev.jsonl", MANY), classifier=KeywordClassifier())
     page = (run / "report" / "report.html").read_text(encoding="utf-8")
     seen = Elements(page)
     assert seen.tags.count("svg") == 5  # reliability, coverage, length, loss, selecting rows
@@ -566,7 +562,7 @@ def test_sure_and_wrong_rows_are_suspected_of_their_label():
 
 
 def test_runs_are_compared_on_the_same_rows_and_differences_written(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    data = write_jsonl(tmp_path / "dev.jsonl", MANY)
     evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
     earlier = tmp_path / "other" / "report" / "predictions.jsonl"
     always_first = KeywordClassifier()
@@ -606,7 +602,7 @@ def test_what_differs_is_told_without_a_look_at_every_row_for_each(monkeypatch):
 
 
 def test_a_comparison_shows_any_name_and_every_figure_whole(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    data = write_jsonl(tmp_path / "dev.jsonl", MANY)
     evaluate_run(run, data, out=tmp_path / "a|b" / "report", classifier=KeywordClassifier())
     earlier = tmp_path / "a|b" / "report" / "predictions.jsonl"
     evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
@@ -618,7 +614,7 @@ def test_a_comparison_shows_any_name_and_every_figure_whole(run, tmp_path):
 
 
 def test_runs_of_one_name_are_told_apart(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    data = write_jsonl(tmp_path / "dev.jsonl", MANY)
     earlier = [tmp_path / above / "run" / "report" / "predictions.jsonl" for above in ("a", "b")]
     for path in earlier:
         evaluate_run(run, data, out=path.parent, classifier=KeywordClassifier())
@@ -635,14 +631,14 @@ def test_a_report_elsewhere_is_called_by_its_own_folder(run, tmp_path):
     files = [tmp_path / "reports" / name / "predictions.jsonl" for name in ("qwen", "bert")]
     for file in files:
         file.parent.mkdir(parents=True)
-        write_rows(file, ROWS)
+        write_jsonl(file, ROWS)
     assert names_of([run, *files]) == ["run", "qwen", "bert"]
 
 
 @pytest.mark.parametrize("of_another_run", [False, True])
 def test_predictions_are_read_under_the_prefix_that_they_were_written_with(run, tmp_path, of_another_run):
     """The rows may be the predictions of a third run, whose columns have the bare names."""
-    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    data = write_jsonl(tmp_path / "dev.jsonl", MANY)
     always_first = KeywordClassifier()
     always_first._shares = lambda text: np.array([0.8, 0.1, 0.1])
     if of_another_run:
@@ -659,7 +655,7 @@ def test_predictions_are_read_under_the_prefix_that_they_were_written_with(run, 
 
 
 def test_rounded_probabilities_have_no_log_loss(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    data = write_jsonl(tmp_path / "dev.jsonl", MANY)
     evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
     earlier = tmp_path / "other" / "report" / "predictions.jsonl"
     evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
@@ -673,14 +669,14 @@ def test_rounded_probabilities_have_no_log_loss(run, tmp_path):
 
 def test_a_file_of_rows_with_candidates_need_not_name_every_label(run, tmp_path):
     offered = [{**row, "category": ["体育", "财经"]} for row in ROWS if row["label"] != "科学"]
-    data = write_rows(tmp_path / "dev.jsonl", offered)
+    data = write_jsonl(tmp_path / "dev.jsonl", offered)
     evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
     earlier = tmp_path / "other" / "report" / "predictions.jsonl"
     among = [{**row, "probabilities": {name: row["probabilities"][name] for name in row["category"]}} for row in read_rows(earlier)]
-    write_rows(earlier, among)
+    write_jsonl(earlier, among)
     evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
     assert evaluation.comparison[-1].metrics.accuracy == evaluation.metrics.accuracy
-    write_rows(earlier, [{**row, "probabilities": {**row["probabilities"], "教育": 0.0}} for row in among])
+    write_jsonl(earlier, [{**row, "probabilities": {**row["probabilities"], "教育": 0.0}} for row in among])
     with pytest.raises(ArtifactError, match="the evaluated run does not know '教育'"):
         evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
 
@@ -692,7 +688,7 @@ def test_a_baseline_that_does_not_know_the_labels_offered_is_left_out(run, tmp_p
         def describe(self):
             return {}
 
-    data = write_rows(tmp_path / "dev.jsonl", [{**row, "category": [*LABELS, "教育"]} for row in ROWS])
+    data = write_jsonl(tmp_path / "dev.jsonl", [{**row, "category": [*LABELS, "教育"]} for row in ROWS])
     evaluation = evaluate_run(run, data, classifier=Offered())
     assert evaluation.baseline is None
     assert any("baseline is left out" in note for note in evaluation.notes)
@@ -700,7 +696,7 @@ def test_a_baseline_that_does_not_know_the_labels_offered_is_left_out(run, tmp_p
 
 
 def test_an_earlier_evaluation_is_read_whatever_line_ends_its_texts_hold(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", [{**MANY[0], "text": "前一行\u2028后一行\x85" + MANY[0]["text"]}, *MANY[1:]])
+    data = write_jsonl(tmp_path / "dev.jsonl", [{**MANY[0], "text": "前一行\u2028后一行\x85" + MANY[0]["text"]}, *MANY[1:]])
     evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
     earlier = tmp_path / "other" / "report" / "predictions.jsonl"
     evaluation = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier])
@@ -708,10 +704,10 @@ def test_an_earlier_evaluation_is_read_whatever_line_ends_its_texts_hold(run, tm
 
 
 def test_what_cannot_be_compared_is_said(run, tmp_path):
-    data = write_rows(tmp_path / "dev.jsonl", MANY)
+    data = write_jsonl(tmp_path / "dev.jsonl", MANY)
     evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
     earlier = tmp_path / "other" / "report" / "predictions.jsonl"
-    shorter = write_rows(tmp_path / "shorter.jsonl", MANY[:-1])
+    shorter = write_jsonl(tmp_path / "shorter.jsonl", MANY[:-1])
     with pytest.raises(DataError, match=r"predictions\.jsonl:210: is of other rows"):
         evaluate_run(run, shorter, classifier=KeywordClassifier(), compare_with=[earlier])
     with pytest.raises(DataError, match="expected a run's folder, or the predictions"):

@@ -13,15 +13,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from conftest import write_jsonl
 
 from fenlei import Classifier, train
 from fenlei.annotation.suggest import suggest
 from fenlei.artifact import read_manifest, write_manifest
 from fenlei.audit.audit import audit_data
 from fenlei.cli.main import main
+from fenlei.cli.predict_ray import predict_on_ray
+from fenlei.cli.trust import BARE_TEXTS
+from fenlei.config import TrustConfig
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError
-from fenlei.evaluation.answers import right_rows
+from fenlei.evaluation.answers import MultiLabelAnswers, right_rows
+from fenlei.evaluation.calibration import label_probabilities, probabilities
 from fenlei.inference.baseline import baseline_answers, calibrate_baseline
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.checksums import checksums
@@ -32,6 +37,7 @@ from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.evaluation import evaluate_run
 from fenlei.serving.model import Answered, ServedRun
+from fenlei.training.teacher import answers_with, calibrated_logits
 
 NAMES = ("体育", "财经", "科技")
 TEXTS = ("国足热身赛两球取胜", "央行下调利率", "手机芯片发布", "球队夺冠股价大涨")
@@ -118,8 +124,7 @@ def test_what_was_fitted_to_a_label_goes_with_it(runs: dict[bool, Path]) -> None
 
 def test_rows_may_offer_labels_that_a_run_with_several_does_not_know(runs: dict[bool, Path], tmp_path: Path) -> None:
     rows = [{"text": f"{TEXTS[at % 4]}，又{at}", "label": [NAMES[at % 3]], "category": [*NAMES, *["天气"][: at % 2]]} for at in range(12)]
-    data = tmp_path / "asked.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "asked.jsonl", rows)
     found = evaluate_run(runs[True], data, device="cpu", out=tmp_path / "report")
     assert set(found.metrics.names) == {*NAMES, "天气"}
     other = evaluate_run(runs[True], data, device="cpu", out=tmp_path / "again")
@@ -130,8 +135,7 @@ def test_runs_are_compared_among_what_rows_offer_and_promises_counted_where_they
     run, other = runs[False], tmp_path / "other"
     shutil.copytree(run, other)
     rows = [{"text": f"{TEXTS[at % 4]}，又{at}", "label": NAMES[at % 3], "category": [*NAMES, *["天气"][: at % 2]]} for at in range(12)]
-    data = tmp_path / "asked.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "asked.jsonl", rows)
     found = evaluate_run(run, data, device="cpu", out=tmp_path / "report", compare_with=[other])
     assert [one.name for one in found.comparison] == ["run", "other"]
     assert found.comparison[1].metrics.to_json() == found.comparison[0].metrics.to_json()
@@ -161,12 +165,12 @@ def test_the_baseline_answers_among_what_a_row_offers(several: bool) -> None:
 def test_the_baseline_is_asked_among_the_same_labels_as_the_model(tiny_qwen: Path, tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     rows = [{"text": f"第{at}条", "label": NAMES[at % 3], "category": [NAMES[at % 3]]} for at in range(36)]
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(data, rows)
     trained = train(data, model=str(tiny_qwen), out=tmp_path / "run", **{**QUICK, "baseline": True})
     assert trained.baseline is not None
     assert trained.baseline.accuracy == trained.metrics.accuracy == 1.0
     rows = [{**row, "text": "一条消息"} for row in rows]
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(data, rows)
     evaluated = evaluate_run(tmp_path / "run", data, device="cpu")
     assert evaluated.baseline is not None
     assert evaluated.baseline.accuracy == evaluated.metrics.accuracy == 1.0
@@ -176,7 +180,7 @@ def test_the_column_that_labels_were_learned_from_offers_none(tiny_qwen: Path, t
     """Its lists are what is right, not what may be right: each row is asked among all labels of the run."""
     rows = [{"text": f"{TEXTS[at % 3]}，第{at}条", "category": [NAMES[at % 3], NAMES[(at + 1) % 3]]} for at in range(24)]
     data, run = tmp_path / "rows.jsonl", tmp_path / "run"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(data, rows)
     train(data, model=str(tiny_qwen), out=run, **QUICK)
     manifest = read_manifest(run)
     assert manifest["label_column"] == "category"
@@ -196,7 +200,7 @@ def test_the_column_that_labels_were_learned_from_offers_none(tiny_qwen: Path, t
 def test_a_model_is_asked_among_the_labels_that_were_named_and_not_among_what_is_right(tiny_qwen: Path, tmp_path: Path) -> None:
     data, out = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     rows = [{"text": text, "category": [NAMES[at], NAMES[at - 1]]} for at, text in enumerate(TEXTS[:3])]
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(data, rows)
     named = ["--labels", ",".join(NAMES), "--probabilities", "--device", "cpu"]
     assert main(["predict", str(tiny_qwen), str(data), "--out", str(out), *named]) == 0
     written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -209,7 +213,7 @@ def test_what_is_suggested_is_what_prediction_says(runs: dict[bool, Path], sever
     rows: list[dict[str, Any]] = [{"text": f"{TEXTS[at]}，又一条", "category": [NAMES[at - 1], NAMES[at]]} for at in range(3)]
     rows.append({"text": TEXTS[3]})
     pool, out = tmp_path / "pool.jsonl", tmp_path / "out.jsonl"
-    pool.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(pool, rows)
     classifier = Classifier.load(runs[several], device="cpu")
     predict_file(classifier, pool, out)
     predicted = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -226,9 +230,10 @@ def test_a_run_judges_labels_among_what_a_row_offers(runs: dict[bool, Path], tmp
     """Each text stands there with both of its candidates, so one of the two rows is suspected, and the other label suggested."""
     offered = [(NAMES[at - 1], NAMES[at]) for at in range(3)]
     rows = [{"text": TEXTS[at], "label": label, "category": list(offered[at])} for at in range(3) for label in offered[at]]
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    found = audit_data(data, run=runs[False], device="cpu").label_errors.rows
+    rows.append({"text": "另一条", "label": NAMES[0], "category": []})
+    errors = audit_data(write_jsonl(tmp_path / "rows.jsonl", rows), run=runs[False], device="cpu").label_errors
+    assert "1 rows were not judged: their list of candidate labels is empty" in errors.note
+    found = errors.rows
     assert sorted(one.row // 2 for one in found) == [0, 1, 2]
     said = Classifier.load(runs[False], device="cpu").predict(TEXTS[:3], labels=offered)
     for one in found:
@@ -238,14 +243,19 @@ def test_a_run_judges_labels_among_what_a_row_offers(runs: dict[bool, Path], tmp
         assert one.probability == pytest.approx(answer.confidence, abs=1e-5)
 
 
-def test_what_was_fitted_among_a_few_labels_is_not_given_to_texts_that_are_asked_among_all(tiny_qwen: Path, tmp_path: Path) -> None:
-    """No row that calibrated was asked among all labels: temperature, threshold and sets are those of a choice between two."""
-    data, out = tmp_path / "rows.jsonl", tmp_path / "out.csv"
+@pytest.fixture(scope="module")
+def among_two(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run none of whose rows was asked among all labels: temperature, threshold and sets are those of a choice between two."""
+    folder = tmp_path_factory.mktemp("among_two")
     offered = [[NAMES[at % 3], NAMES[(at + 1) % 3]] for at in range(140)]
     rows = [{"text": f"{TEXTS[at % 3]}，第{at}条", "label": NAMES[at % 3], "category": names} for at, names in enumerate(offered)]
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    train(data, model=str(tiny_qwen), out=tmp_path / "run", set_coverage=0.8, min_confidence=0.3, **QUICK)
-    classifier = Classifier.load(tmp_path / "run", device="cpu")
+    data = write_jsonl(folder / "rows.jsonl", rows)
+    return train(data, model=str(tiny_qwen), out=folder / "run", set_coverage=0.8, min_confidence=0.3, **QUICK).out
+
+
+def test_what_was_fitted_among_a_few_labels_is_not_given_to_texts_that_are_asked_among_all(among_two: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    classifier = Classifier.load(among_two, device="cpu")
     assert classifier.describe()["fitted_among_all"] is False
     for labels in (None, [None], classifier.labels, classifier.labels[::-1]):
         (one,) = classifier.predict([TEXTS[0]], labels=labels)
@@ -253,11 +263,41 @@ def test_what_was_fitted_among_a_few_labels_is_not_given_to_texts_that_are_asked
     (among,) = classifier.predict([TEXTS[0]], labels=NAMES[:2])
     assert among.calibrated
     assert among.prediction_set is not None
-    mixed = ({**rows[0], "category": None}, rows[1])
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in mixed), encoding="utf-8")
-    predict_file(classifier, data, out)
+    mixed = [{"text": TEXTS[at], "label": NAMES[at], "category": names} for at, names in enumerate((None, NAMES[1:]))]
+    predict_file(classifier, write_jsonl(tmp_path / "mixed.jsonl", mixed), out)
     with out.open(encoding="utf-8", newline="") as file:
         assert [row["prediction_set"] != "" for row in csv.DictReader(file)] == [False, True]
+
+
+def test_what_texts_that_are_asked_among_all_go_without_is_said(
+    among_two: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fenlei.inference.distributed.predict_distributed", lambda *given, **options: None)
+    ask, promise = ["predict", str(among_two), "--text", TEXTS[0], "--device", "cpu"], TrustConfig(min_confidence=0.3)
+    assert main(ask) == 0
+    told = capsys.readouterr().err
+    assert "none of them was asked among all labels" in told
+    assert BARE_TEXTS not in told
+    assert main([*ask, "--min-confidence", "0.3"]) == 0
+    assert BARE_TEXTS in capsys.readouterr().err
+    predict_on_ray(str(among_two), "in.jsonl", "out.jsonl", None, None, None, "cpu", promise, False, False, None)
+    assert BARE_TEXTS in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_teacher_says_what_it_answers(runs: dict[bool, Path], several: bool, tmp_path: Path) -> None:
+    """Bare texts are asked among all labels, for which nothing was fitted here: neither numbers of a label nor its threshold."""
+    run = tmp_path / "run"
+    shutil.copytree(runs[several], run)
+    write_manifest(run, {**read_manifest(run), "fitted_among_all": False})
+    teacher = Classifier.load(run, device="cpu")
+    shares = teacher.predict_proba(TEXTS)
+    said = calibrated_logits(teacher, TEXTS)
+    np.testing.assert_allclose(label_probabilities(said) if several else probabilities(said), shares, atol=1e-6)
+    answers = answers_with(teacher).answers(shares)
+    given = answers.chosen if isinstance(answers, MultiLabelAnswers) else np.eye(3, dtype=bool)[answers.argmax(axis=1)]
+    for one, chosen in zip(teacher.predict(TEXTS), given, strict=True):
+        assert set([one.label] if one.labels is None else one.labels) == {NAMES[at] for at in np.flatnonzero(chosen)}
 
 
 def test_what_labels_score_on_an_empty_text_is_read_together_where_rows_bring_many_lists(tiny_qwen: Path) -> None:
@@ -276,8 +316,7 @@ def test_what_labels_score_on_an_empty_text_is_read_together_where_rows_bring_ma
 def test_a_run_whose_labels_leave_no_room_together_is_served(tiny_qwen: Path, tmp_path: Path) -> None:
     """Each request names labels of its own; one that names none is told why it is not answered."""
     rows = [{"text": f"{TEXTS[at % 3]}，第{at}条", "label": NAMES[at % 3], "category": [NAMES[at % 3], f"类别{at}"]} for at in range(60)]
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
     train(data, model=str(tiny_qwen), out=tmp_path / "run", **{**QUICK, "max_length": 130})
     served = ServedRun(tmp_path / "run", lambda folder: Classifier.load(folder, device="cpu")).load()
     (answer,) = served.answer([TEXTS[0]], ("体育", "财经"))
@@ -290,7 +329,7 @@ def test_a_run_whose_labels_leave_no_room_together_is_served(tiny_qwen: Path, tm
 def test_novelty_cannot_be_chosen_by_texts_that_are_asked_another_question(tiny_qwen: Path, tmp_path: Path) -> None:
     rows = [{"text": f"第{at}条", "label": NAMES[at % 3], "category": [NAMES[at % 3], NAMES[at % 3 - 1]]} for at in range(12)]
     data, strange = tmp_path / "rows.jsonl", tmp_path / "strange.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(data, rows)
     strange.write_text('{"text": "今天晴转多云"}\n', encoding="utf-8")
     with pytest.raises(ConfigError, match="out_of_scope: its texts offer no candidates"):
         train(data, model=str(tiny_qwen), out=tmp_path / "run", out_of_scope=str(strange), **QUICK)

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from conftest import TOY_NEWS
 from huggingface_hub import TextClassificationOutputElement
 from serving import Running, running
 
@@ -49,8 +50,7 @@ def generate_run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 def trained(model: Path, out: Path, **options: Any) -> Path:
-    data = Path(__file__).parent / "data" / "toy_news.jsonl"
-    train(data, model=str(model), out=out, **QUICK, **options)
+    train(TOY_NEWS, model=str(model), out=out, **QUICK, **options)
     return out
 
 
@@ -68,7 +68,7 @@ def asked(generate_run: Path) -> Iterator[Running]:
 
 @pytest.fixture(scope="module")
 def texts() -> list[str]:
-    lines = (Path(__file__).parent / "data" / "toy_news.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = TOY_NEWS.read_text(encoding="utf-8").splitlines()
     return [json.loads(line)["text"] for line in lines]
 
 

@@ -21,11 +21,13 @@ from typing import Any
 
 import psutil
 import pytest
+from conftest import TOY_NEWS
 from serving import running
 
 from fenlei import train
-from fenlei.artifact import DIGEST, read_manifest
+from fenlei.artifact import DIGEST, read_manifest, write_manifest
 from fenlei.cli.main import main
+from fenlei.cli.trust import BARE_TEXTS
 from fenlei.errors import ModelError
 from fenlei.serving import life, model, processes
 from fenlei.serving.life import DIED, NEVER_LOADED, Server, Settings, run_server
@@ -46,9 +48,9 @@ def _sighup() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def runs(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs."""
-    data, folder = Path(__file__).parent / "data" / "toy_news.jsonl", tmp_path_factory.mktemp("life")
+    folder = tmp_path_factory.mktemp("life")
     options: dict[str, Any] = {"model": str(tiny_qwen), "max_steps": 2, "device": "cpu", "baseline": False, "max_length": 64}
-    return [train(data, out=folder / name, seed=seed, **options).out for seed, name in enumerate(("one", "two"))]
+    return [train(TOY_NEWS, out=folder / name, seed=seed, **options).out for seed, name in enumerate(("one", "two"))]
 
 
 @contextmanager
@@ -315,6 +317,16 @@ def test_damage_that_loads_ends_it_where_files_are_compared(runs: list[Path], tm
     thread.start()
     thread.join(30)
     assert ended == [NEVER_LOADED]
+
+
+def test_promises_that_texts_without_candidates_cannot_have_are_told_at_the_start(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(processes, "serve", lambda settings: 0)
+    for among_all in (True, False):
+        write_manifest(tmp_path, {**read_manifest(runs[0]), "fitted_among_all": among_all})
+        assert main(["serve", str(tmp_path), "--min-confidence", "0.3"]) == 0
+        assert (BARE_TEXTS in capsys.readouterr().err) is not among_all
 
 
 @pytest.mark.parametrize(("others_answer", "code"), [(False, NEVER_LOADED), (True, processes.NOT_NOW)])

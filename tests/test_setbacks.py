@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 import torch
 from processes import ended, split
-from safetensors.torch import load_file
+from runs import weights_of
 from torch import nn
 from transformers import Trainer
 
 from fenlei.artifact import checkpoints
 from fenlei.errors import ArtifactError, ModelError
 from fenlei.inference.classifier import Classifier
-from fenlei.models.devices import Precision, is_out_of_memory
+from fenlei.models.devices import is_out_of_memory
 from fenlei.models.head import HeadMethod
 from fenlei.training.fit import TrainingInterrupted, train
 from fenlei.training.objectives import choose_loss
@@ -34,10 +34,6 @@ OPTIONS: dict[str, Any] = {
     "max_steps": 14, "batch_size": 8, "learning_rate": 0.01, "tuning": "frozen", "device": "cpu", "baseline": False, "dev_ratio": 0.2,
     "evals_per_epoch": 2,
 }  # fmt: skip
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return {path.name + key: value for path in sorted((run / "model").glob("*.safetensors")) for key, value in load_file(path).items()}
 
 
 def full(*given: Any) -> Any:
@@ -111,11 +107,10 @@ def test_in_float16_the_loss_tells_a_broken_step_from_gradients_that_were_scaled
         trainer._get_grad_norm(network)
 
 
+@pytest.mark.usefixtures("exact")
 def test_out_of_memory_halves_the_tokens_at_once_and_the_weights_stay(
     tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
-    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: exact)
     options = {**OPTIONS, "tuning": "full", "learning_rate": 0.001, "max_steps": 3, "batch_tokens": 200}
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
     real = RowTrainer._logits

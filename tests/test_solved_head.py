@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_jsonl
 from safetensors.torch import load_file
 from sklearn.linear_model import Ridge
 from torch import nn
@@ -86,8 +87,7 @@ def test_a_state_without_a_number_is_left_to_the_training(toy_file: Path, tiny_q
 def test_windows_are_joined_as_they_are_at_first(tiny_qwen: Path, tmp_path: Path) -> None:
     """Attention weighs every window alike before it has learned."""
     rows = [{"text": f"{word}。" * count, "label": word} for word in ("足球", "股票", "电影") for count in range(3, 43, 4)]
-    data = tmp_path / "long.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "long.jsonl", rows)
     setup = prepared(data, tiny_qwen, long="windows", max_length=32, dev_ratio=0.4)
     assert setup.train.windows is not None
     assert setup.train.windows.counts.max() > 1
@@ -101,8 +101,7 @@ def test_texts_without_labels_stand_behind_the_rows_that_solve(tiny_qwen: Path, 
     """As a student's do: whole groups of windows are of none of the rows."""
     monkeypatch.setattr(vectors, "SCORED_ROWS", 4)
     texts = [f"{word}。" * count for word in ("足球", "股票") for count in range(3, 43, 4)]
-    data = tmp_path / "long.jsonl"
-    data.write_text("".join(json.dumps({"text": one, "label": one[:2]}, ensure_ascii=False) + "\n" for one in texts), encoding="utf-8")
+    data = write_jsonl(tmp_path / "long.jsonl", ({"text": one, "label": one[:2]} for one in texts))
     config = RunConfig.from_options(
         {"data": str(data), "model": str(tiny_qwen), "tuning": "frozen", "device": "cpu", "long": "windows", "max_length": 32}
     )
@@ -114,8 +113,7 @@ def test_texts_without_labels_stand_behind_the_rows_that_solve(tiny_qwen: Path, 
 def test_several_labels(tiny_qwen: Path, tmp_path: Path) -> None:
     words = ("足球", "股票", "电影")
     rows = [{"text": f"{one}{other}第{at}", "label": sorted({one, other})} for at in range(8) for one in words for other in words]
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
     setup = prepared(data, tiny_qwen)
     begun(setup)
     states = torch.from_numpy(np.array(cached_vectors(setup.method, setup.base, setup.train)))  # type: ignore[arg-type]
@@ -126,8 +124,7 @@ def test_several_labels(tiny_qwen: Path, tmp_path: Path) -> None:
 def test_cures_take_classes_alike(cure: str, tiny_qwen: Path, tmp_path: Path) -> None:
     """Texts that say nothing of their label: only how often each comes tells them apart."""
     rows = [{"text": f"第{at % 7}条", "label": "稀" if at % 15 == 14 else "常"} for at in range(150)]
-    data = tmp_path / "uneven.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "uneven.jsonl", rows)
 
     def ahead(kind: str) -> float:
         setup = prepared(data, tiny_qwen, imbalance=kind)
@@ -190,10 +187,7 @@ def test_an_extension_goes_on_with_the_head_it_has(
     toy_file: Path, tiny_qwen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", **STILL)
-    new = tmp_path / "new.jsonl"
-    new.write_text(
-        "".join(json.dumps({"text": f"明天有雨第{at}", "label": "天气"}, ensure_ascii=False) + "\n" for at in range(20)), encoding="utf-8"
-    )
+    new = write_jsonl(tmp_path / "new.jsonl", ({"text": f"明天有雨第{at}", "label": "天气"} for at in range(20)))
     monkeypatch.setattr(frozen, "begin_solved", None)  # a call would raise
     extend(tmp_path / "run", new, replay=toy_file, out=tmp_path / "out", **STILL)
     before, after = (next(iter(load_file(tmp_path / name / "model" / "head.safetensors").values())) for name in ("run", "out"))

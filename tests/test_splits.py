@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import write_jsonl
 
 from fenlei.config import DataConfig
 from fenlei.data.examples import Example
@@ -150,7 +151,7 @@ def test_a_test_file_without_labels_in_the_folder_is_left_out_and_said(tmp_path:
 def test_a_test_file_whose_labels_are_all_blank_is_one_without_labels(tmp_path: Path, label: str | None) -> None:
     write_rows(tmp_path / "train.jsonl", {"a": 20, "b": 20})
     rows = [{"text": f"t{place}", "label": label} for place in range(4)]
-    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(tmp_path / "test.jsonl", rows)
 
     data = load_dataset(DataConfig(data=str(tmp_path)), seed=0)
 
@@ -284,7 +285,7 @@ def test_every_file_is_read_from_the_columns_of_the_first(tmp_path: Path) -> Non
     """In the others `content` would be found before `title`."""
     for name, more in (("train-00000-of-00002", {}), ("train-00001-of-00002", {"content": "正文"}), ("dev", {"content": "正文"})):
         rows = [{**more, "title": f"{name} {place}", "label": "ab"[place % 2]} for place in range(10)]
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
     data = load_dataset(DataConfig(data=str(tmp_path)), seed=0)
     assert {row.text_columns for part in parts(data) for row in part} == {("title",)}
     assert [len(data.train), len(data.selecting) + len(data.calibrating)] == [20, 10]

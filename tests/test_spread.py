@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +13,20 @@ import numpy as np
 import pytest
 import torch
 from processes import in_one, in_two, stopped_and_resumed, trained_alone
+from runs import logits
 from torch.distributed.tensor import DTensor
 
-from fenlei.config import RunConfig
 from fenlei.errors import ConfigError
-from fenlei.inference.classifier import Classifier
-from fenlei.inference.scoring import Scores
-from fenlei.models.devices import GPU_BATCH_TOKENS, Precision
-from fenlei.text.encoded import EncodedTexts
-from fenlei.training import selecting
+from fenlei.models.devices import Precision
 from fenlei.training.fit import train
-from fenlei.training.ranks import Ranks
-from fenlei.training.setup import prepare
 from fenlei.training.trainer import RowTrainer
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split")
+pytestmark = [pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are split"), pytest.mark.usefixtures("exact")]
 
 OPTIONS: dict[str, Any] = {
     "max_steps": 9, "batch_size": 9, "batch_tokens": 60, "learning_rate": 0.003, "device": "cpu", "baseline": False, "dev_ratio": 0.3,
 }  # fmt: skip
-EXACT = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
-
-
-@pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: EXACT)
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +43,6 @@ def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     still = {name: 0.0 for name in config if name.endswith("dropout_prob")}
     (folder / "config.json").write_text(json.dumps({**config, **still}))
     return folder
-
-
-def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:
-    return Classifier.load(run, device="cpu").logits([row["text"] for row in rows]).logits
 
 
 def history(run: Path, name: str) -> list[float]:
@@ -181,25 +164,3 @@ def test_one_process_has_nobody_to_spread_weights_over(
     with pytest.raises(ConfigError, match="one process spreads nothing: give --num_processes 2"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
-
-
-def test_a_process_with_a_part_of_the_weights_makes_the_passes_that_were_counted(
-    tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By the whole network's size: processes that count otherwise than they read would wait for each other for ever."""
-    setup = prepare(RunConfig.from_options({"data": str(toy_file), "model": str(tiny_qwen), "tuning": "lora", "device": "cpu"}))
-    counted: list[int] = []
-    read: list[int | None] = []
-
-    def groups(lengths: np.ndarray, rows: list[int], budget: int, enough: int) -> list[list[int]]:
-        counted.append(enough)
-        return [rows]
-
-    def scored(method: Any, encoded: EncodedTexts, n_labels: int, *, enough: int | None = None, **options: Any) -> Scores:
-        read.append(enough)
-        return Scores(np.zeros((len(encoded), n_labels), dtype=np.float32), encoded.tokens_cut)
-
-    monkeypatch.setattr(selecting, "by_token_budget", groups)
-    monkeypatch.setattr(selecting, "score", scored)
-    selecting.evaluation_of(replace(setup, device=torch.device("cuda")), Ranks())(setup.method)
-    assert counted == read == [GPU_BATCH_TOKENS]

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import write_jsonl
 
 from fenlei.cli.main import main
 from fenlei.data.encodings import HEAD_BYTES
@@ -239,7 +240,7 @@ def test_a_named_pipe_is_read_once(source: Path, tmp_path: Path) -> None:
 def test_the_command_reads_a_pipe_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `<(zcat rows.gz)` of a shell, with more in it than is looked at to tell the format."""
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text("".join(json.dumps({"text": f"{at}{'x' * 50_000}"}) + "\n" for at in range(ROWS)), encoding="utf-8")
+    write_jsonl(source, ({"text": f"{at}{'x' * 50_000}"} for at in range(ROWS)))
     assert source.stat().st_size > HEAD_BYTES
     monkeypatch.setattr("fenlei.cli.predict.load_named", lambda *given: (Counting(), None))
     with subprocess.Popen(["cat", str(source)], stdout=subprocess.PIPE) as cat:

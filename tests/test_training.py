@@ -18,7 +18,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import write_jsonl
 from processes import ended, split
+from runs import weights_of
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import AutoTokenizer, BertForMaskedLM, Trainer
@@ -30,7 +32,6 @@ from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import backbone_parameters, head_modules, load_network
-from fenlei.models.devices import Precision
 from fenlei.report.evaluation import evaluate_run
 from fenlei.text.batches import TrainingBatches
 from fenlei.training import fit
@@ -46,10 +47,6 @@ QUICK: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "base
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def weights_of(run: Path) -> dict[str, torch.Tensor]:
-    return {file.name + key: value for file in sorted((run / "model").glob("*.safetensors")) for key, value in load_file(file).items()}
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +98,7 @@ def test_every_tuning_saves_what_it_learned_and_leaves_the_base_alone(
 
 
 def test_it_learns_and_predicts_with_calibrated_confidence(tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
-    data = tmp_path / "train.jsonl"
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in toy_rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "train.jsonl", toy_rows)
     result = train(
         data, model=str(tiny_qwen), out=tmp_path / "run", dev=str(_copy(data, tmp_path)), tuning="full", epochs=25, learning_rate=0.005,
         batch_size=16, device="cpu", max_length=48, early_stopping_patience=None,
@@ -133,9 +129,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tiny_qwen: Pa
     assert any(not torch.equal(a[key], c[key]) for key in a)
 
 
-def test_batch_tokens_changes_nothing_but_memory(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
-    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: exact)
+@pytest.mark.usefixtures("exact")
+def test_batch_tokens_changes_nothing_but_memory(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     for name, tokens in (("whole", 100_000), ("pieces", 40)):
         options = {**QUICK, "batch_tokens": tokens, "tuning": "full", "max_steps": 3, "learning_rate": 0.001}
         train(toy_file, model=str(tiny_qwen), out=tmp_path / name, **options)
@@ -494,11 +489,8 @@ def test_an_option_that_is_given_counts_where_it_has_its_default_too(tiny_qwen: 
     assert read_manifest(tmp_path / "run")["seed"] == 7
 
 
-def test_ways_to_take_less_memory_may_be_others_than_at_the_beginning(
-    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exact = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
-    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: exact)
+@pytest.mark.usefixtures("exact")
+def test_ways_to_take_less_memory_may_be_others_than_at_the_beginning(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     options = {**QUICK, "max_steps": 5, "tuning": "full", "learning_rate": 0.001}
     train(toy_file, model=str(tiny_qwen), out=tmp_path / "whole", **options)
     _interrupted_at(2, tmp_path / "cut", toy_file, tiny_qwen, **options)
@@ -555,7 +547,7 @@ def test_a_base_that_moved_or_changed_is_named(tiny_qwen: Path, toy_file: Path, 
 def test_the_rows_set_aside_for_test_can_be_evaluated(tiny_qwen: Path, tmp_path: Path, toy_rows: list[dict[str, str]]) -> None:
     data = tmp_path / "data.jsonl"
     rows = [{"headline": row["text"], "body": "正文", "kind": row["label"]} for row in toy_rows]
-    data.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(data, rows)
     columns = {"text_column": "headline,body", "label_column": "kind"}
     result = train(data, model=str(tiny_qwen), out=tmp_path / "run", test_ratio=0.2, **columns, **QUICK)
     assert result.test_data is not None
@@ -575,9 +567,9 @@ def test_the_column_that_texts_were_learned_from_is_read_in_other_files(
     """It was found by its name; in the other file `content` would be found before it."""
     run, titles, bodies = tmp_path / "run", tmp_path / "titles.jsonl", tmp_path / "bodies.jsonl"
     rows = [{"title": row["text"], "label": row["label"]} for row in toy_rows]
-    titles.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_jsonl(titles, rows)
     more = [{"content": "正文", **row} for row in rows]
-    bodies.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in more), encoding="utf-8")
+    write_jsonl(bodies, more)
     train(titles, model=str(tiny_qwen), out=run, tuning="frozen", **QUICK)
     assert read_manifest(run)["read_from"] == ["title"]
     measured = [evaluate_run(run, file, device="cpu").metrics.log_loss for file in (bodies, titles)]

@@ -23,6 +23,7 @@ import optuna
 import pyarrow as pa
 import pytest
 import yaml
+from conftest import TOY_NEWS, write_jsonl
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from rich.console import Console
@@ -67,8 +68,7 @@ def trials_of(out: Path) -> list[FrozenTrial]:
 def finished(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> TuneResult:
     """Four trials over one and a half orders of rates."""
     out = tmp_path_factory.mktemp("search") / "search"
-    toy = Path(__file__).parent / "data" / "toy_news.jsonl"
-    return searched(toy, tiny_qwen, out, trials=4, test_ratio=0.1)
+    return searched(TOY_NEWS, tiny_qwen, out, trials=4, test_ratio=0.1)
 
 
 def test_the_best_run_is_kept_whole_and_the_others_are_thinned(finished: TuneResult) -> None:
@@ -109,13 +109,10 @@ def test_test_rows_and_calibrating_rows_choose_nothing(
     tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path, finished: TuneResult
 ) -> None:
     """The same search with other test and calibrating texts goes exactly the same way."""
-    data = load_dataset(
-        RunConfig.from_options({"data": str(Path(__file__).parent / "data" / "toy_news.jsonl"), "test_ratio": 0.1}).data, seed=42
-    )
+    data = load_dataset(RunConfig.from_options({"data": str(TOY_NEWS), "test_ratio": 0.1}).data, seed=42)
     unseen = {example.line for example in (*data.test, *data.calibrating)}
     rows = [{**row, "text": "无关" * 4} if line in unseen else row for line, row in enumerate(toy_rows, start=1)]
-    changed = tmp_path / "toy_news.jsonl"
-    changed.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    changed = write_jsonl(tmp_path / "toy_news.jsonl", rows)
     again = searched(changed, tiny_qwen, tmp_path / "search", trials=4, test_ratio=0.1)
     told = [(one.options, one.macro_f1, one.state) for one in finished.trials]
     assert [(one.options, one.macro_f1, one.state) for one in again.trials] == told
@@ -314,6 +311,22 @@ def test_what_the_machine_cannot_do_ends_the_search_and_is_no_failure_of_the_tri
     assert result.trials[1].options == cut_off.params
 
 
+def test_options_that_leave_no_room_for_what_a_row_offers_fail_with_their_trial(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every row has candidates, the row is what notices; its complaint is one of the options all the same."""
+    train = trials.train
+
+    def without_room(out: Path, **given: Any) -> Any:
+        if out.name == "0001":
+            raise DataError("rows.jsonl:1: no room") from ConfigError("no room")
+        return train(out=out, **given)
+
+    monkeypatch.setattr(trials, "train", without_room)
+    result = searched(toy_file, tiny_qwen, tmp_path / "search", trials=2, first_rows=60, pruner="none", epochs=1)
+    assert [(one.state, one.error) for one in result.trials] == [("complete", None), ("failed", "rows.jsonl:1: no room")]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"device": "cuda"}, "device 'cuda' is not available"), ({"tuning": "qlora"}, "tuning 'qlora' needs a CUDA device")],
@@ -379,21 +392,20 @@ def test_the_network_of_a_trial_that_was_ended_is_gone_before_the_next_is_loaded
 
 
 def test_only_as_itself_is_a_search_gone_on_with(finished: TuneResult, tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
-    toy = Path(__file__).parent / "data" / "toy_news.jsonl"
     with pytest.raises(ConfigError, match=r"begun with other options \(epochs\)"):
-        searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, epochs=3)
+        searched(TOY_NEWS, tiny_qwen, finished.out, trials=4, test_ratio=0.1, epochs=3)
     with pytest.raises(ConfigError, match=r"begun with other .*data"):
         searched(toy_file, tiny_qwen, finished.out, trials=4, test_ratio=0.1)
     with pytest.raises(ArtifactError, match="holds trials of another study"):
-        searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, storage=f"sqlite:///{tmp_path / 'other.db'}")
+        searched(TOY_NEWS, tiny_qwen, finished.out, trials=4, test_ratio=0.1, storage=f"sqlite:///{tmp_path / 'other.db'}")
     with pytest.raises(ArtifactError, match="a study in memory begins anew"):
-        searched(toy, tiny_qwen, finished.out, storage="memory")
+        searched(TOY_NEWS, tiny_qwen, finished.out, storage="memory")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fenlei.training.tune.base_fingerprints", lambda *_: {"base model": "another"})
         with pytest.raises(ConfigError, match=r"begun with other data \(base model\)"):
-            searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1)
+            searched(TOY_NEWS, tiny_qwen, finished.out, trials=4, test_ratio=0.1)
     spared = {"gradient_checkpointing": True, "memory": "6GB", "baseline": True}  # no figure depends on these
-    assert searched(toy, tiny_qwen, finished.out, trials=4, test_ratio=0.1, **spared).trials == finished.trials
+    assert searched(TOY_NEWS, tiny_qwen, finished.out, trials=4, test_ratio=0.1, **spared).trials == finished.trials
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with Study.optimize")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_jsonl
 from processes import ended, split
 from safetensors.torch import load_file, save_file
 from tiny_models import SHAPE
@@ -328,8 +328,7 @@ def test_scores_of_cached_states_are_the_scores(setup: Setup) -> None:
 @pytest.fixture(params=["one text", "windows", "pairs"])
 def encoder_setup(request: pytest.FixtureRequest, tiny_bert: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> Setup:
     """A frozen BERT, over texts, texts in windows or pairs, with weights that say something."""
-    data = tmp_path / "rows.jsonl"
-    data.write_text("".join(json.dumps({**row, "b": row["text"][::-1]}) + "\n" for row in toy_rows), encoding="utf-8")
+    data = write_jsonl(tmp_path / "rows.jsonl", ({**row, "b": row["text"][::-1]} for row in toy_rows))
     more = {"one text": {}, "windows": {"long": "windows", "max_length": 10}, "pairs": {"text_column": "text", "pair_column": "b"}}
     options = {"data": str(data), "model": str(tiny_bert), "tuning": "frozen", "device": "cpu", **more[request.param]}
     setup = prepare(RunConfig.from_options(options))

@@ -12,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from processes import in_two
+from runs import logits
 
 from fenlei.errors import ConfigError
-from fenlei.inference.classifier import Classifier
-from fenlei.models.devices import Precision
 from fenlei.training.fit import TrainingInterrupted, train
 from fenlei.training.progress import Progress
 from fenlei.training.zero import check_configuration
@@ -25,13 +23,9 @@ from fenlei.training.zero import check_configuration
 OPTIONS: dict[str, Any] = {
     "max_steps": 14, "batch_size": 9, "batch_tokens": 60, "learning_rate": 0.003, "device": "cpu", "baseline": False, "dev_ratio": 0.3,
 }  # fmt: skip
-EXACT = Precision(torch.float32, None, "float32: bfloat16 rounds by the shape of the batch")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
-
-@pytest.fixture(autouse=True)
-def _exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fenlei.training.setup.pick_precision", lambda device, parameters: EXACT)
+pytestmark = pytest.mark.usefixtures("exact")
 
 
 @pytest.fixture
@@ -50,10 +44,6 @@ def with_deepspeed() -> Callable[[Callable[[int], object], int], None]:
         in_two(quiet, ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_CONFIG_FILE=file, DS_ACCELERATOR="cpu")
 
     return run
-
-
-def logits(run: Path, rows: list[dict[str, str]]) -> np.ndarray:
-    return Classifier.load(run, device="cpu").logits([row["text"] for row in rows]).logits
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

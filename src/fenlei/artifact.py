@@ -27,6 +27,7 @@ from safetensors import SafetensorError
 
 from fenlei.config import Method, Tuning
 from fenlei.data.encodings import is_like_url
+from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError, FenleiError
 
 FORMAT_VERSION = 3
@@ -123,7 +124,7 @@ def _format_of(manifest: dict[str, Any]) -> int:
     """The lowest version whose fenlei reads the run as it is meant: pairs of texts came with 3, any number of labels a text with 2."""
     if manifest.get("pair_column") is not None:
         return 3
-    return 2 if manifest.get("problem_type") == "multi_label_classification" else OLDEST_FORMAT
+    return 2 if Labelling.from_json(manifest).multi_label else OLDEST_FORMAT
 
 
 def _digest(manifest: dict[str, Any]) -> str:

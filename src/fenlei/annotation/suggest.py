@@ -69,7 +69,8 @@ def suggest(
     Uncertainty is the margin of the calibrated probabilities; novelty the score that the run measures it by (see evaluation/novelty.py),
     energy where it measures none. Each pick's rank by its measure is weighed by its distance from those picked before (maximal marginal
     relevance, Carbonell and Goldstein, SIGIR 1998). Of a file of an annotation tool, texts that have an answer already are left out, and
-    `announce` is told. ConfigError for n below 1, DataError where a row of the pool has no text, or a label already.
+    `announce` is told. ConfigError for n below 1, DataError where a row of the pool has no text, a label already, or an
+    empty list of candidates.
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, was {n}")

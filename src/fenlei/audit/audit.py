@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,13 +14,12 @@ from fenlei.audit.label_errors import FEWEST_TEXTS, LabelErrors, cross_validated
 from fenlei.audit.label_set_errors import find_set_errors
 from fenlei.audit.profile import Classes, Languages, Lengths, profile_classes, profile_texts
 from fenlei.audit.rows import AuditedRows, read_rows
-from fenlei.config import Device, trained_on
+from fenlei.config import Device
 from fenlei.data.columns import learned_from
 from fenlei.data.labelling import Labelling
-from fenlei.data.readers import ColumnNames
+from fenlei.data.readers import ColumnNames, columns_as_trained
 from fenlei.errors import ConfigError
 from fenlei.labels import LabelSet
-from fenlei.text.pairs import pair_column_of
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,7 @@ def audit_data(
     joins = own.separator if label_separator is None and multi_label is not False else label_separator
     named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=label_column)
     if run is not None and manifest is not None:
-        named = _as_the_run_reads(Path(run), manifest, named)
+        named = columns_as_trained(Path(run), manifest, named)
     rows = read_rows(
         data, dev=dev, test=test, **named, class_file=class_file,
         multi_label=multi_label, label_separator=joins, level_separator=own.hierarchy.separator if own.hierarchy else None,
@@ -103,16 +101,6 @@ def audit_data(
     )
 
 
-def _as_the_run_reads(run: Path, manifest: Mapping[str, Any], given: ColumnNames) -> ColumnNames:
-    """The columns given, else those that the run was trained on. ConfigError for a second text that it does not read."""
-    trained = trained_on(run)
-    return {
-        "text_column": given["text_column"] or trained.text_column,
-        "pair_column": pair_column_of(manifest, given["pair_column"]),
-        "label_column": given["label_column"] or trained.label_column,
-    }
-
-
 def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:
     labels = LabelSet.in_order_of_appearance(label for example in rows.examples for label in example.all_labels)
     places = _judged_places(rows, labels)
@@ -132,15 +120,18 @@ def _judged_by_run(rows: AuditedRows, run: str | Path, known: tuple[str, ...], d
     from fenlei.inference.classifier import Classifier  # here: without a run, an audit needs no torch
     from fenlei.inference.windows import offered_labels
 
-    labels = LabelSet(known)
+    labels, manifest = LabelSet(known), read_manifest(run)
     places = _judged_places(rows, labels)
+    empty = {row for row in places if manifest["method"] == "generate" and rows.examples[row].candidates == ()}
+    places = [row for row in places if row not in empty]
     if not places:
-        return LabelErrors((), 0, "", f"labels were not judged: no row has one of the labels of {run}")
-    notes = []
+        why = "every list of candidate labels is empty" if empty else f"no row has one of the labels of {run}"
+        return LabelErrors((), 0, "", f"labels were not judged: {why}")
+    notes = [f"{len(empty):,} rows were not judged: their list of candidate labels is empty"] if empty else []
     strange = sum(any(label not in labels for label in example.all_labels) for example in rows.examples)
     if strange:
         notes.append(f"{strange:,} rows were not judged: {run} does not know their labels")
-    files = read_manifest(run).get("data", {}).get("files", {})
+    files = manifest.get("data", {}).get("files", {})
     contents = set(files.values())  # beside the names: one file has many, and one of a name may have grown since
     sources = {rows.examples[row].source for row in places}
     if any(source in files or fingerprint(Path(source)) in contents for source in sources):

@@ -49,7 +49,7 @@ def show_texts(
         if prediction.tokens_cut:
             notes().print(f"{prediction.tokens_cut:,} tokens of the text were too many for the model and were not read")
         if not prediction.calibrated:
-            of_its_own = "the run had too few dev rows for it, or its labels were changed since"
+            of_its_own = "the run had too few dev rows for it, none of them was asked among all labels, or its labels were changed since"
             why = of_its_own if own_labels else "nothing was fitted on these labels"
             notes().print(f"The confidence is not calibrated: {why}.")
 

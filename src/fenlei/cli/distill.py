@@ -28,12 +28,16 @@ DEFAULTS = CHOSEN | dict.fromkeys(AS_READ, "RUN's") | dict.fromkeys(OF_ITS_ROWS,
 @partial(with_run_options, names=[name for name in HELP if name not in ("model", "objective", "shots")], defaults=DEFAULTS)
 def distill(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the trained run that teaches.")],
-    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Labelled file; default: what RUN was trained on.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="DATA", help="Labelled file, folder or data set on a hub; default: what RUN was trained on."),
+    ] = None,
     *,
-    to: Annotated[str, typer.Option("--to", metavar="MODEL", help="The student: `nano`, a local folder, or an id on a hub.")],
+    to: Annotated[str, typer.Option("--to", metavar="MODEL", help="The student: `nano`, a local folder, a GGUF file, or an id on a hub.")],
     out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder for the student; it must not hold a run already.")],
     unlabeled: Annotated[
-        str | None, typer.Option("--unlabeled", metavar="POOL", help="File of texts to learn from without labels.")
+        str | None,
+        typer.Option("--unlabeled", metavar="POOL", help="File, folder or data set on a hub, of texts to learn from without labels."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -39,7 +39,13 @@ DEFAULTS = (
 @partial(with_run_options, names=OPTIONS, defaults=DEFAULTS)
 def extend(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run; it stays as it is.")],
-    data: Annotated[str, typer.Argument(metavar="NEW_DATA", help="Labelled file of the new classes; generate: or labels.yaml, class.txt.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="NEW_DATA",
+            help="Labelled file, folder or data set on a hub, of the new classes; generate: or labels.yaml, class.txt.",
+        ),
+    ],
     *,
     out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder for the extended run; it must not hold one already.")],
     replay: Annotated[

@@ -16,6 +16,7 @@ from pathlib import Path
 import typer
 
 from fenlei.cli import older_options as known
+from fenlei.config.model import ADAPTERS
 from fenlei.errors import ConfigError
 from fenlei.hubs.repository import is_id
 
@@ -197,7 +198,7 @@ def _four_bits(done: _Translation) -> None:
     """Those scripts say LoRA and the bits of the weights below it apart from each other, and mean LoRA where they name no tuning."""
     for name in known.BITS:
         value = done.kept.get(name)
-        if value == "4" and _said(done, "--tuning") in (None, "lora", "qlora"):
+        if value == "4" and _said(done, "--tuning") in (None, *ADAPTERS):
             done.arguments += ["--tuning", "qlora"]
         elif value is not None:
             done.notes.append(_note(name, value, "--tuning qlora trains adapters over weights of 4 bits; other bits are not trained over"))

@@ -36,7 +36,7 @@ HELP = {
     "test_ratio": "Share of the training rows set aside for test.",
     "max_train_rows": "Train on so many of the training rows, each class giving its share.",
     "store_exemplars": "Keep N training rows of each class in the run, texts and all, so that `fenlei extend` needs no --replay.",
-    "model": "A local folder, `nano` (built in), or a Hugging Face or ModelScope id. Required, here or in --config.",
+    "model": "A local folder, a GGUF file, `nano` (built in, Chinese), or a Hugging Face or ModelScope id. Required, here or in --config.",
     "revision": "Branch, tag or commit of a model on a hub.",
     "source": "The hub to look on.",
     "method": "How the model answers: by a head of its own, or by the language model's probability of each label.",

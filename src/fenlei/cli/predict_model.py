@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from fenlei.cli.trust import OTHER_LABELS
+from fenlei.cli.trust import OTHER_LABELS, tell_what_bare_texts_lack
 from fenlei.config import Device, RunConfig, TrustConfig
 from fenlei.errors import ConfigError
 
@@ -43,7 +43,9 @@ def load_named(
     if reading and (labels is None or is_run):
         raise ConfigError(f"{_flags(reading)}: for a model or an adapter of others, with --labels; a run reads texts as it was trained to")
     if labels is None:
-        return Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify), None
+        classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify)
+        tell_what_bare_texts_lack(run, trust)
+        return classifier, None
     from fenlei.data.label_file import given_labels
     from fenlei.data.labelling import Labelling
     from fenlei.inference.adapters import is_adapter

@@ -69,7 +69,7 @@ def predict_on_ray(
     """What was predicted; the rows done are shown meanwhile. `options` are those of predict_distributed."""
     from fenlei.artifact import read_manifest
     from fenlei.cli.display import counting_rows, notes
-    from fenlei.cli.trust import OTHER_LABELS
+    from fenlei.cli.trust import OTHER_LABELS, tell_what_bare_texts_lack
     from fenlei.data.label_file import given_labels
     from fenlei.data.labelling import Labelling
     from fenlei.data.remote import is_remote
@@ -88,6 +88,8 @@ def predict_on_ray(
         given = {name: given[name] for name in (*own, *given) if name in given}
         if retold or not was_fitted_among(manifest, own, tuple(given)):
             raise ConfigError(OTHER_LABELS)
+    if given is None:
+        tell_what_bare_texts_lack(run, trust)
     loaded = RunToLoad(run, device, trust, int8, verify, given or {})
     cluster = Cluster(address, workers, use_gpus=loaded.on_gpu)
     with redirect_stdout(sys.stderr), counting_rows("predicting", source) as progress:  # Ray tells of dead workers on standard output

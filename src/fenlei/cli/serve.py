@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked, tell_what_bare_texts_lack
 from fenlei.cli.verify import Verify
 from fenlei.config import Device
 from fenlei.serving.limits import Limits
@@ -83,13 +83,15 @@ def serve(
     from fenlei.serving.life import Settings
     from fenlei.serving.processes import serve as serve_run
 
+    trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
+    tell_what_bare_texts_lack(run, trust)
     settings = Settings(
         run,
         host=host,
         port=port,
         device=device,
         int8=int8,
-        trust=asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class),
+        trust=trust,
         workers=workers,
         api_key_file=api_key_file,
         cors_origins=tuple(cors_origin or ()),

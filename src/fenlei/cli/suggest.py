@@ -22,7 +22,10 @@ SHOWN = 8
 
 def suggest(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a trained run.")],
-    pool: Annotated[str, typer.Argument(metavar="POOL", help="File of texts without labels; `-` reads JSON lines from stdin.")],
+    pool: Annotated[
+        str,
+        typer.Argument(metavar="POOL", help="File, folder or data set on a hub, of texts without labels; `-` reads JSON lines from stdin."),
+    ],
     *,
     n: Annotated[int, typer.Option("-n", "--number", help="How many texts to pick.")] = 100,
     out: Annotated[str, typer.Option("--out", "--output", help="File to write; `-` is stdout.")] = "-",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -21,6 +22,8 @@ OTHER_LABELS = (
 )
 """Why labels given with a request and promises do not go together."""
 
+BARE_TEXTS = "Texts without candidates of their own get no threshold and no prediction sets: no dev row was asked among all labels."
+
 MinConfidence = Annotated[float | None, typer.Option("--min-confidence", help=HELP["min_confidence"], rich_help_panel=PANEL)]
 TargetAccuracy = Annotated[float | None, typer.Option("--target-accuracy", help=HELP["target_accuracy"], rich_help_panel=PANEL)]
 SetCoverage = Annotated[float | None, typer.Option("--set-coverage", help=HELP["set_coverage"], rich_help_panel=PANEL)]
@@ -37,6 +40,20 @@ def asked(
     if problems:
         raise ConfigError("\n".join(problems))
     return trust
+
+
+def tell_what_bare_texts_lack(run: str | Path, trust: TrustConfig) -> None:
+    """A note where promises are asked for that the run keeps for texts with candidates of their own alone: others have nothing to show."""
+    if not trust.promises:
+        return
+    from fenlei.artifact import read_manifest
+    from fenlei.cli.display import notes
+    from fenlei.inference.candidates import was_fitted_among
+
+    manifest = read_manifest(run)
+    own = tuple(manifest["labels"])
+    if not was_fitted_among(manifest, own, own):
+        notes().print(BARE_TEXTS)
 
 
 def shown_first(call: Callable[[], T]) -> tuple[T, FenleiError | None]:

@@ -27,7 +27,13 @@ MULTI_LABEL = ("multi_label", "label_separator")
 
 @partial(with_run_options, names=[name for name in HELP if name not in MULTI_LABEL])
 def tune(
-    data: Annotated[str | None, typer.Argument(metavar="DATA", help="Labelled file, or a folder of train, dev and test.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="DATA",
+            help="Labelled file, a folder of train, dev and test, or a data set on a hub: hf:OWNER/NAME, modelscope:OWNER/NAME.",
+        ),
+    ] = None,
     *,
     out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder for the search. An unfinished search there is continued.")],
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of options; the command line wins.")] = None,

@@ -12,6 +12,9 @@ HeadKind = Literal["linear", "mlp"]
 Long = Literal["truncate", "head-tail", "full", "windows", "mean", "max"]
 Source = Literal["auto", "huggingface", "modelscope"]
 
+ADAPTERS: tuple[Tuning, ...] = ("lora", "qlora")
+"""Tunings that learn adapters, and leave the weights below them as they are."""
+
 DEFAULT_MAX_LENGTH = 1024
 """Tokens that are read of a text where nothing else is said, and the model takes as many."""
 
@@ -21,7 +24,7 @@ class ModelConfig:
     """Which network, and which part of it learns."""
 
     model: str | None = None
-    """A local folder, `nano`, or a Hugging Face or ModelScope id."""
+    """A local folder, a GGUF file, `nano`, or a Hugging Face or ModelScope id."""
     revision: str | None = None
     """Branch, tag or commit of a model on a hub. None: the default branch."""
     source: Source = "auto"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fenlei.errors import DataError, first_few
+from fenlei.labels import LabelSet
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,10 @@ def check_gold(row: Example) -> None:
     shown = first_few([repr(name) for name in row.candidates])
     missing = next(name for name in row.all_labels if name not in row.candidates)
     raise DataError(f"{row.where}: label {missing!r} is not among the row's candidates, {shown}; add it to them, or correct it")
+
+
+def with_offered(labels: LabelSet, rows: Sequence[Example]) -> LabelSet:
+    """The labels, and behind them those that rows offer; DataError for a row whose list is empty, or lacks a label that it has."""
+    for row in rows:
+        check_gold(row)
+    return LabelSet.in_order_of_appearance([*labels, *(name for row in rows for name in row.candidates or ())])

@@ -12,7 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypedDict
 
-from fenlei.config import DataConfig
+from fenlei.config import DataConfig, trained_on
 from fenlei.data.columns import NO_CLASS, TITLE_NAMES, Columns, choose_columns, find_name
 from fenlei.data.delimited import Row
 from fenlei.data.encodings import STDIN
@@ -22,6 +22,7 @@ from fenlei.data.label_file import CLASS_FILES
 from fenlei.data.labelling import ONE_LABEL, Labelling, listed
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
+from fenlei.text.pairs import pair_column_of
 
 OnBadRow = Callable[[int, DataError], None]
 """Told the line of a row that does not fit, and what is wrong with it."""
@@ -42,6 +43,16 @@ class ColumnNames(TypedDict):
 def columns_named_by(config: DataConfig) -> ColumnNames:
     """Those that the options of a run name."""
     return {"text_column": config.text_column, "pair_column": config.pair_column, "label_column": config.label_column}
+
+
+def columns_as_trained(run: Path, manifest: Mapping[str, Any], given: ColumnNames) -> ColumnNames:
+    """Those given, else those that the run was trained on. ConfigError for a second text that it does not read."""
+    trained = trained_on(run)
+    return {
+        "text_column": trained.text_column if given["text_column"] is None else given["text_column"],
+        "pair_column": pair_column_of(manifest, given["pair_column"]),
+        "label_column": trained.label_column if given["label_column"] is None else given["label_column"],
+    }
 
 
 @dataclass(frozen=True)

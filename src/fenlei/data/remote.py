@@ -26,7 +26,7 @@ ABOUT = ("README.md", *CLASS_FILES)
 """What says which file is what and which class is which: small, and fetched first."""
 ROWS = tuple(f"*{suffix}{packed}" for suffix in SUFFIXES for packed in ("", ".gz"))
 
-FORM = "hf:OWNER/NAME[@REVISION][:[SUBSET/]SPLIT]"
+FORM = "hf:OWNER/NAME[@REVISION][:SUBSET, :SPLIT or :SUBSET/SPLIT]"
 _FORM = re.compile(r"([^@:]+)(?:@([^:]+))?(?::([^/:]+(?:/[^/:]+)?))?")
 
 

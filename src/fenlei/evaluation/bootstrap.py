@@ -33,17 +33,17 @@ def of_confusion(confusion: np.ndarray) -> dict[str, Interval]:
     answered = drawn @ (predicted[:, None] == every)
     right = drawn @ ((gold == predicted)[:, None] & (gold[:, None] == every))
     counted = labelled + answered
-    f1 = _ratio(2 * right, counted)
+    f1 = ratio(2 * right, counted)
     own = confusion.sum(axis=1)
     whole = own + confusion.sum(axis=0)
-    point = _ratio(2 * np.diag(confusion), whole)
+    point = ratio(2 * np.diag(confusion), whole)
     correlated = right.sum(axis=1) * rows - (labelled * answered).sum(axis=1)
     spread = np.sqrt((rows**2 - (answered**2).sum(axis=1)) * (rows**2 - (labelled**2).sum(axis=1)))
     return {
         "accuracy": _interval(right.sum(axis=1) / rows),
         "macro_f1": _interval(_around(point.mean(), _macro(f1, counted, whole))),
         "weighted_f1": _interval(_around(point @ own / rows, (f1 * labelled).sum(axis=1) / rows)),
-        "matthews": _interval(_ratio(correlated, spread)),
+        "matthews": _interval(ratio(correlated, spread)),
     }
 
 
@@ -89,7 +89,7 @@ def _around(centre: np.ndarray | float, figures: np.ndarray, share: float = 1.0)
 
 def _micro_and_macro(right: np.ndarray, counted: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """F1 of each resample, float64 (2, resamples), of what was right and what was given or labelled: (resamples, labels) each."""
-    return np.stack([_ratio(2 * right.sum(axis=1), counted.sum(axis=1)), _macro(_ratio(2 * right, counted), counted, whole)])
+    return np.stack([ratio(2 * right.sum(axis=1), counted.sum(axis=1)), _macro(ratio(2 * right, counted), counted, whole)])
 
 
 def _macro(f1: np.ndarray, counted: np.ndarray, whole: np.ndarray) -> np.ndarray:
@@ -99,7 +99,7 @@ def _macro(f1: np.ndarray, counted: np.ndarray, whole: np.ndarray) -> np.ndarray
     or answers among all, `whole` (classes,), counts 0, as it does in the figure.
     """
     counts = (counted > 0) | (whole == 0)
-    return _ratio(f1.sum(axis=1), counts.sum(axis=1))
+    return ratio(f1.sum(axis=1), counts.sum(axis=1))
 
 
 def _interval(figures: np.ndarray) -> Interval:
@@ -107,6 +107,6 @@ def _interval(figures: np.ndarray) -> Interval:
     return float(low), float(high)
 
 
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     """The quotient, 0 where below is 0: a class without rows or answers counts 0."""
     return np.asarray(np.divide(above, below, out=np.zeros_like(above, dtype=np.float64), where=below > 0))

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from fenlei.data.labelling import Labelling
 from fenlei.errors import DataError, ModelError
 
 MAX_LOG_TEMPERATURE = math.log(20.0)
@@ -58,7 +59,7 @@ class Calibration:
     def from_json(cls, manifest: dict[str, Any]) -> Calibration:
         """From what `to_json` gave; a run of an older fenlei has the temperature alone."""
         vector = manifest.get("vector_scaling")
-        multi_label = manifest.get("problem_type") == "multi_label_classification"
+        multi_label = Labelling.from_json(manifest).multi_label
         if vector is None:
             return cls(float(manifest["temperature"]), multi_label=multi_label)
         return cls(float(manifest["temperature"]), tuple(vector["scale"]), tuple(vector["bias"]), multi_label)

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score
 from fenlei.errors import DataError
 from fenlei.evaluation import bootstrap
 from fenlei.evaluation.answers import MultiLabelAnswers
-from fenlei.evaluation.bootstrap import Interval
+from fenlei.evaluation.bootstrap import Interval, ratio
 from fenlei.evaluation.metrics import ClassMetrics, wilson_interval
 from fenlei.evaluation.reliability import expected_calibration_error, noise_floor
 from fenlei.labels import LabelSet
@@ -148,7 +148,7 @@ def _check(truth: np.ndarray, scores: np.ndarray, chosen: np.ndarray, labels: La
 
 def _figures(both: np.ndarray, chosen: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Precision, recall and F1 of counts, 0 where one is not defined."""
-    return _ratio(both, chosen), _ratio(both, truth), _ratio(2 * both, chosen + truth)
+    return ratio(both, chosen), ratio(both, truth), ratio(2 * both, chosen + truth)
 
 
 def _by_row(truth: np.ndarray, chosen: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -165,7 +165,3 @@ def _by_row(truth: np.ndarray, chosen: np.ndarray, scores: np.ndarray) -> dict[s
         "hamming_loss": (truth != chosen).mean(axis=1),
         "log_loss": -np.log(told).sum(axis=1),
     }
-
-
-def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
-    return np.asarray(np.divide(above, below, out=np.zeros(np.shape(above), dtype=np.float64), where=np.asarray(below) > 0))

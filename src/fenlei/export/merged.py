@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
-from fenlei.artifact import check_new, whole_folder
+from fenlei.artifact import check_new, checked_path, whole_folder
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration
@@ -32,7 +32,6 @@ from fenlei.models.architectures import has_stock_classifier
 from fenlei.models.backbone import head_modules, load_tokenizer, quiet_transformers
 from fenlei.models.devices import pick_precision
 from fenlei.models.generate import GenerateMethod
-from fenlei.models.lora import fold_lora
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.pair_encoder import PairEncoder
 from fenlei.text.pairs import PAIR_COLUMN, Text
@@ -69,7 +68,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     ArtifactError where `out` is taken, or where the folder's labels agree with the run's, calibrated as far as the folder can be, on less
     than 99.5 % of the texts.
     """
-    target = Path(out).resolve()
+    target = checked_path(out).resolve()  # resolved, a URL looks like none
     check_new(target)
     if texts is not None and not texts:
         raise ConfigError("no texts to prove parity on; give at least one, or none at all for made-up ones")
@@ -81,8 +80,7 @@ def export_merged(run: str | Path, out: str | Path, *, force: bool = False, text
     else:
         assert isinstance(loaded.encoder, TextEncoder)
         _refuse_what_stock_cannot_say(loaded.manifest, loaded.encoder, loaded.method.stock.config, force)
-    network = loaded.method.network
-    stock: PreTrainedModel = fold_lora(network) if loaded.manifest["tuning"] in ("lora", "qlora") else loaded.method.stock.float()
+    stock = loaded.folded()
     calibration = Calibration.from_json(loaded.manifest)
     folded, notes = (Calibration(), []) if writes else _fold_calibration(stock, calibration)
     if calibration.multi_label and writes:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fenlei.artifact import check_new, whole_folder, write_text
+from fenlei.artifact import check_new, checked_path, whole_folder, write_text
 from fenlei.errors import ArtifactError, ConfigError
 from fenlei.evaluation.calibration import Calibration
 from fenlei.export.long_texts import left_out_note, read_alike, refuse_long
@@ -30,7 +30,6 @@ from fenlei.inference.loading import LoadedRun, load_run
 from fenlei.models.backbone import quiet_transformers
 from fenlei.models.devices import BATCH_TOKENS
 from fenlei.models.head import HeadMethod
-from fenlei.models.lora import fold_lora
 from fenlei.text.batches import by_token_budget, collate
 from fenlei.text.encoded import EncodedTexts
 from fenlei.text.prompts import TextEncoder
@@ -74,17 +73,17 @@ def export_onnx(
     gives several labels, or reads a long text in a way of its own (`force`: the folder cuts it at its end); ArtifactError where `out` is
     taken, or the labels of the folder, in float32, agree with the run's on less than 99.5 % of the texts.
     """
-    _check_packages()
-    target = Path(out).resolve()
+    target = checked_path(out).resolve()  # resolved, a URL looks like none
     check_new(target)
+    _check_packages()
     if texts is not None and not texts:
         raise ConfigError("no texts to compare on; give at least one, or none at all for made-up ones")
     loaded = load_run(run, device="cpu", fold=True)
-    method, encoder = _checked(loaded, force)
+    encoder = _checked_encoder(loaded, force)
     calibration = Calibration.from_json(loaded.manifest)
     if calibration.multi_label:
         raise ConfigError("an ONNX folder gives each text one label, and this run any number of them; export it with --format merged")
-    stock = fold_lora(method.network) if loaded.manifest["tuning"] in ("lora", "qlora") else method.stock.float()
+    stock = loaded.folded()
     asked = (list(texts) if texts is not None else sample_texts(encoder.tokenizer, PARITY_TEXTS))[:PARITY_TEXTS]
     alike = read_alike(encoder, asked)  # before the tokenizer is told of the prompt
     right = None if gold is None else [gold[place] for place in alike]
@@ -126,7 +125,7 @@ def _check_packages() -> None:
         raise ConfigError(f"an ONNX export needs {', '.join(missing)}; install them with: pip install 'fenlei[onnx]'")
 
 
-def _checked(loaded: LoadedRun, force: bool) -> tuple[HeadMethod, TextEncoder]:
+def _checked_encoder(loaded: LoadedRun, force: bool) -> TextEncoder:
     if not isinstance(loaded.method, HeadMethod) or not isinstance(loaded.encoder, TextEncoder):
         raise ConfigError("an ONNX folder answers with a head, and this run generates; export it with --format merged")
     if loaded.manifest.get("pair_column"):
@@ -134,7 +133,7 @@ def _checked(loaded: LoadedRun, force: bool) -> tuple[HeadMethod, TextEncoder]:
     if loaded.manifest.get("merged"):
         raise ConfigError("labels that were merged are sums of several outputs, which the graph does not add up; train again to export")
     refuse_long(loaded.encoder.long, force)
-    return loaded.method, loaded.encoder
+    return loaded.encoder
 
 
 def _write_beside(folder: Path, loaded: LoadedRun, encoder: TextEncoder) -> None:

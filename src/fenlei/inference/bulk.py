@@ -11,26 +11,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fenlei.artifact import checked_path, saving, whole_file
-from fenlei.data.columns import learned_from
 from fenlei.data.encodings import STDIN, is_for_excel, same_file
 from fenlei.data.examples import Example
 from fenlei.data.jsonvalues import json_value, to_json
-from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.errors import ConfigError, DataError
 from fenlei.inference.journal import Journal, State, journaled, known_by, known_by_its_start, rejected_file
-from fenlei.inference.passages import check_has_passages
 from fenlei.inference.rowtext import RowText, promised_columns, row_text
 from fenlei.inference.storage import is_url, known_as
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Row, Window, answer_window
 from fenlei.locks import alone_at
 from fenlei.models.allocator import SteadyMemory
-from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
     from fenlei.inference.prediction import Described, Predictor
@@ -91,12 +87,7 @@ def predict_file(
     and while another process writes it.
     """
     began = time.monotonic()
-    run = classifier.describe()
-    text_column, pair_column = columns_of(run, text_column, pair_column)
-    among = None if labels is None else tuple(labels)
-    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, **learned_from(run))
-    if passages:
-        check_has_passages(classifier)
+    options = BulkOptions.of(classifier, text_column, pair_column, probabilities, prefix, labels, passages)
     target = checked_target(target, source)
     with opened_sink(classifier, source, target, options, follow=follow) as sink:
         before = sink.state
@@ -111,11 +102,7 @@ def predict_file(
                 writer.write(answered)
 
             intake = Intake(options, WINDOW_ROWS, answer, takes_labels=classifier.takes_labels, to_skip=before.rows + before.rejected)
-            waiting = intake.flush if follow else None
-            named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=options.label_column)
-            for example in read_examples(
-                source, **named, labelled=False, on_bad_row=intake.reject, follow=waiting, usual_text=options.usual_text
-            ):
+            for example in options.rows(source, intake.reject, intake.flush if follow else None):
                 intake.take(example)
             intake.flush()
     return result_of(sink.state, before, target, began)
@@ -163,14 +150,7 @@ class Writer:
         state = self._sink.state
         if answered.refusal is not None and not state.rows:
             raise answered.refusal
-        state = replace(
-            state,
-            rows=state.rows + len(answered.rows),
-            rejected=state.rejected + len(answered.rejected),
-            rows_cut=state.rows_cut + answered.rows_cut,
-            tokens_cut=state.tokens_cut + answered.tokens_cut,
-            abstained=state.abstained + answered.abstained,
-        )
+        state = state.plus(len(answered.rows), len(answered.rejected), answered.rows_cut, answered.tokens_cut, answered.abstained)
         self._sink.append(self._to_text(answered.examples, answered.rows), "".join(answered.rejected), state)
         if self._progress:
             self._progress(state.rows + state.rejected)

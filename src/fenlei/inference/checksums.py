@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.artifact import fingerprint
-from fenlei.errors import ArtifactError
+from fenlei.errors import ArtifactError, first_line
 from fenlei.inference.trust import DEV_SCORES, NOVELTY
 
 EXEMPLARS = "exemplars.jsonl"
@@ -52,8 +52,7 @@ def explained(run: Path, manifest: Mapping[str, Any]) -> Iterator[None]:
             try:
                 verify(run, manifest)
             except ArtifactError as damage:
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ArtifactError(f"{damage} (loading it failed: {reason})") from error
+                raise ArtifactError(f"{damage} (loading it failed: {first_line(error)})") from error
         raise
 
 

@@ -242,7 +242,8 @@ class Classifier:
             encoded = self._encoded(asked.encoder, texts, asked.candidates)
         else:
             encoded = asked.encoder.encode(texts)
-        return score(self._run.method, encoded, len(asked.names), keep_states=self.trust.needs_states, progress=progress)
+        method, states = self._run.method, self.trust.needs_states
+        return score(method, encoded, len(asked.names), keep_states=states, progress=progress)
 
     def _encoded(self, encoder: QuestionEncoder, texts: Sequence[Text], candidates: list[tuple[str, ...]] | None) -> EncodedTexts:
         try:

@@ -16,21 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from fenlei.artifact import read_manifest
 from fenlei.config import Device, TrustConfig
-from fenlei.data.columns import learned_from
 from fenlei.data.encodings import STDIN
 from fenlei.data.jsonvalues import json_value
-from fenlei.data.readers import ColumnNames, NoRowsError, read_examples
+from fenlei.data.readers import NoRowsError
 from fenlei.errors import ConfigError, DataError
 from fenlei.inference.bulk import WINDOW_ROWS, BulkResult, Writer, checked_target, digest_of, going_on, opened_sink, result_of, told_options
 from fenlei.inference.journal import State
 from fenlei.inference.parts import PART_WINDOWS, Part, PartDone, PartFormat, PartsFolder
-from fenlei.inference.passages import check_has_passages
 from fenlei.inference.ray_engine import Cluster, results
 from fenlei.inference.storage import absolute, is_folder, is_url, known_as, local_file, row_files
 from fenlei.inference.windows import Answered, BulkOptions, Intake, Window, answer_window
 from fenlei.labels import LabelNote
 from fenlei.text.instructions import Instruction
-from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
     from fenlei.inference.classifier import Classifier
@@ -93,10 +90,7 @@ class Reading:
     def windows(self, file: str) -> Iterator[Window]:
         """The windows of a file, in order; DataError where it cannot be read on. Errors name the file as the user did."""
         ready: list[Window] = []
-        options = self.options
-        label_column = options.label_column
-        named_columns = ColumnNames(text_column=options.text_column, pair_column=options.pair_column, label_column=label_column)
-        intake = Intake(options, WINDOW_ROWS, ready.append, takes_labels=self.takes_labels, to_skip=self.to_skip)
+        intake = Intake(self.options, WINDOW_ROWS, ready.append, takes_labels=self.takes_labels, to_skip=self.to_skip)
         with local_file(file if is_url(file) else os.path.join(self.home, file)) as path:
 
             def named(error: DataError) -> DataError:
@@ -106,7 +100,7 @@ class Reading:
                 intake.reject(line, named(error))
 
             try:
-                for example in read_examples(path, **named_columns, labelled=False, on_bad_row=reject, usual_text=options.usual_text):
+                for example in self.options.rows(path, reject):
                     intake.take(example if str(path) == file else replace(example, source=file))
                     while ready:
                         yield ready.pop(0)
@@ -159,12 +153,7 @@ def predict_distributed(
     ConfigError where Ray is not installed or not reached, or source and target do not go together.
     """
     began = time.monotonic()
-    described = run.describe()
-    text_column, pair_column = columns_of(described, text_column, pair_column)
-    among = None if labels is None else tuple(labels)
-    options = BulkOptions(text_column, pair_column, probabilities, prefix, among, passages, **learned_from(described))
-    if passages:
-        check_has_passages(run)
+    options = BulkOptions.of(run, text_column, pair_column, probabilities, prefix, labels, passages)
     if str(source) == STDIN or str(target) == "-":
         raise ConfigError("a cluster reads and writes files, not standard input and output")
     files = row_files(str(source))
@@ -223,7 +212,7 @@ def _to_folder(
         reading = Reading(options, run.takes_labels)
         for done in results(files, reading.each_part, partial(_part_answerer, run, options, folder), cluster, ordered=False):
             before += done.rows if done.before else 0
-            state = _with_part(state, done)
+            state = state.plus(done.rows, len(done.rejected), done.rows_cut, done.tokens_cut, done.abstained)
             if done.rejected:
                 rejected[done.name] = done.rejected
             if progress:
@@ -256,15 +245,3 @@ def _part_answerer(run: RunToLoad, options: BulkOptions, folder: PartsFolder) ->
         return answered
 
     return answer
-
-
-def _with_part(state: State, done: PartDone) -> State:
-    """The counts with those of a part."""
-    return replace(
-        state,
-        rows=state.rows + done.rows,
-        rejected=state.rejected + len(done.rejected),
-        rows_cut=state.rows_cut + done.rows_cut,
-        tokens_cut=state.tokens_cut + done.tokens_cut,
-        abstained=state.abstained + done.abstained,
-    )

@@ -45,6 +45,17 @@ class State:
     written_rejected: int = 0
     complete: bool = False
 
+    def plus(self, rows: int, rejected: int, rows_cut: int, tokens_cut: int, abstained: int) -> State:
+        """It, with the counts of further rows added to its own."""
+        return replace(
+            self,
+            rows=self.rows + rows,
+            rejected=self.rejected + rejected,
+            rows_cut=self.rows_cut + rows_cut,
+            tokens_cut=self.tokens_cut + tokens_cut,
+            abstained=self.abstained + abstained,
+        )
+
 
 def rejected_file(target: Path) -> Path:
     """Where the rows go that cannot be predicted."""

@@ -11,10 +11,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from fenlei.artifact import fingerprint, read_manifest
 from fenlei.config import Device
+from fenlei.config.model import ADAPTERS
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError, first_line
@@ -54,6 +55,12 @@ class LoadedRun:
     encoder: TextEncoder | QuestionEncoder
     labels: LabelSet
     manifest: dict[str, Any]
+
+    def folded(self) -> PreTrainedModel:
+        """The transformers model itself, in float32, its adapters, if any, added into its weights."""
+        adapts = self.manifest["tuning"] in ADAPTERS
+        stock: PreTrainedModel = fold_lora(self.method.network) if adapts else self.method.stock.float()
+        return stock
 
 
 def encode_examples(encoder: TextEncoder | QuestionEncoder, examples: Sequence[Example]) -> EncodedTexts:
@@ -127,13 +134,13 @@ def load_run_from(
     pooling = _load_pooling(manifest, network, model_folder / POOLING_FILE)
     if manifest["head"] != "linear":
         install_head(network, _empty_head(manifest, network, len(outputs), head))  # type: ignore[arg-type]
-    if manifest["tuning"] in ("lora", "qlora"):
+    if manifest["tuning"] in ADAPTERS:
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
     elif manifest["tuning"] == "frozen" or manifest["head"] != "linear":
         _load_head(network, model_folder / HEAD_FILE)
     with fitting(place, LARGER):
         method = HeadMethod(network, int(tokenizer.pad_token_id), pooling, merging=merging).to(place).eval()
-    if manifest["tuning"] in ("lora", "qlora") and not fold:
+    if manifest["tuning"] in ADAPTERS and not fold:
         fold_adapters(method.network)
     long, pairs = manifest.get("long", "truncate"), manifest.get(PAIR_COLUMN) is not None
     encoder = text_encoder(tokenizer, manifest["prompt"], manifest["max_length"], long, pairs=pairs)
@@ -154,11 +161,11 @@ def _load_generate(
         _weights_folder(manifest, model_folder), pad_id, layers=manifest["layers"], dtype=dtype,
         quantised=_as_trained(manifest, place, dtype, fold),
     )  # fmt: skip
-    if manifest["tuning"] in ("lora", "qlora"):
+    if manifest["tuning"] in ADAPTERS:
         network = load_lora(network, model_folder)  # type: ignore[arg-type]
     with fitting(place, LARGER):
         method = GenerateMethod(network, pad_id, correct_prior=manifest["prior_correction"]).to(place).eval()
-    if manifest["tuning"] in ("lora", "qlora") and not fold:
+    if manifest["tuning"] in ADAPTERS and not fold:
         fold_adapters(method.network)
     return LoadedRun(method, question_encoder_of(manifest, labels, tokenizer), labels, manifest)
 
@@ -179,7 +186,7 @@ def _in_int8(loaded: LoadedRun) -> LoadedRun:
     """A run loaded in float32, its backbone's linears in 8-bit integers and the rest in the usual format."""
     if not isinstance(loaded.method, HeadMethod):
         raise ConfigError("int8 is for runs that answer with a head, and this one generates; predict without int8")
-    network = fold_lora(loaded.method.network) if loaded.manifest["tuning"] in ("lora", "qlora") else loaded.method.stock
+    network = loaded.folded()
     quantize_linears(network)
     device, pad_id = loaded.method.device, loaded.method.pad_id
     usual = pick_precision(device, loaded.manifest["parameters"]["all"]).weights

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from fenlei.models.devices import full_speed_tokens, tokens_at_once
+from fenlei.models.devices import tokens_at_once
 from fenlei.models.method import Method, Output
 from fenlei.text.batches import batch_of, by_token_budget
 from fenlei.text.encoded import EncodedTexts, Windows, windows_of
@@ -43,15 +43,14 @@ def score(
     n_labels: int,
     *,
     batch_tokens: int | None = None,
-    enough: int | None = None,
     autocast: torch.dtype | None = None,
     keep_states: bool = False,
     only: Sequence[int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
     """Logits of every text, or of the rows `only` (the others 0); with `keep_states` also what the head reads, where the method has it
-    (encoders have not). `batch_tokens`: through the network at once; `enough`: those from which padding costs time; None: by the device.
-    `progress` is told the number of rows done after each batch.
+    (encoders have not). `batch_tokens`: through the network at once; None: by the device. `progress` is told the number of rows done
+    after each batch.
     """
     states: np.ndarray | None = None
     weights: np.ndarray | None = None
@@ -59,10 +58,9 @@ def score(
     lengths = encoded.lengths.tolist()
     done = 0
     budget = batch_tokens or tokens_at_once(method.device)
-    full_speed = enough or full_speed_tokens(method.device, method.parameters())
 
     def outputs() -> Iterator[tuple[list[int], Output]]:
-        for rows in by_token_budget(lengths, range(len(encoded)) if only is None else only, budget, full_speed):
+        for rows in by_token_budget(lengths, range(len(encoded)) if only is None else only, budget):
             with torch.autocast(method.device.type, autocast) if autocast else nullcontext():
                 output = method(batch_of(encoded, rows, method.pad_id, budget))
             yield rows, output

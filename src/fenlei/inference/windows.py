@@ -5,18 +5,22 @@ A window is answered by itself, so the same rows share their batches wherever an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fenlei.data.columns import learned_from
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import to_json
 from fenlei.data.labelling import Labelling
+from fenlei.data.readers import ColumnNames, OnBadRow, read_examples
 from fenlei.errors import DataError, RequestError
-from fenlei.inference.passages import told_passages
+from fenlei.inference.passages import check_has_passages, told_passages
+from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
-    from fenlei.inference.prediction import Prediction, Predictor
+    from fenlei.inference.prediction import Described, Prediction, Predictor
 
 ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "passages", "calibrated", "tokens_cut")
 """The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
@@ -40,6 +44,33 @@ class BulkOptions:
     """That which the run learned its labels from: not to be taken for the text, nor for candidates."""
     usual_text: tuple[str, ...] = ()
     """Those which it learned its texts from: they are the text, where none is named and a file has them all."""
+
+    @classmethod
+    def of(
+        cls,
+        classifier: Described,
+        text_column: str | None,
+        pair_column: str | None,
+        probabilities: bool,
+        prefix: str,
+        labels: Sequence[str] | None,
+        passages: bool,
+    ) -> BulkOptions:
+        """What is asked of a classifier, in the columns that its run learned from where none are named.
+
+        ConfigError for a second text that it does not read, and for passages that it does not weigh.
+        """
+        run = classifier.describe()
+        text_column, pair_column = columns_of(run, text_column, pair_column)
+        if passages:
+            check_has_passages(classifier)
+        among = None if labels is None else tuple(labels)
+        return cls(text_column, pair_column, probabilities, prefix, among, passages, **learned_from(run))
+
+    def rows(self, path: str | Path, on_bad_row: OnBadRow, follow: Callable[[], None] | None = None) -> Iterator[Example]:
+        """The rows of a file, as `read_examples` reads those without labels."""
+        named = ColumnNames(text_column=self.text_column, pair_column=self.pair_column, label_column=self.label_column)
+        return read_examples(path, **named, labelled=False, on_bad_row=on_bad_row, follow=follow, usual_text=self.usual_text)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import get_args
@@ -11,7 +11,6 @@ import torch
 
 from fenlei.config import Device
 from fenlei.errors import ConfigError, ModelError, first_line
-from fenlei.text.batches import ENOUGH_TOKENS
 
 SMALL_MODEL_PARAMETERS = 20_000_000
 """Below this a forward pass is bound by call overhead, not by matrix products: bfloat16 would cost accuracy and win nothing."""
@@ -20,8 +19,6 @@ BATCH_TOKENS = 8192
 """Tokens a forward pass in prediction: beyond a few thousand the matrix products gain nothing more."""
 GPU_BATCH_TOKENS = 16_384
 """On a GPU, for prediction and at most for training: below, half a billion parameters compute faster than their kernels are launched."""
-LAUNCHED_WORK = 2e12
-"""Weights times tokens of a pass on a GPU whose kernels compute as long as they take to launch: half a billion weights and 4,096 tokens."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -57,18 +54,6 @@ def pick_device(device: Device) -> tuple[torch.device, str]:
 def tokens_at_once(device: torch.device) -> int:
     """Tokens that go through a network together in prediction."""
     return GPU_BATCH_TOKENS if device.type == "cuda" else BATCH_TOKENS
-
-
-def full_speed_tokens(device: torch.device, weights: Iterable[torch.Tensor]) -> int:
-    """Tokens from which a pass in prediction takes the longer the more they are, padding too.
-
-    On a CPU that is where a matrix product runs at full speed; on a GPU, where the kernels of a network of these weights compute as long as
-    they take to launch. Below it a pass costs the same however little it reads.
-    """
-    if device.type != "cuda":
-        return ENOUGH_TOKENS
-    launched = int(LAUNCHED_WORK / sum(weight.numel() for weight in weights))
-    return min(GPU_BATCH_TOKENS, max(ENOUGH_TOKENS, launched))
 
 
 def pick_precision(device: torch.device, parameters: int) -> Precision:

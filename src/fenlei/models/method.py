@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -30,7 +29,5 @@ class Method(Protocol):
 
     @property
     def device(self) -> torch.device: ...
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
 
     def __call__(self, batch: Batch | DocumentBatch, /) -> Output: ...

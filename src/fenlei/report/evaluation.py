@@ -13,11 +13,11 @@ import numpy as np
 from fenlei.artifact import MANIFEST, checked_path, read_manifest
 from fenlei.config import Device, TrustConfig, trained_on
 from fenlei.data.columns import READ_FROM
-from fenlei.data.examples import Example, candidates_of, check_gold
+from fenlei.data.examples import Example, candidates_of, with_offered
 from fenlei.data.former_labels import under_new_names
 from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.labelling import Labelling
-from fenlei.data.readers import ColumnNames, read_examples
+from fenlei.data.readers import ColumnNames, columns_as_trained, read_examples
 from fenlei.data.sources import one_file
 from fenlei.errors import ArtifactError, DataError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers
@@ -42,7 +42,6 @@ from fenlei.report.page import Page
 from fenlei.report.remarks import remarks
 from fenlei.report.wording import BASELINE, facts
 from fenlei.text.asking import Candidates
-from fenlei.text.pairs import pair_column_of
 
 if TYPE_CHECKING:
     from fenlei.inference.classifier import Classifier
@@ -106,13 +105,14 @@ def evaluate_run(
     source = _labelled_file(data, notes)
     labelling = Labelling.from_json(manifest)
     labelling = replace(labelling, separator=label_separator or labelling.separator)
-    columns = _columns(run, manifest, text_column, pair_column, label_column)
+    named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=label_column)
+    columns = columns_as_trained(run, manifest, named)
     examples = _read(source, run, manifest, labels, labelling, columns, class_names)
     (examples,) = under_new_names([examples], manifest, labels, notes)
     own = labels
     candidates = candidates_of(examples)
     if candidates and (classifier.takes_labels if classifier else manifest["method"] == "generate"):
-        labels = _with_offered(labels, examples)
+        labels = with_offered(labels, examples)
     elif candidates:
         notes.append(UNREAD_CANDIDATES)
         candidates = None
@@ -161,25 +161,6 @@ def _read(
     holds_ids = class_names is None and may_hold_ids(source, labels, trained_on(run), manifest)
     rows = read_examples(source, **columns, class_names=class_names, labelling=labelling, usual_text=manifest.get(READ_FROM, ()))
     return with_names(tuple(rows), labels, lambda _: holds_ids, labelling)
-
-
-def _columns(
-    run: Path, manifest: dict[str, Any], text_column: str | None, pair_column: str | None, label_column: str | None
-) -> ColumnNames:
-    """Those given, else those the run was trained on. ConfigError for a second text that it does not read."""
-    trained = trained_on(run)
-    return {
-        "text_column": trained.text_column if text_column is None else text_column,
-        "pair_column": pair_column_of(manifest, pair_column),
-        "label_column": trained.label_column if label_column is None else label_column,
-    }
-
-
-def _with_offered(labels: LabelSet, examples: Sequence[Example]) -> LabelSet:
-    """The run's labels and those that rows offer; DataError for a row whose own label is none of its candidates."""
-    for example in examples:
-        check_gold(example)
-    return LabelSet.in_order_of_appearance([*labels, *(name for example in examples for name in example.candidates or ())])
 
 
 def _check_rows(examples: Sequence[Example], labels: LabelSet, prefix: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fenlei.data.labelling import Labelling
 from fenlei.evaluation.calibration import calibration_told
 from fenlei.evaluation.figures import AnyMetrics, main_figure
 from fenlei.evaluation.metrics import Metrics
@@ -170,7 +171,7 @@ def facts(manifest: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         "Tuning": manifest.get("tuning"),
         "Head": manifest.get("head"),
         "Labels": len(manifest["labels"]) if "labels" in manifest else None,
-        "Labels a row": "any number" if manifest.get("problem_type") == "multi_label_classification" else None,
+        "Labels a row": "any number" if Labelling.from_json(manifest).multi_label else None,
         "Rows trained on": data.get("rows", {}).get("train"),
         "Longest input": f"{manifest['max_length']:,} tokens" if "max_length" in manifest else None,
         "Longer texts": manifest.get("length_rule"),

@@ -93,12 +93,10 @@ def batch_of(encoded: EncodedTexts, rows: Sequence[int], pad_id: int, budget: in
     return DocumentBatch(parts, torch.from_numpy(order), torch.from_numpy(encoded.windows.counts[list(rows)]), padded > budget)
 
 
-def by_token_budget(
-    lengths: Sequence[int] | np.ndarray, rows: Sequence[int], budget: int, enough: int = ENOUGH_TOKENS
-) -> Iterator[list[int]]:
+def by_token_budget(lengths: Sequence[int] | np.ndarray, rows: Sequence[int], budget: int) -> Iterator[list[int]]:
     """The rows in groups, longest first, each at most `budget` tokens with padding (a longer row goes alone).
 
-    A group of `enough` tokens is closed before more than a share of it is padding: a larger one would not win back what that costs.
+    A group of ENOUGH_TOKENS is closed before more than a share of it is padding: larger products would not win back what that costs.
     Longest first: running out of memory shows at the start, and memory freed by a large group serves the smaller ones.
     """
     group: list[int] = []
@@ -106,7 +104,7 @@ def by_token_budget(
     for row in sorted(rows, key=lambda r: (-lengths[r], r)):
         longest = longest or lengths[row]
         padded = (len(group) + 1) * longest
-        wasteful = len(group) * longest >= enough and real + lengths[row] < LEAST_REAL * padded
+        wasteful = len(group) * longest >= ENOUGH_TOKENS and real + lengths[row] < LEAST_REAL * padded
         if group and (padded > budget or wasteful):
             yield group
             group, longest, real = [], lengths[row], 0

@@ -9,11 +9,10 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from fenlei.config import ModelConfig, RunConfig
-from fenlei.data.examples import Example, check_gold
+from fenlei.data.examples import Example, candidates_of, with_offered
 from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError
 from fenlei.inference.loading import encode_examples, offered_to
-from fenlei.labels import LabelSet
 from fenlei.models.configuration import UNLIMITED
 from fenlei.text.asking import QuestionEncoder
 from fenlei.text.encoded import EncodedTexts
@@ -24,15 +23,11 @@ from fenlei.text.prompts import TextEncoder
 def with_candidates(dataset: Dataset) -> Dataset:
     """The dataset with every candidate of its rows among its labels; DataError for a row whose own label is no candidate of it."""
     rows = (*dataset.train, *dataset.selecting, *dataset.calibrating, *dataset.test)
-    for row in rows:
-        check_gold(row)
-    offered = [name for row in rows for name in row.candidates or ()]
-    if not offered:
+    labels = with_offered(dataset.labels, rows)
+    if candidates_of(rows) is None:
         return dataset
-    labels = LabelSet.in_order_of_appearance([*dataset.labels, *offered])
     new = len(labels) - len(dataset.labels)
-    note = f"candidates: rows are asked among those of their own; {new:,} labels come from them alone" if new else ""
-    note = note or "candidates: rows are asked among those of their own"
+    note = "candidates: rows are asked among those of their own" + (f"; {new:,} labels come from them alone" if new else "")
     return replace(dataset, labels=labels, notes=(*dataset.notes, note))
 
 

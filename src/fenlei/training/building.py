@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from fenlei.config import RunConfig
+from fenlei.config.model import ADAPTERS
 from fenlei.data.splits import Dataset
 from fenlei.errors import ConfigError
 from fenlei.models.backbone import checkpoint_activations, load_language_model, load_network
@@ -48,7 +49,7 @@ def build_method(
         install_head(network, MlpHead(hidden, len(dataset.labels)))
     if config.optimization.gradient_checkpointing:
         checkpoint_activations(network)
-    if tuning in ("lora", "qlora"):
+    if tuning in ADAPTERS:
         network = add_lora(network, config.model)
     elif tuning == "frozen":
         freeze_backbone(network)
@@ -62,7 +63,7 @@ def _build_generate(config: RunConfig, base: Path, pad_id: int, precision: Preci
     network: Any = load_language_model(base, pad_id, layers=config.model.layers, dtype=dtype, quantised=quantised)
     if config.optimization.gradient_checkpointing:
         checkpoint_activations(network)
-    if tuning in ("lora", "qlora"):
+    if tuning in ADAPTERS:
         network = add_lora(network, config.model)
     elif tuning == "none":
         network.requires_grad_(False)

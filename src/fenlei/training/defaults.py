@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fenlei.config import Long, ModelConfig, OptimizationConfig, Tuning
-from fenlei.config.model import DEFAULT_MAX_LENGTH
+from fenlei.config.model import ADAPTERS, DEFAULT_MAX_LENGTH
 from fenlei.models.devices import SMALL_MODEL_PARAMETERS
 from fenlei.text.windows import WINDOWED
 
@@ -84,7 +84,7 @@ def choose_batch_size(config: OptimizationConfig, tuning: Tuning, parameters: in
     if parameters < SMALL_MODEL_PARAMETERS and rows >= MANY_ROWS:
         return 128, Choice("batch_size", 128, "a small model and many rows: larger steps cost little more")
     size = USUAL_BATCH
-    adapts = tuning in ("lora", "qlora") and config.max_steps is None
+    adapts = tuning in ADAPTERS and config.max_steps is None
     while adapts and size > LEAST_BATCH and rows * (config.epochs or MOST_EPOCHS) / size < FEW_STEPS:
         size //= 2
     if size == USUAL_BATCH:

@@ -38,7 +38,7 @@ from fenlei.training.ranks import is_first
 from fenlei.training.resume import Command
 from fenlei.training.setup import Setup, prepare
 from fenlei.training.student_rows import changed_since, student_config, student_rows, unlabelled_rows
-from fenlei.training.teacher import clocked_answers, load_teacher, rows_per_second, soft_labels
+from fenlei.training.teacher import answers_with, clocked_answers, load_teacher, rows_per_second, soft_labels
 
 REPORT = "distillation.json"
 
@@ -183,7 +183,7 @@ def _examine(teacher: Classifier, name: str, dataset: Dataset, unlabelled: int, 
     texts = tuple(row.input for row in rows)
     gold = dataset.gold(rows)
     probabilities, pace = clocked_answers(teacher, texts)
-    answers = teacher.trust.answers(probabilities)
+    answers = answers_with(teacher).answers(probabilities)
     metrics = figures_of(gold, answers, dataset.labels, uncertainty=True)
     worth = Measured(name, metrics, pace, int(teacher.describe()["parameters"]["all"]))
     return _Exam(texts, gold, answers, worth, device, len(dataset.train), unlabelled)

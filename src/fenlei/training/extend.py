@@ -35,12 +35,12 @@ from fenlei.models.backbone import load_tokenizer
 from fenlei.models.head import HeadMethod
 from fenlei.text.instructions import Instruction
 from fenlei.training.exemplars import load_exemplars
-from fenlei.training.extension_dev import dev_is_natural, dev_may_have_trained
+from fenlei.training.extension_dev import dev_is_natural, dev_may_have_trained, with_own_dev
 from fenlei.training.extension_report import ASKED, Cost, Extension, card_section, compared
 from fenlei.training.fit import TrainResult, run_training
 from fenlei.training.former_answers import as_it_learns, former_answers
 from fenlei.training.growth import settle_new_rows, take_over
-from fenlei.training.held_out import DEV, TEST, dev_rows_beside, files_read, lines_of, rows_of, untold_test_rows
+from fenlei.training.held_out import DEV, TEST, files_read, lines_of, rows_of, untold_test_rows
 from fenlei.training.lessons import Lessons, taught, taught_loss
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
@@ -127,7 +127,7 @@ def _refuse_what_cannot_grow(run: Path, manifest: dict[str, Any], tuning: str) -
         raise ConfigError(
             f"{run}: its labels were merged, each now a sum of outputs; train again on rows that have the labels as they are now"
         )
-    if manifest.get("problem_type") == "multi_label_classification":
+    if Labelling.from_json(manifest).multi_label:
         raise ConfigError(
             f"{run}: gives several labels a text; rows of new classes say nothing of its old ones, so train again on all rows"
         )
@@ -219,7 +219,7 @@ def _prepared(
     shown = {text for text, _ in instruction.examples} if instruction else set()
     replay, left_out = _untested(run, manifest, replay)
     if config.data.dev is None:
-        replay = (*replay, *dev_rows_beside(replay, manifest, RunConfig.from_yaml(run / "config.yaml").data))
+        replay = with_own_dev(replay, manifest, RunConfig.from_yaml(run / "config.yaml").data, known, holds_ids)
     replay = tuple(row for row in replay if row.text not in shown)  # the prompt has the answer to these
     was_dev = [rows_of(manifest, part) for part in DEV]
     dataset = load_extension(
@@ -241,7 +241,8 @@ def _untested(run: Path, manifest: dict[str, Any], replay: Rows) -> tuple[Rows, 
     kept = tuple(row for row in replay if not was_test(row))
     if not kept:
         raise DataError(f"{run}: every row of the replay is one of its test rows, from which nothing is to be learned; give others")
-    left_out, told = len(replay) - len(kept), untold_test_rows(run, manifest, kept)
+    told = [] if kept == load_exemplars(run) else untold_test_rows(run, manifest, kept)  # exemplars were chosen from rows that train
+    left_out = len(replay) - len(kept)
     return kept, [*told, *([f"{left_out:,} rows of the replay are test rows of the run, and are left out"] if left_out else [])]
 
 

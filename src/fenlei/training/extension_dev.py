@@ -1,18 +1,34 @@
-"""What the dev rows of an extension can tell: of how often classes come, and of rows that the run has never learned from."""
+"""The dev rows of an extension: those that the run brings along, and what they tell of how often classes come, and may have trained."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from fenlei.training.held_out import DEV, rows_of
+from fenlei.config import DataConfig
+from fenlei.data.examples import Rows
+from fenlei.data.label_ids import with_names
+from fenlei.labels import LabelSet
+from fenlei.training.held_out import DEV, dev_rows_beside, rows_of, rows_read
 from fenlei.training.imbalance import class_counts
 from fenlei.training.setup import Setup
 
 ALIKE = 1.3
 """How many times the one share may be the other: rows that the run set aside for test, and rounding, bring them that far apart."""
+
+
+def with_own_dev(replay: Rows, manifest: Mapping[str, Any], trained: DataConfig, known: LabelSet, holds_ids: Callable[[str], bool]) -> Rows:
+    """The replay, and behind it the run's own dev rows of other files, read as the run was `trained`.
+
+    A file that the run has not read may be a copy with rows added, or several put together, whose lines tell no dev row: of such a file
+    rows with these texts are left out.
+    """
+    beside = with_names(dev_rows_beside(replay, manifest, trained), known, holds_ids)
+    beside = tuple(row for row in beside if row.label in known)  # an id may have lost the file that named it
+    texts, was_read = {row.input for row in beside}, rows_read(manifest)
+    return (*(row for row in replay if row.input not in texts or was_read(row)), *beside)
 
 
 def dev_is_natural(setup: Setup, manifest: Mapping[str, Any], of_all: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fenlei.artifact import CHECKPOINTS, fingerprint, library_versions, whole_folder, write_manifest, write_text
+from fenlei.config.model import ADAPTERS
 from fenlei.data.columns import LABEL_COLUMN, READ_FROM
 from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import to_json
@@ -136,7 +137,7 @@ def _save_model(setup: Setup, folder: Path) -> None:
             stock.save_pretrained(folder)
         else:
             cast(Any, stock.base_model).to(setup.precision.weights).save_pretrained(folder)
-    elif tuning in ("lora", "qlora"):
+    elif tuning in ADAPTERS:
         cast(Any, network).save_pretrained(folder)
     stock.config.save_pretrained(folder)
     if tuning == "frozen" or (tuning == "full" and setup.head_kind not in ("linear", None)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fenlei.data.examples import Example, Rows
 from fenlei.data.former_labels import former_labels
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import columns_named_by, read_examples
+from fenlei.errors import DataError
 
 DEV = ("selecting", "calibrating")
 TEST = "test"
@@ -46,7 +48,8 @@ def files_read(manifest: Mapping[str, Any]) -> set[str]:
 def dev_rows_beside(rows: Iterable[Example], manifest: Mapping[str, Any], config: DataConfig) -> Rows:
     """Dev rows of the run that are not among `rows`: read as `config` says, from the files that lie where they lay, as they were.
 
-    None of a run whose labels were changed: its files may have the former ones.
+    None of a run whose labels were changed: its files may have the former ones. None of a file that cannot be read so: the run before this
+    one may have read it from other columns.
     """
     if "relabelled_from" in manifest or former_labels(manifest):
         return ()
@@ -59,8 +62,9 @@ def dev_rows_beside(rows: Iterable[Example], manifest: Mapping[str, Any], config
         if missing.get(then) and content(source) == then:
             lines = missing.pop(then)
             labelling, usual_text = Labelling.from_json(manifest), learned_from(manifest)["usual_text"]
-            there = read_examples(source, **columns_named_by(config), labelling=labelling, usual_text=usual_text)
-            found += [row for row in there if row.line in lines]
+            with suppress(DataError):
+                there = read_examples(source, **columns_named_by(config), labelling=labelling, usual_text=usual_text)
+                found += [row for row in there if row.line in lines]
     return tuple(found)
 
 

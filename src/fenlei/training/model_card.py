@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.artifact import write_text
+from fenlei.data.labelling import Labelling
 from fenlei.evaluation.calibration import calibration_told
 from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.multi_label import MultiLabelMetrics
@@ -73,7 +74,7 @@ def escaped(text: str) -> str:
 
 def _use(manifest: dict[str, Any]) -> str:
     """What it is for, how far its confidence goes, and what it is not for."""
-    many, rows = manifest.get("problem_type") == "multi_label_classification", manifest["data"]["rows"]
+    many, rows = Labelling.from_json(manifest).multi_label, manifest["data"]["rows"]
     texts = "texts" if manifest.get("pair_column") is None else "pairs of texts"
     given = "any number of them, maybe none" if many else "one of them, also where none fits"
     lines = [f"For {texts} like those of the data below, in {len(manifest['labels'])} classes: each gets {given}."]

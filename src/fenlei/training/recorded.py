@@ -22,12 +22,13 @@ from transformers import PreTrainedModel
 
 from fenlei.errors import first_line
 from fenlei.models.backbone import is_decoder
-from fenlei.models.devices import LAUNCHED_WORK
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import Batch, DocumentBatch
 from fenlei.training.ranks import Ranks
 from fenlei.training.setup import Setup
 
+MOST_WORK = 2e12
+"""Weights times tokens of a pass. Above, kernels compute longer than they take to launch: half a billion weights and 4,096 tokens."""
 LENGTH_STEP = 8
 TIMES_BEFORE = 2
 """Passes over a shape before it is recorded, which costs a few of them."""
@@ -111,7 +112,7 @@ class RecordedPasses:
         self._tell = tell
         self._learning = [weight for weight in network.parameters() if weight.requires_grad]
         self._gradients: list[torch.Tensor] = []
-        self._most_tokens = int(LAUNCHED_WORK / sum(weight.numel() for weight in network.parameters()))
+        self._most_tokens = int(MOST_WORK / sum(weight.numel() for weight in network.parameters()))
         self._came: Counter[tuple[int, ...]] = Counter()
         self._shapes: dict[tuple[int, ...], _Shape] = {}
         # The graphs see to the gradients of the weights themselves: this is what makes autograd call for them.

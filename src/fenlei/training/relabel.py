@@ -23,6 +23,7 @@ from fenlei.inference.checksums import EXEMPLARS, checksums
 from fenlei.inference.loading import question_encoder_of
 from fenlei.labels import LabelNote, LabelSet
 from fenlei.models.backbone import load_tokenizer
+from fenlei.text.instructions import Instruction
 from fenlei.training.exemplars import load_exemplars, save_exemplars
 from fenlei.training.label_plan import LabelPlan, plan_labels
 from fenlei.training.relabel_head import with_head
@@ -98,8 +99,7 @@ def add_labels(run: str | Path, labels: Mapping[str, LabelNote], *, out: str | P
     names = labelling.completed((*known, *labels))
     plan = LabelPlan(names, tuple((at,) for at in range(len(names))))
     changed = _generating({**manifest, "labels": list(names)}, LabelSet(names), plan)
-    told = {name: {"description": note.description, "aliases": list(note.aliases)} for name, note in labels.items()}
-    changed["instruction"]["notes"] |= {name: note for name, note in told.items() if note["description"] or note["aliases"]}
+    changed["instruction"] = Instruction.from_json(manifest["prompt"], changed["instruction"]).with_notes(labels).to_json()
     _check_can_be_asked(folder, {**manifest, **changed}, names)
     moved = manifest.get("relabelled_from", {}).get("ids_moved", False)
     origin = {

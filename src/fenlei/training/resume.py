@@ -13,7 +13,7 @@ from fenlei.config import RunConfig
 from fenlei.errors import ArtifactError
 
 FREE_TO_CHANGE = ("batch_tokens", "memory", "gradient_checkpointing", "device", "report_to", "baseline")
-"""Options that the weights do not depend on."""
+"""Options that neither the weights nor what is measured of them depend on."""
 
 
 @dataclass(frozen=True)

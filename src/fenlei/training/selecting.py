@@ -13,7 +13,7 @@ from fenlei.evaluation.metrics import compute_metrics
 from fenlei.evaluation.multi_label import compute_multi_label_metrics
 from fenlei.inference.scoring import score
 from fenlei.labels import LabelSet
-from fenlei.models.devices import full_speed_tokens, tokens_at_once
+from fenlei.models.devices import tokens_at_once
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
 from fenlei.text.batches import by_token_budget
@@ -31,8 +31,7 @@ def evaluation_of(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | Generate
     vectors = kept_states(setup, setup.selecting)
     rows, lengths = range(len(setup.selecting)), setup.selecting.lengths
     own, budget = ranks.share(rows, lengths), tokens_at_once(setup.device)
-    enough = full_speed_tokens(setup.device, setup.method.parameters())  # of the whole network: later a process may have but a part
-    batches = [len(list(by_token_budget(lengths, ranks.share(rows, lengths, rank), budget, enough))) for rank in range(ranks.world)]
+    batches = [len(list(by_token_budget(lengths, ranks.share(rows, lengths, rank), budget))) for rank in range(ranks.world)]
     # Processes that spread the weights among them take part in each other's forward passes: all need as many.
     more = max(batches) - batches[ranks.rank] if spread_by() else 0
 
@@ -40,9 +39,9 @@ def evaluation_of(setup: Setup, ranks: Ranks) -> Callable[[HeadMethod | Generate
         if vectors is not None and isinstance(method, HeadMethod):
             logits = score_vectors(method, vectors, setup.selecting, len(labels)).logits
         else:
-            logits = score(method, setup.selecting, len(labels), enough=enough, autocast=setup.scoring_autocast, only=own).logits
+            logits = score(method, setup.selecting, len(labels), autocast=setup.scoring_autocast, only=own).logits
             for _ in range(more):
-                score(method, setup.selecting, len(labels), enough=enough, autocast=setup.scoring_autocast, only=[0])
+                score(method, setup.selecting, len(labels), autocast=setup.scoring_autocast, only=[0])
             logits = ranks.summed(logits)
         if setup.dataset.multi_label:
             return _multi_label_figures(gold, logits, labels)

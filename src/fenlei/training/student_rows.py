@@ -15,6 +15,7 @@ from fenlei.data.columns import learned_from
 from fenlei.data.examples import Example, Rows
 from fenlei.data.former_labels import under_new_names
 from fenlei.data.label_ids import may_hold_ids, with_names
+from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames, read_examples
 from fenlei.data.remote import is_remote
 from fenlei.data.sources import split_files
@@ -37,7 +38,7 @@ def student_config(run: Path, manifest: Mapping[str, Any], options: Mapping[str,
             "classes after the run's folder"
         )
     if data is not None:  # other rows: files named for the old ones say nothing of them
-        several = manifest.get("problem_type") == "multi_label_classification"
+        several = Labelling.from_json(manifest).multi_label
         own = {key: own[key] for key in READ_BY if key in own} | {"data": str(data), "multi_label": several}
     if "extended_from" in manifest or "relabelled_from" in manifest:  # its class file names other labels than it has now
         own.pop("class_file", None)

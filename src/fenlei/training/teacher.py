@@ -12,7 +12,9 @@ import numpy as np
 from fenlei.artifact import CHECKPOINTS, DIGEST, TEACHER, saving, whole_file
 from fenlei.config import Device, RunConfig
 from fenlei.inference.bulk import WINDOW_ROWS
+from fenlei.inference.candidates import was_fitted_among
 from fenlei.inference.classifier import Classifier
+from fenlei.inference.trust import Trust
 from fenlei.models.devices import pick_device
 from fenlei.models.quantized import computes_int8
 from fenlei.text.pairs import Text
@@ -46,9 +48,15 @@ def soft_labels(teacher: Classifier, texts: Sequence[Text], out: Path) -> np.nda
     return np.concatenate(windows) if windows else np.zeros((0, len(teacher.labels)), dtype=np.float32)
 
 
+def answers_with(classifier: Classifier) -> Trust:
+    """What bare texts are answered with: nothing was fitted for them where every row that calibrated offered labels of its own."""
+    own = classifier.labels
+    return classifier.trust if was_fitted_among(classifier.describe(), own, own) else classifier.trust.unfitted()
+
+
 def calibrated_logits(classifier: Classifier, texts: Sequence[Text]) -> np.ndarray:
     """float32 (rows, labels): their softmax is what the run answers with."""
-    return classifier.trust.calibration.apply(classifier.logits(texts).logits).astype(np.float32)
+    return answers_with(classifier).calibration.apply(classifier.logits(texts).logits).astype(np.float32)
 
 
 def clocked_answers(classifier: Classifier, texts: Sequence[Text]) -> tuple[np.ndarray, float]:

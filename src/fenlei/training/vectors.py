@@ -30,7 +30,7 @@ import transformers
 from fenlei.artifact import fingerprint, give_name, write_bytes
 from fenlei.errors import ArtifactError
 from fenlei.inference.scoring import Scores, one_behind
-from fenlei.models.devices import full_speed_tokens, tokens_at_once
+from fenlei.models.devices import tokens_at_once
 from fenlei.models.fingerprint import weights_digest
 from fenlei.models.head import POOLED_BY, HeadMethod
 from fenlei.models.passages import frozen_states
@@ -198,8 +198,7 @@ def _compute(method: HeadMethod, encoded: EncodedTexts, path: Path, shared: list
 
 def _pooled(method: HeadMethod, encoded: EncodedTexts, missing: np.ndarray) -> Iterator[tuple[list[int], torch.Tensor]]:
     """The rows `missing` in groups, each with its states."""
-    enough = full_speed_tokens(method.device, method.parameters())
-    for rows in by_token_budget(encoded.lengths, missing.tolist(), tokens_at_once(method.device), enough):
+    for rows in by_token_budget(encoded.lengths, missing.tolist(), tokens_at_once(method.device)):
         with torch.inference_mode():
             states = method.pool(collate(encoded, rows, method.pad_id))
         yield rows, states

@@ -103,12 +103,13 @@ async def info(service: TheService) -> Response:
             "text_column": manifest.get(TEXT_COLUMN) or served.text_column,
             "pair_column": manifest.get(PAIR_COLUMN),
             "label_column": learned_from(manifest)["label_column"],
+            # Only of runs that have them: Client.describe tells all of this, and a prediction is gone on with by it.
             **({READ_FROM: manifest[READ_FROM]} if READ_FROM in manifest else {}),
+            **({} if manifest.get("fitted_among_all", True) else {"fitted_among_all": False}),
             "takes_labels": served.classifier.takes_labels,
             "multi_label": served.classifier.multi_label,
             **Labelling.from_json(manifest).to_json(),
             "calibrated": bool(manifest.get("calibrated")),
-            "fitted_among_all": bool(manifest.get("fitted_among_all", True)),
             "answers_sha": served.answers_sha,
         }
     )

@@ -9,14 +9,13 @@ from typing import Any
 from optuna.distributions import distribution_to_json, json_to_distribution
 
 from fenlei.config import Pruner, RunConfig
+from fenlei.training.resume import FREE_TO_CHANGE
 from fenlei.training.search.space import Space
 
 REDUCTION = 3
 """Every stage of a trial has this many times the rows of the one before it, and about one trial in so many comes to it."""
 LEAST_FIRST_ROWS = 2000
 """Fewer rows say little of how options fare on all of them."""
-FREE_TO_DIFFER = ("device", "batch_tokens", "memory", "gradient_checkpointing", "report_to", "baseline")
-"""Options that a trial's figure does not depend on."""
 FULL = 100
 """The step that a trial reports at its end; before, the share of a full training's rows, in per cent."""
 
@@ -47,7 +46,7 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What trials of one study must have in common to be compared."""
         return {
-            "options": {name: value for name, value in self.config.to_options().items() if name not in FREE_TO_DIFFER},
+            "options": {name: value for name, value in self.config.to_options().items() if name not in FREE_TO_CHANGE},
             "space": {name: distribution_to_json(one) for name, one in self.space.items()},
             "pruner": self.pruner,
             "stages": list(self.stages),

@@ -10,6 +10,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial
 
 from fenlei.config import RunConfig
+from fenlei.config.model import ADAPTERS
 from fenlei.config.synonyms import meant
 from fenlei.config.yaml_text import parsed_yaml
 from fenlei.errors import ConfigError, shortened
@@ -51,7 +52,7 @@ def space_from(given: Mapping[str, Any], usual: RunConfig, where: str = "space")
             problems += [f"{where}: {line}" for line in str(error).splitlines()]
     if problems:
         raise ConfigError("\n".join(problems))
-    if usual.model.tuning not in ("lora", "qlora") and (strange := sorted(LORA_ONLY & space.keys())):
+    if usual.model.tuning not in ADAPTERS and (strange := sorted(LORA_ONLY & space.keys())):
         raise ConfigError(f"{where}: {', '.join(strange)} belong to tuning 'lora' and 'qlora', and this is tuning {usual.model.tuning!r}")
     if usual.optimization.max_steps is not None and "epochs" in space:
         raise ConfigError(f"{where}: epochs has no effect where max_steps is given; leave one of them out")
@@ -72,7 +73,7 @@ def usual_space(usual: RunConfig) -> Space:
             space["epochs"] = FloatDistribution(max(1.0, epochs // 2), epochs + max(1.0, epochs // 3), step=1.0)
         else:
             space["epochs"] = FloatDistribution(epochs / 2, epochs * 1.5)
-    if options["tuning"] in ("lora", "qlora"):
+    if options["tuning"] in ADAPTERS:
         space["lora_rank"] = CategoricalDistribution(tuple(sorted({8, 16, 32, 64} | {options["lora_rank"]})))
         space["lora_alpha"] = CategoricalDistribution(tuple(sorted({16, 32, 64} | {options["lora_alpha"]})))
     return space

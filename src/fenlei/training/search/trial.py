@@ -70,7 +70,9 @@ class Objective:
             raise KeyboardInterrupt from None  # Optuna hands it on, and counts no failure of the trial's own
         except (TrialPruned, FenleiError) as error:
             self._remove(folder)
-            if isinstance(error, TrackerError) or not isinstance(error, (ConfigError, ModelError)):
+            # What a row itself offers leaves no room: the question's own complaint, told with the place of the row.
+            of_a_row = isinstance(error.__cause__, ConfigError)
+            if isinstance(error, TrackerError) or not (of_a_row or isinstance(error, (ConfigError, ModelError))):
                 raise
             trial.set_user_attr(ERROR, str(error))
             raise UnfitError(str(error)) from error
