@@ -22,6 +22,12 @@ PANELS: dict[str, Any] = {
     "Trust options": TrustConfig,
 }
 
+DATA = typer.Argument(
+    metavar="DATA",
+    help="Labelled file, a folder of train, dev and test, or a data set on a hub: hf:OWNER/NAME, modelscope:OWNER/NAME.",
+)
+"""The rows to learn from, of every command that trains on them."""
+
 HELP = {
     "text_column": "Column of the text; 'title,body' joins two.",
     "pair_column": "Column of the second text, where rows are pairs (NLI, paraphrase, question and answer).",

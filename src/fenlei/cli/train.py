@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fenlei.cli.options import config_of, with_run_options
+from fenlei.cli.options import DATA, config_of, with_run_options
 from fenlei.cli.trust import shown_first
 from fenlei.errors import FenleiError
 
@@ -26,13 +26,7 @@ EXAMPLES = (
 
 @with_run_options
 def train(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="Labelled file, a folder of train, dev and test, or a data set on a hub: hf:OWNER/NAME, modelscope:OWNER/NAME.",
-        ),
-    ] = None,
+    data: Annotated[str | None, DATA] = None,
     *,
     out: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fenlei.cli.options import HELP, config_of, with_run_options
+from fenlei.cli.options import DATA, HELP, config_of, with_run_options
 from fenlei.config import Pruner, SearchConfig
 
 if TYPE_CHECKING:
@@ -27,13 +27,7 @@ MULTI_LABEL = ("multi_label", "label_separator")
 
 @partial(with_run_options, names=[name for name in HELP if name not in MULTI_LABEL])
 def tune(
-    data: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="DATA",
-            help="Labelled file, a folder of train, dev and test, or a data set on a hub: hf:OWNER/NAME, modelscope:OWNER/NAME.",
-        ),
-    ] = None,
+    data: Annotated[str | None, DATA] = None,
     *,
     out: Annotated[Path, typer.Option("--out", "--output-dir", help="Folder for the search. An unfinished search there is continued.")],
     config: Annotated[Path | None, typer.Option("--config", help="YAML file of options; the command line wins.")] = None,

@@ -57,11 +57,11 @@ def dev_rows_beside(rows: Iterable[Example], manifest: Mapping[str, Any], config
     missing = {of_file: numbers(ranges) for of_file, ranges in lines_of(manifest, *DEV).items()}
     for row in rows:
         missing.get(content(row.source), set()).discard(row.line)
+    labelling, usual_text = Labelling.from_json(manifest), learned_from(manifest)["usual_text"]
     found: list[Example] = []
     for source, then in manifest["data"]["files"].items():
         if missing.get(then) and content(source) == then:
             lines = missing.pop(then)
-            labelling, usual_text = Labelling.from_json(manifest), learned_from(manifest)["usual_text"]
             with suppress(DataError):
                 there = read_examples(source, **columns_named_by(config), labelling=labelling, usual_text=usual_text)
                 found += [row for row in there if row.line in lines]
