@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import write_jsonl
 from peft import AutoPeftModelForSequenceClassification, LoraConfig, TaskType, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -18,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from fenlei import Classifier
 from fenlei.cli.main import main
 from fenlei.config import TrustConfig
-from fenlei.errors import ArtifactError, ConfigError, ModelError
+from fenlei.errors import ArtifactError, ConfigError, ModelError, RequestError
 from fenlei.inference.bulk import digest_of
 
 LABELS = ["财经", "体育", "科技"]
@@ -110,6 +111,8 @@ def test_what_does_not_fit_is_said(adapter: Path, tiny_qwen: Path, tmp_path: Pat
         Classifier.load(adapter, labels=LABELS[:2])
     with pytest.raises(ConfigError, match=r"names no classes; give them.*other commands, as serve, take runs"):
         Classifier.load(adapter)
+    with pytest.raises(RequestError, match="expected a list of labels, found one string '财经,体育,科技'"):
+        Classifier.load(adapter, labels="财经,体育,科技")
     with pytest.raises(TypeError, match="devise"):
         Classifier.load(adapter, labels=LABELS, devise="cpu")  # type: ignore[call-arg]
     with pytest.raises(ModelError, match="no such folder"):
@@ -161,6 +164,15 @@ def test_the_command_passes_nothing_over(adapter: Path, tiny_qwen: Path, capsys:
     assert "is an adapter of others" in capsys.readouterr().err
     assert main(["predict", str(tiny_qwen), *words, "--verify"]) == 1
     assert "a model without training has none" in capsys.readouterr().err
+
+
+def test_a_configuration_of_others_beside_a_model_is_not_read(tiny_qwen: Path, tmp_path: Path) -> None:
+    model, out = tmp_path / "model", tmp_path / "out.jsonl"
+    shutil.copytree(tiny_qwen, model)
+    (model / "config.yaml").write_text("run_name: qwen\n", encoding="utf-8")
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": TEXTS[0]}])
+    assert main(["predict", str(model), str(source), "--labels", ",".join(LABELS), "--out", str(out), "--device", "cpu"]) == 0
+    assert json.loads(out.read_text(encoding="utf-8"))["prediction"] in LABELS
 
 
 def test_other_weights_in_its_place_are_another_model(tiny_qwen: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from conftest import write_jsonl
 
 from fenlei.cli.predict import _tell
 from fenlei.data.readers import read_examples
-from fenlei.errors import ConfigError, DataError, RequestError
+from fenlei.errors import ConfigError, DataError, ModelError, RequestError, ScoresError
 from fenlei.inference import bulk
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.distributed import Reading
@@ -172,14 +172,25 @@ def test_the_rows_that_it_abstained_from_are_counted(tmp_path: Path, capsys: pyt
 
 @pytest.mark.parametrize("name", ["prediction", "confidence", "calibrated", "tokens_cut"])
 def test_a_column_that_would_be_overwritten_is_an_error_that_names_prefix(tmp_path: Path, classifier: Any, name: str) -> None:
-    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}, {"text": "两字", name: "mine"}])
-    with pytest.raises(DataError, match=rf"in\.jsonl:2: the input already has a column '{name}'.*--prefix"):
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "两字", name: "mine"}, {"text": "好"}])
+    with pytest.raises(DataError, match=rf"in\.jsonl:1: the input already has a column '{name}'.*--prefix"):
         predict_file(classifier, source, tmp_path / "out.jsonl")
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     predict_file(classifier, source, tmp_path / "out.jsonl", prefix="fenlei_")
-    last = read_jsonl(tmp_path / "out.jsonl")[1]
-    assert last[name] == "mine"
-    assert last["fenlei_prediction"] == "2"
+    first = read_jsonl(tmp_path / "out.jsonl")[0]
+    assert first[name] == "mine"
+    assert first["fenlei_prediction"] == "2"
+
+
+def test_a_later_row_that_has_a_column_of_the_answer_is_set_aside(tmp_path: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a long prediction would end there, and the same command again, and with --prefix it is another prediction."""
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 2)
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好", **({"confidence": 1} if at == 3 else {})} for at in range(5)])
+    result = predict_file(classifier, source, tmp_path / "out.jsonl")
+    assert (result.rows, result.rejected) == (4, 1)
+    (rejected,) = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
+    assert rejected["line"] == 4
+    assert "already has a column 'confidence'" in rejected["reason"]
 
 
 def test_probabilities_clash_only_when_they_are_written(tmp_path: Path, classifier: Any) -> None:
@@ -279,12 +290,18 @@ def test_a_bad_row_is_set_aside_with_line_and_reason(tmp_path: Path, classifier:
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "out.jsonl.rejected.jsonl"}
 
 
-def test_an_older_target_survives_a_failure(tmp_path: Path, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_target_survives_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FailsLater(LengthClassifier):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
+            if self.windows:
+                raise ModelError("no more")
+            return super().predict(texts)
+
     monkeypatch.setattr(bulk, "WINDOW_ROWS", 1)
-    (tmp_path / "in.jsonl").write_text('{"text": "好"}\n{"text": "好", "prediction": 1}\n', encoding="utf-8")
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}, {"text": "好"}])
     (tmp_path / "out.jsonl").write_text("yesterday's\n")
-    with pytest.raises(DataError):
-        predict_file(classifier, tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    with pytest.raises(ModelError, match="no more"):
+        predict_file(FailsLater(), source, tmp_path / "out.jsonl")  # type: ignore[arg-type]
     assert (tmp_path / "out.jsonl").read_text() == "yesterday's\n"
     assert {path.name for path in tmp_path.iterdir()} == {"in.jsonl", "out.jsonl", "out.jsonl.partial", "out.jsonl.journal"}
 
@@ -296,6 +313,34 @@ def test_a_failing_classifier_leaves_nothing_behind(tmp_path: Path) -> None:
 
     with pytest.raises(RequestError):
         predict_file(Failing(), write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}]), tmp_path / "out.jsonl")  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_text_whose_scores_are_no_numbers_is_set_aside(tmp_path: Path) -> None:
+    """Without asking for the others more than once again. Where no text has any, it is the model's fault."""
+
+    class Overflowing(LengthClassifier):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
+            if strange := [at for at, text in enumerate(texts) if text == "溢出"]:
+                raise ScoresError(f"row {strange[0]}: expected finite scores, found [nan]", strange)
+            return super().predict(texts)
+
+    texts = ["好", "两字", "溢出", "三个字", "四个汉字"]
+    source, picky = write_jsonl(tmp_path / "in.jsonl", [{"text": text} for text in texts]), Overflowing()
+    result = predict_file(picky, source, tmp_path / "out.jsonl")  # type: ignore[arg-type]
+    assert (result.rows, result.rejected) == (4, 1)
+    assert picky.windows == [4]
+    assert [row["prediction"] for row in read_jsonl(tmp_path / "out.jsonl")] == ["1", "2", "3", "4"]
+    (rejected,) = read_jsonl(tmp_path / "out.jsonl.rejected.jsonl")
+    assert rejected["reason"].startswith(f"{source}:3: its scores are no finite numbers")
+    with pytest.raises(ScoresError, match="row 0: expected finite scores"):
+        predict_file(picky, write_jsonl(source, [{"text": "溢出"}] * 3), tmp_path / "out.jsonl")  # type: ignore[arg-type]
+
+
+def test_a_lone_string_is_no_list_of_labels(tmp_path: Path, classifier: Any) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"text": "好"}])
+    with pytest.raises(RequestError, match="labels: expected a list of labels, found one string '财经,体育'"):
+        predict_file(classifier, source, tmp_path / "out.jsonl", labels="财经,体育")
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 

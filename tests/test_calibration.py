@@ -1,10 +1,12 @@
 """The softmax, the temperature, and what they must never do."""
 
+import copy
+
 import numpy as np
 import pytest
 from scipy.special import softmax
 
-from fenlei.errors import DataError, ModelError
+from fenlei.errors import DataError, ModelError, ScoresError
 from fenlei.evaluation.calibration import fit_temperature, probabilities
 from fenlei.evaluation.reliability import expected_calibration_error
 
@@ -49,8 +51,9 @@ def test_a_label_that_is_no_candidate_gets_nothing_and_leaves_the_rest_alone():
 
 @pytest.mark.parametrize("row", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]])
 def test_scores_that_are_no_numbers_are_an_error(row):
-    with pytest.raises(ModelError, match="row 1: expected finite scores"):
+    with pytest.raises(ScoresError, match="row 1: expected finite scores") as told:
         probabilities(np.array([[0.0, 1.0], row]))
+    assert copy.copy(told.value).rows == (1,)  # as it comes from a worker
     with pytest.raises(ModelError, match="temperature"):
         probabilities(np.zeros((1, 2)), 0.0)
 

@@ -468,6 +468,7 @@ def test_runs_to_compare_and_promises_reach_the_library(monkeypatch: pytest.Monk
         raise DataError("enough")
 
     monkeypatch.setattr("fenlei.report.evaluation.evaluate_run", evaluate_run)
+    monkeypatch.setattr("fenlei.artifact.read_manifest", lambda run: {"labels": ["体育", "财经"]})
     words = ["evaluate", "runs/a", "test.jsonl", "--compare", "runs/b", "runs/c", "--target-accuracy", "0.9", "--set-coverage", "0.95"]
     assert main(words) == 1
     assert told["compare_with"] == ["runs/b", "runs/c"]

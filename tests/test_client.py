@@ -144,25 +144,28 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 class Scripted(BaseHTTPRequestHandler):
     """Answers a request with the status that `status_of` gives for it, each text with itself as its label.
 
-    `version_of` gives the version of the run by the number of requests so far.
+    `version_of` gives the version of the run by the number of requests so far, `promises_of` what it answers with.
     """
 
     status_of: ClassVar[Callable[[dict[str, Any]], int]]
     version_of: ClassVar[Callable[[int], str]]
+    promises_of: ClassVar[Callable[[int], str]]
     limits: ClassVar[dict[str, Any]]
     asked: ClassVar[list[dict[str, Any]]]
 
     def do_GET(self) -> None:
         told = {"max_client_batch_size": 8, "max_body_bytes": 1_000_000, "takes_labels": True}
-        self.reply(200, {**told, "model_sha": type(self).version_of(len(self.asked)), **self.limits})
+        asked = len(self.asked)
+        self.reply(200, {**told, "model_sha": type(self).version_of(asked), "answers_sha": type(self).promises_of(asked), **self.limits})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.asked.append(body)
         answer = {"confidence": 1.0, "probabilities": {}, "calibrated": True, "tokens_cut": 0}
         results = [{**answer, "label": text} for text in body["texts"]]
-        version = type(self).version_of(len(self.asked))
-        self.reply(type(self).status_of(body), {"version": version, "results": results, "error": {"message": "not this"}})
+        asked = len(self.asked)
+        told = {"version": type(self).version_of(asked), "answers_sha": type(self).promises_of(asked), "error": {"message": "not this"}}
+        self.reply(type(self).status_of(body), {**told, "results": results})
 
     def reply(self, status: int, body: dict[str, Any]) -> None:
         told = json.dumps(body).encode()
@@ -176,11 +179,15 @@ class Scripted(BaseHTTPRequestHandler):
 
 @contextmanager
 def scripted(
-    status_of: Callable[[dict[str, Any]], int], version_of: Callable[[int], str] = lambda asked: "one", **limits: Any
+    status_of: Callable[[dict[str, Any]], int],
+    version_of: Callable[[int], str] = lambda asked: "one",
+    promises_of: Callable[[int], str] = lambda asked: "none",
+    **limits: Any,
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """A service's address, and what it is asked."""
     asked: list[dict[str, Any]] = []
-    script = {"status_of": staticmethod(status_of), "version_of": staticmethod(version_of), "limits": limits, "asked": asked}
+    told = {"status_of": status_of, "version_of": version_of, "promises_of": promises_of}
+    script = {**{name: staticmethod(one) for name, one in told.items()}, "limits": limits, "asked": asked}
     with listening(type("One", (Scripted,), script)) as url:
         yield url, asked
 
@@ -245,6 +252,19 @@ def test_what_is_too_much_at_once_is_asked_in_halves(status: int) -> None:
     assert all(body["labels"] == [[text] for text in body["texts"]] for body in asked)
 
 
+def test_what_is_not_answered_in_time_is_asked_in_halves() -> None:
+    """Where the service would take longer than the caller waits."""
+
+    def slow(body: dict[str, Any]) -> int:
+        time.sleep(0.4 if len(body["texts"]) > 2 or "slow" in body["texts"] else 0)
+        return 200
+
+    with scripted(slow) as (url, _):
+        assert [one.label for one in Client(url, timeout=0.3, patience=1).predict(list("0123"))] == list("0123")
+        with pytest.raises(ModelError, match=r"not answered within 0.3 s; gave up after 0.1 s"):
+            Client(url, timeout=0.3, patience=0.1).predict(["slow"])
+
+
 @pytest.mark.parametrize(("status", "kind", "said"), [(413, RequestError, "413: not this$"), (504, ModelError, r"504: .*gave up")])
 def test_a_text_that_is_too_much_alone_is_named(status: int, kind: type[Exception], said: str) -> None:
     with (
@@ -278,12 +298,14 @@ def test_texts_and_labels_are_taken_in_whatever_they_stand() -> None:
         assert asked == []
 
 
-def test_a_file_is_not_predicted_by_two_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second takes over when the first has answered a window."""
+@pytest.mark.parametrize("other", ["version_of", "promises_of"], ids=["another run", "other promises"])
+def test_a_file_is_not_predicted_by_two_runs(other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor by one under two sets of promises. The second takes over when the first has answered a window."""
     monkeypatch.setattr(bulk, "WINDOW_ROWS", 8)
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     write_jsonl(source, ({"text": f"row {at}"} for at in range(24)))
-    with scripted(lambda body: 200, lambda asked: "one" if asked <= 1 else "two") as (url, asked):
+    takes_over: dict[str, Any] = {other: lambda asked: "one" if asked <= 1 else "two"}
+    with scripted(lambda body: 200, **takes_over) as (url, asked):
         client = Client(url)
         with pytest.raises(ModelError, match="another run took over"):
             predict_file(client, source, out)
@@ -323,13 +345,26 @@ def test_a_run_with_other_promises_is_another_classifier(service: Running, run: 
     assert {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)} == {"answers_sha"}
 
 
+def test_a_run_in_8_bit_integers_is_another_classifier(service: Running, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, one = Classifier.describe, Client(service.url).describe()
+    monkeypatch.setattr(Classifier, "describe", lambda self: {**whole(self), "int8": True})  # as it says where it is loaded so
+    with running(run) as other:
+        two = Client(other.url).describe()
+    assert {name for name in one.keys() | two.keys() if one.get(name) != two.get(name)} == {"answers_sha"}
+
+
+def test_an_answer_says_what_it_was_given_with(service: Running) -> None:
+    answer, info = service.post("/v1/classify", {"texts": ["国"]}).json, service.get("/info").json
+    assert (answer["version"], answer["answers_sha"]) == (info["model_sha"], info["answers_sha"])
+
+
 def test_the_same_run_on_another_machine_is_the_same_classifier(service: Running, run: Path, tmp_path: Path) -> None:
-    """Its base model may lie elsewhere there, and one balancer stand before both."""
-    manifest = shutil.copytree(run, tmp_path / run.name) / "fenlei.json"
+    """The run may have another name there, its base model may lie elsewhere, and one balancer stand before both."""
+    manifest = shutil.copytree(run, tmp_path / "copy") / "fenlei.json"
     told = json.loads(manifest.read_text(encoding="utf-8"))
     told["base_model"]["folder"] = str(tmp_path / "elsewhere")
     manifest.write_text(json.dumps(told), encoding="utf-8")
-    with running(manifest.parent) as other:
+    with running(manifest.parent, served_model_name="another") as other:
         assert Client(other.url).describe() == Client(service.url).describe()
     assert "fitted_among_all" not in Client(service.url).describe()  # or what was begun with a service of before would not go on
 

@@ -15,10 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fenlei.artifact import read_manifest
-from fenlei.cli.main import app
+from fenlei.cli.main import app, main
 from fenlei.cli.predict_ray import predict_on_ray
 from fenlei.config import TrustConfig
-from fenlei.errors import ConfigError, DataError
+from fenlei.errors import ConfigError, DataError, RequestError
 from fenlei.inference import distributed, ray_engine
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.distributed import Reading, RunToLoad, predict_distributed
@@ -199,6 +199,33 @@ def test_a_folder_is_taken_for_one_prediction_only(tmp_path: Path, no_ray: None)
         predict_distributed(run, source, tmp_path / "mine")  # type: ignore[arg-type]
 
 
+def test_a_folder_that_nothing_was_written_into_is_free_again(tmp_path: Path, no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreached(*asked: Any, **more: Any) -> Iterator[Any]:
+        raise ConfigError("needs Ray Data")
+
+    source, run, out = rows_file(tmp_path / "in.jsonl", 3), Lengths(), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(distributed, "results", unreached)
+        with pytest.raises(ConfigError, match="needs Ray Data"):
+            predict_distributed(run, source, out, part_format="jsonl")  # type: ignore[arg-type]
+    assert (out / "_fenlei.json").exists()
+    result = predict_distributed(run, source, out, part_format="jsonl", probabilities=True)  # type: ignore[arg-type]
+    assert result.rows == 3
+    with pytest.raises(ConfigError, match=r"another set of options; .* remove the folder to start over"):
+        predict_distributed(run, source, out, part_format="jsonl")  # type: ignore[arg-type]
+
+
+def test_a_folder_of_which_no_row_can_be_answered_is_an_error(tmp_path: Path, no_ray: None) -> None:
+    class Refusing(Lengths):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Any]:
+            raise RequestError("knows its own labels and no other")
+
+    source, out = rows_file(tmp_path / "in.jsonl", 3), tmp_path / "out"
+    with pytest.raises(DataError, match=r"none of 3 rows could be predicted; the first: .*in\.jsonl:1: knows its own labels"):
+        predict_distributed(Refusing(), source, out, part_format="jsonl")  # type: ignore[arg-type]
+    assert not (out / "_SUCCESS").exists()
+
+
 def test_parquet_parts_in_and_out(tmp_path: Path, no_ray: None) -> None:
     import pyarrow.parquet as pq
 
@@ -355,6 +382,16 @@ def test_a_run_is_described_without_its_network_as_with_it(run: Path) -> None:
     assert there.describe() == classifier.describe()
     assert there.takes_labels == classifier.takes_labels
     assert read_manifest(run)["method"] == "head"
+
+
+def test_a_head_is_asked_among_no_other_labels(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distributed, "results", lambda *asked, **more: pytest.fail("Ray is asked"))
+    source = rows_file(tmp_path / "in.jsonl", 2)
+    given = ["--engine", "ray", "--labels", "财经,军事", "--out", f"{tmp_path}/out/"]
+    assert main(["predict", str(run), str(source), *given]) == 1
+    assert "this run answers with a head that knows its 3 labels and no other; leave --labels out" in capsys.readouterr().err
 
 
 @RAY

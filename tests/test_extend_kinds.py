@@ -16,7 +16,10 @@ from extending import NEW, QUICK, weather, with_other_files
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
+from fenlei.cli.main import main
 from fenlei.data.examples import Example
+from fenlei.data.extension import MAY_HAVE_TRAINED, OF_A_SAMPLE
+from fenlei.errors import ConfigError
 from fenlei.evaluation.calibration import Calibration, fit_calibration
 from fenlei.inference.loading import POOLING_FILE, load_run
 from fenlei.inference.scoring import Scores, score
@@ -28,7 +31,7 @@ from fenlei.training.growth import take_over
 from fenlei.training.held_out import DEV
 from fenlei.training.lessons import TEACHER_SHARE, Taught, taught, taught_loss, teacher_divergence
 from fenlei.training.objectives import Loss
-from fenlei.training.promises import OF_A_SAMPLE, make_promises
+from fenlei.training.promises import make_promises
 
 LORA: dict[str, Any] = {"tuning": "lora", "lora_rank": 4}
 
@@ -181,6 +184,28 @@ def test_rows_of_the_replay_say_nothing_of_how_often_classes_come(
     file = extended(calibrated, tmp_path / "file", max_steps=1)
     assert found == {"known": 3, "dev_is_natural": True}
     assert read_manifest(file)["vector_scaling"] is not None
+
+
+@pytest.mark.parametrize(
+    "command", [["predict", "RUN", "in.jsonl", "--engine", "ray"], ["evaluate", "RUN", "in.jsonl"]], ids=lambda one: one[0]
+)
+def test_what_dev_is_of_is_said_again_where_a_promise_is_asked_for(
+    command: list[str], calibrated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stops(*given: Any, **options: Any) -> None:
+        raise ConfigError("far enough")
+
+    monkeypatch.setattr("fenlei.inference.distributed.predict_distributed", stops)
+    monkeypatch.setattr("fenlei.report.evaluation.evaluate_run", stops)
+    shutil.copytree(calibrated / "run", tmp_path / "run")
+    origin = {"dev_is_natural": False, "dev_may_have_trained": True}
+    write_manifest(tmp_path / "run", {**read_manifest(tmp_path / "run"), "extended_from": origin})
+    asked = [str(tmp_path / "run") if word == "RUN" else word for word in command]
+    for promise in ([], ["--min-confidence", "0.5"]):
+        for words in (asked, ["predict", str(tmp_path / "run"), "--text", "晴"]):
+            main([*words, "--device", "cpu", *promise])
+            told = capsys.readouterr().err
+            assert [note in told for note in (OF_A_SAMPLE, MAY_HAVE_TRAINED)] == [bool(promise)] * 2
 
 
 def test_dev_of_known_classes_is_that_of_the_run_where_its_file_lies(calibrated: Path, tmp_path: Path) -> None:

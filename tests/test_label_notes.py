@@ -14,7 +14,8 @@ from fenlei import Classifier, Client, train
 from fenlei.artifact import read_manifest
 from fenlei.cli.main import main
 from fenlei.cli.predict import _reach
-from fenlei.config import RunConfig
+from fenlei.cli.predict_ray import predict_on_ray
+from fenlei.config import RunConfig, TrustConfig
 from fenlei.data.label_file import given_labels, read_label_file
 from fenlei.errors import ConfigError
 from fenlei.inference.distributed import RunToLoad
@@ -47,6 +48,15 @@ def plain(tiny_qwen: Path, news: Path, tmp_path_factory: pytest.TempPathFactory)
     ).out
 
 
+@pytest.fixture(scope="module")
+def described(tiny_qwen: Path, news: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was trained with what its labels mean."""
+    folder = tmp_path_factory.mktemp("described")
+    (folder / "labels.yaml").write_text(YAML, encoding="utf-8")
+    options = QUICK | {"dev": str(news / "dev.jsonl"), "model": str(tiny_qwen), "class_file": str(folder / "labels.yaml")}
+    return train(str(news / "train.jsonl"), out=folder / "run", **options).out
+
+
 @pytest.fixture
 def labels(tmp_path: Path) -> Path:
     path = tmp_path / "labels.yaml"
@@ -61,14 +71,12 @@ def prompt(run: Path | Classifier) -> str:
     return str(encoder._tokenizer.decode(encoder.question().before))
 
 
-def test_a_run_is_trained_with_what_its_labels_mean(tiny_qwen: Path, news: Path, labels: Path, tmp_path: Path) -> None:
-    options = QUICK | {"dev": str(news / "dev.jsonl"), "model": str(tiny_qwen)}
-    run = train(str(news / "train.jsonl"), class_file=str(labels), out=tmp_path / "run", **options).out
-    manifest = read_manifest(run)
+def test_a_run_is_trained_with_what_its_labels_mean(described: Path, labels: Path) -> None:
+    manifest = read_manifest(described)
     assert manifest["labels"] == ["科技", "体育", "财经"], "the order is that of the file"
     assert manifest["instruction"]["notes"]["体育"] == SPORT
-    assert "比赛和球队" in prompt(run)
-    (row,) = Classifier.load(run, device="cpu").with_notes(read_label_file(labels)).predict(TEXTS[:1], labels=manifest["labels"])
+    assert "比赛和球队" in prompt(described)
+    (row,) = Classifier.load(described, device="cpu").with_notes(read_label_file(labels)).predict(TEXTS[:1], labels=manifest["labels"])
     assert row.calibrated, "nothing is said but what it was calibrated with"
 
 
@@ -98,6 +106,20 @@ def test_promises_are_asked_for_among_the_labels_of_the_run_alone(plain: Path, l
     row = json.loads(capsys.readouterr().out)
     assert row["calibrated"]
     assert row["abstained"] is (row["confidence"] < 0.5)
+
+
+def test_a_cluster_keeps_promises_where_nothing_else_is_said_of_the_labels(
+    described: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    distributed = "fenlei.inference.distributed.predict_distributed"
+    monkeypatch.setattr(distributed, lambda *given, labels, **options: asked.append(labels))
+    command = (str(described), "in.jsonl", "out.jsonl", None, None, None, "cpu", TrustConfig(min_confidence=0.3), False, False)
+    predict_on_ray(*command, str(labels))  # type: ignore[arg-type]
+    assert asked == [["科技", "体育", "财经"]]
+    labels.write_text(YAML.replace("球队", "胜负"), encoding="utf-8")
+    with pytest.raises(ConfigError, match="hold for the labels that the run was calibrated on"):
+        predict_on_ray(*command, str(labels))  # type: ignore[arg-type]
 
 
 def test_what_was_calibrated_is_said_as_before(plain: Path, labels: Path) -> None:

@@ -15,6 +15,8 @@ from serving import Running, running
 
 from fenlei import train
 from fenlei.data.readers import read_examples
+from fenlei.labels import known_names_in
+from fenlei.serving.keys import Keys
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
@@ -33,8 +35,7 @@ def service(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A generate run behind a key."""
     folder = tmp_path_factory.mktemp("page")
     train(TOY_NEWS, model=str(tiny_qwen), out=folder / "asked", method="generate", tuning="full", max_length=200, **OPTIONS)
-    (folder / "keys").write_text(KEY)
-    with running(folder / "asked", api_key_file=folder / "keys") as one:
+    with running(folder / "asked", keys=Keys((KEY,))) as one:
         yield one
 
 
@@ -126,10 +127,40 @@ def test_a_file_is_classified_and_saved(page: Page, tmp_path: Path) -> None:
     assert fits(page)
 
 
-def test_the_column_that_the_run_was_trained_on_is_proposed(page: Page, tmp_path: Path) -> None:
-    page.route("**/info", lambda route: route.fulfill(json={**route.fetch().json(), "text_column": "body"}))
+def test_a_label_with_a_comma_in_it_is_one(page: Page) -> None:
+    found = page.evaluate("namesIn('吃喝、玩乐, 体育，吃喝 、天气,,', ['吃喝、玩乐', '体育', '吃喝'])")
+    assert found == ["吃喝、玩乐", "体育", "吃喝", "天气"]
+    assert found == known_names_in("吃喝、玩乐, 体育，吃喝 、天气,,", ["吃喝、玩乐", "体育", "吃喝"])
+
+
+def told(page: Page, **info: Any) -> None:
+    """The page loaded anew, with a run of which /info says so."""
+    page.route("**/info", lambda route: route.fulfill(json={**route.fetch().json(), **info}))
     page.reload()
     playwright.expect(page.locator("#run")).to_have_text("asked")
+
+
+def test_a_run_on_pairs_is_not_asked_here(page: Page) -> None:
+    assert page.is_hidden("#pairs")
+    told(page, pair_column="hypothesis")
+    assert "pairs of texts" in page.inner_text("#pairs")
+    assert page.is_hidden("#send")
+
+
+@pytest.mark.parametrize("info", [{"text_column": "title, body"}, {"read_from": ["title", "body"]}], ids=["named", "found"])
+def test_all_columns_that_the_run_was_trained_on_are_read(info: dict[str, Any], page: Page, tmp_path: Path) -> None:
+    told(page, **info)
+    (tmp_path / "news.csv").write_text("title,body,other\n一,二,三\n四,,五\n", encoding="utf-8")
+    page.set_input_files("#file", tmp_path / "news.csv")
+    page.wait_for_selector("#bulk:not([hidden])")
+    assert page.input_value("#which") == info.get("text_column", "title,body")
+    with page.expect_request("**/v1/classify") as asked:
+        page.click("#start")
+    assert asked.value.post_data_json == {"texts": ["一\n二", "四"]}
+
+
+def test_the_column_that_the_run_was_trained_on_is_proposed(page: Page, tmp_path: Path) -> None:
+    told(page, text_column="body")
     (tmp_path / "news.csv").write_text("text,body\n一,二\n", encoding="utf-8")
     page.set_input_files("#file", tmp_path / "news.csv")
     page.wait_for_selector("#bulk:not([hidden])")
@@ -184,16 +215,34 @@ TABLES = {
     "semicolons.csv": "text;label\n一, 二;a\n三;b\n",
     "tabs.csv": "text\tlabel\n一, 二\ta\n三\tb\n",
     "no header.csv": "国足取胜,体育\n央行降息,财经\n主场告负,体育\n",
+    "no header and nothing again.csv": "国足取胜,体育\n央行降息,财经\n",
     "no header and one column.csv": "国足取胜\n央行降息\n",
+    "a class that is called as a column is.csv": "review,好看\ntext,难看\nreview,一般\n",
+    "text and label.txt": "国足取胜\t体育\n央行降息\t财经\n",
+    "label and text.txt": "体育\t国足\t取胜\n体育\t主场告负\n财经\t央行降息\n",
+    "a header.txt": "label\ttext\n体育\t国足取胜\n",
+    "texts with tabs.txt": f"{'国' * 40}\t{'足' * 50}\n{'央' * 40}\t{'行' * 50}\n",
+    "fastText.txt": "__label__体育 国足 取胜\n__label__财经 央行降息\n",
+    "lines.json": '{"text": "国足取胜"}\n{"text": "央行降息"}\n',
+    "an array.json": '[{"text": "国足取胜"},\n {"text": "央行降息"}]\n',
+    "blanks around names.csv": " Text ,id\n国足取胜,a-long-id-of-a-row\n",
 }
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_have_the_rows_that_fenlei_reads(name: str, page: Page, tmp_path: Path) -> None:
     (tmp_path / name).write_text(TABLES[name], encoding="utf-8")
-    found = page.evaluate("([name, content]) => readRows(name, content)", [name, TABLES[name]])
-    expected = [list(example.columns.values()) for example in read_examples(tmp_path / name, labelled=False)]
-    assert [list(row.values()) for row in found] == expected
+    script = "([name, content]) => { const rows = readRows(name, content); return [rows, likelyColumn(rows).likely]; }"
+    rows, column = page.evaluate(script, [name, TABLES[name]])
+    expected = list(read_examples(tmp_path / name, labelled=False))
+    assert [list(row.values()) for row in rows] == [list(example.columns.values()) for example in expected]
+    assert [row[column] for row in rows] == [example.text for example in expected]
+
+
+def test_a_first_row_with_a_column_of_the_run_has_the_names(page: Page) -> None:
+    script = "(own) => readRows('a.csv', '来源,摘要\\n一,二\\n', own)"
+    assert page.evaluate(script, ["摘要"]) == [{"来源": "一", "摘要": "二"}]
+    assert len(page.evaluate(script, [])) == 2
 
 
 def test_a_quote_that_is_never_closed_is_said(page: Page, tmp_path: Path) -> None:

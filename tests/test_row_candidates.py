@@ -313,17 +313,36 @@ def test_what_labels_score_on_an_empty_text_is_read_together_where_rows_bring_ma
         assert one.probabilities == pytest.approx(other.probabilities, abs=1e-4)
 
 
-def test_a_run_whose_labels_leave_no_room_together_is_served(tiny_qwen: Path, tmp_path: Path) -> None:
-    """Each request names labels of its own; one that names none is told why it is not answered."""
+@pytest.fixture(scope="module")
+def without_room(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose labels together leave no room for a text."""
+    folder = tmp_path_factory.mktemp("without_room")
     rows = [{"text": f"{TEXTS[at % 3]}，第{at}条", "label": NAMES[at % 3], "category": [NAMES[at % 3], f"类别{at}"]} for at in range(60)]
-    data = write_jsonl(tmp_path / "rows.jsonl", rows)
-    train(data, model=str(tiny_qwen), out=tmp_path / "run", **{**QUICK, "max_length": 130})
-    served = ServedRun(tmp_path / "run", lambda folder: Classifier.load(folder, device="cpu")).load()
+    data = write_jsonl(folder / "rows.jsonl", rows)
+    return train(data, model=str(tiny_qwen), out=folder / "run", **{**QUICK, "max_length": 130}).out
+
+
+def test_a_run_whose_labels_leave_no_room_together_is_served(without_room: Path) -> None:
+    """Each request names labels of its own; one that names none is told why it is not answered."""
+    served = ServedRun(without_room, lambda folder: Classifier.load(folder, device="cpu")).load()
     (answer,) = served.answer([TEXTS[0]], ("体育", "财经"))
     assert isinstance(answer, Answered)
     assert set(answer.prediction.probabilities) == {"体育", "财经"}
     with pytest.raises(ConfigError, match=r"max_length 130 leaves no room for the text: .*\(a finished run takes them with --labels\)"):
         served.answer([TEXTS[0]], None)
+
+
+def test_rows_that_name_none_are_set_aside_whatever_stands_beside_them(
+    without_room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a window that has no other rows; a file of nothing else is an error."""
+    monkeypatch.setattr("fenlei.inference.bulk.WINDOW_ROWS", 2)
+    classifier = Classifier.load(without_room, device="cpu")
+    rows = [{"text": text, **({"category": ["体育", "财经"]} if at < 2 else {})} for at, text in enumerate(TEXTS)]
+    result = predict_file(classifier, write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
+    assert (result.rows, result.rejected) == (2, 2)
+    with pytest.raises(ConfigError, match="max_length 130 leaves no room"):
+        predict_file(classifier, write_jsonl(tmp_path / "bare.jsonl", rows[2:]), tmp_path / "never.jsonl")
 
 
 def test_novelty_cannot_be_chosen_by_texts_that_are_asked_another_question(tiny_qwen: Path, tmp_path: Path) -> None:

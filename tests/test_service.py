@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import socket
 import threading
@@ -19,9 +20,10 @@ import pytest
 from conftest import TOY_NEWS
 from huggingface_hub import TextClassificationOutputElement
 from serving import Running, running
+from starlette.requests import Request
 
 from fenlei import Classifier, train
-from fenlei.data.columns import TEXT_NAMES
+from fenlei.data.columns import LABEL_NAMES, TEXT_NAMES
 from fenlei.errors import ConfigError, RequestError
 from fenlei.serving import processes
 from fenlei.serving.app import PAGE
@@ -33,6 +35,7 @@ from fenlei.serving.processes import listen
 from fenlei.serving.protocols.classify import InfinityResponse, VllmResponse
 from fenlei.serving.protocols.errors import HuggingFaceError, OpenAIError, TeiError
 from fenlei.serving.protocols.own import OwnResponse
+from fenlei.serving.protocols.state import _is_from_here
 
 QUICK: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False}
 LIMITS = Limits(max_texts=40, max_characters=2000, max_body=100_000, read_timeout=1.0, timeout=20.0)
@@ -161,7 +164,6 @@ def test_listening_wider_without_a_key_is_warned_of(
 ) -> None:
     monkeypatch.setattr(processes, "run_server", lambda settings, listener: listener.close() or 0)
     monkeypatch.setattr(processes, "listen", lambda host, port: listen("127.0.0.1", port))
-    monkeypatch.delenv("FENLEI_API_KEYS", raising=False)
     processes.serve(Settings(head_run, host="127.0.0.1", port=0))
     assert "without an API key" not in caplog.text
     processes.serve(Settings(head_run, host="0.0.0.0", port=0))
@@ -363,11 +365,12 @@ def test_state(service: Running, head_run: Path) -> None:
     problem(service.get("/v1/classify"), 405, OpenAIError)
 
 
-def test_the_page_takes_the_columns_for_the_text_that_fenlei_takes() -> None:
+@pytest.mark.parametrize(("name", "expected"), [("USUAL", TEXT_NAMES), ("LABELS", LABEL_NAMES)], ids=["texts", "labels"])
+def test_the_page_knows_the_names_of_columns_that_fenlei_knows(name: str, expected: tuple[str, ...]) -> None:
     script = (PAGE / "tables.js").read_text(encoding="utf-8")
-    names = re.search(r"const USUAL = (\[.*?\]);", script, re.DOTALL)
+    names = re.search(rf"const {name} = (\[.*?\]);", script, re.DOTALL)
     assert names is not None
-    assert tuple(json.loads(names[1])) == TEXT_NAMES
+    assert tuple(json.loads(names[1])) == expected
 
 
 def problem(reply: Any, status: int, shape: type[OpenAIError] | type[TeiError] | type[HuggingFaceError]) -> None:
@@ -506,10 +509,15 @@ def test_without_keys_no_browser_or_proxy_reloads(service: Running, header: str)
     problem(service.post("/admin/reload", headers={header: "127.0.0.1"}), 401, OpenAIError)
 
 
+@pytest.mark.parametrize(("caller", "here"), [("::ffff:127.0.0.1", True), ("::1", True), ("::ffff:10.0.0.1", False)])
+def test_a_caller_on_this_machine_is_known_where_one_port_listens_for_both_kinds_of_addresses(caller: str, here: bool) -> None:
+    assert _is_from_here(Request({"type": "http", "client": (caller, 1), "headers": []})) is here
+
+
 def test_a_key_opens_all_but_what_must_be_open(head_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "keys").write_text("# ours\nfirst-key-of-two\n\nsecond-key-of-two\n")
     monkeypatch.setenv("FENLEI_API_KEYS", "third-key-of-environment")
-    with running(head_run, api_key_file=tmp_path / "keys", cors_origins=("https://ours.example",)) as one:
+    with running(head_run, keys=Keys.read(tmp_path / "keys", os.environ), cors_origins=("https://ours.example",)) as one:
         for path in ("/health", "/ready", "/", "/docs", "/openapi.json"):
             assert one.get(path).status == 200, path
         for path in ("/metrics", "/info", "/v1/models", "/nowhere"):
@@ -564,7 +572,18 @@ def test_several_processes_are_refused_where_signals_cannot_lead_them(tmp_path: 
         processes.serve(Settings(tmp_path, workers=2))
 
 
-@pytest.mark.parametrize("wrong", [{"max_queue": 0}, {"timeout": 0.0}, {"max_texts": 2000}, {"window": -1.0}, {"timeout": float("nan")}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"max_queue": 0},
+        {"timeout": 0.0},
+        {"max_texts": 2000},
+        {"window": -1.0},
+        {"timeout": float("nan")},
+        {"window": float("inf")},
+        {"drain": float("inf")},
+    ],
+)
 def test_limits_that_cannot_work_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         Limits(**wrong)

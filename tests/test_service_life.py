@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -304,6 +305,25 @@ def test_a_run_that_cannot_be_loaded_ends_it(runs: list[Path], tmp_path: Path, c
     assert ended == [NEVER_LOADED]
 
 
+def test_a_replacement_that_cannot_be_loaded_leaves_waiting_connections_to_the_others(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "fenlei.json").write_bytes((runs[0] / "fenlei.json").read_bytes())
+    with listen("127.0.0.1", 0) as listener, listener.dup() as others, socket.create_connection(listener.getsockname()):
+        server = Server(Settings(tmp_path, device="cpu", workers=2), load_first=True)
+        assert server.run_on(listener) == NEVER_LOADED
+        others.settimeout(5)
+        others.accept()[0].close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_so_does_a_process_whose_model_is_lost(workers: int, runs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are others: alone it says that it ends."""
+    asked: list[socket.socket] = []
+    monkeypatch.setattr(life, "_waiting", lambda listener: asked.append(listener) or [])
+    with running(runs[0], workers=workers) as service:
+        service.server._on_death()
+    assert len(asked) == (1 if workers == 1 else 0)
+
+
 def test_damage_that_loads_ends_it_where_files_are_compared(runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = shutil.copytree(runs[0], tmp_path / "run") / "model" / "model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -317,6 +337,19 @@ def test_damage_that_loads_ends_it_where_files_are_compared(runs: list[Path], tm
     thread.start()
     thread.join(30)
     assert ended == [NEVER_LOADED]
+
+
+def test_a_process_that_replaces_another_has_the_keys_of_the_start(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keys").write_text("the-key-of-the-start\n")
+    asked: list[Settings] = []
+    monkeypatch.setattr(processes, "serve", lambda settings: asked.append(settings) or 0)
+    assert main(["serve", str(runs[0]), "--workers", "2", "--api-key-file", str(tmp_path / "keys")]) == 0
+    (tmp_path / "keys").unlink()
+    Server(asked[0])._make_app()
+    assert asked[0].keys.admit(b"Bearer the-key-of-the-start")
+    assert not asked[0].keys.admit(b"Bearer another-key")
 
 
 def test_promises_that_texts_without_candidates_cannot_have_are_told_at_the_start(

@@ -50,7 +50,7 @@ class Script:
         if any("错" in text for text in texts):
             raise RequestError("cannot be asked")
         name = ",".join(labels or ())
-        return [Answered(Prediction(name, 1.0, {str(len(text)): 1.0}, True, 0), "run", "v1") for text in texts]
+        return [Answered(Prediction(name, 1.0, {str(len(text)): 1.0}, True, 0), "run", "v1", "promises") for text in texts]
 
     def check(self) -> None:
         if self.broken:
@@ -65,8 +65,10 @@ class Script:
 @dataclass
 class Notes:
     failed: int = 0
+    waits: int = 0
 
-    def waiting(self, texts: int) -> None: ...
+    def waiting(self, texts: int) -> None:
+        self.waits = texts
 
     def passed(self, texts: int, seconds: float) -> None: ...
 
@@ -155,6 +157,21 @@ def test_a_request_that_cannot_be_asked_is_told_why(bench: Bench) -> None:
     with pytest.raises(ProblemError, match="cannot be asked") as told:
         asyncio.run(bench.ask("好", "错"))
     assert told.value.kind == "invalid"
+
+
+def test_texts_of_a_request_that_failed_wait_no_more(bench: Bench) -> None:
+    bench.model.batch_tokens, bench.model.seconds = 32, 0.01
+
+    async def go() -> None:
+        with pytest.raises(ProblemError, match="cannot be asked"):
+            await bench.ask("错", *["字" * 30] * 50)
+        until = time.monotonic() + 5
+        while bench.notes.waits:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.01)
+
+    asyncio.run(go())
+    assert len(bench.model.passes) < 50
 
 
 def test_who_leaves_is_not_computed_and_hurts_nobody(bench: Bench) -> None:

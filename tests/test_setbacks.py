@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TOY_NEWS
 from processes import ended, split
 from runs import weights_of
 from torch import nn
 from transformers import Trainer
 
 from fenlei.artifact import checkpoints
+from fenlei.cli.main import main
 from fenlei.errors import ArtifactError, ModelError
 from fenlei.inference.classifier import Classifier
 from fenlei.models.devices import is_out_of_memory
@@ -149,11 +151,31 @@ def test_a_network_that_does_not_fit_names_the_ways_out(
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "tuning": "lora", **options})
 
 
-def test_so_does_a_run_that_does_not_fit(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "max_steps": 1})
+@pytest.fixture(scope="module")
+def finished(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(TOY_NEWS, model=str(tiny_qwen), out=tmp_path_factory.mktemp("finished") / "run", **{**OPTIONS, "max_steps": 1}).out
+
+
+def test_so_does_a_run_that_does_not_fit(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HeadMethod, "to", full)
     with pytest.raises(ModelError, match=r"does not fit the memory .*--device cpu"):
-        Classifier.load(tmp_path / "run", device="cpu")
+        Classifier.load(finished, device="cpu")
+
+
+def test_so_does_a_text_that_does_not_fit_and_what_is_done_is_kept(
+    finished: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward, begun = HeadMethod.forward, tmp_path / "out.jsonl.partial"
+    monkeypatch.setattr("fenlei.inference.bulk.WINDOW_ROWS", 40)
+    monkeypatch.setattr(HeadMethod, "forward", lambda self, batch: full() if begun.exists() else forward(self, batch))
+    command = ["predict", str(finished), str(toy_file), "--out", str(tmp_path / "out.jsonl"), "--device", "cpu"]
+    assert main(command) == 1
+    told = capsys.readouterr().err
+    assert "a pass of prediction does not fit the memory of device cpu (CUDA out of memory); free some of it, take --device cpu" in told
+    assert "What is done is kept" in told
+    monkeypatch.setattr(HeadMethod, "forward", forward)
+    assert main(command) == 0
+    assert "going on after the 40 rows" in capsys.readouterr().err
 
 
 def test_what_counts_as_out_of_memory() -> None:

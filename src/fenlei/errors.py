@@ -4,6 +4,7 @@ FenleiError
 ├── ConfigError      an option or a combination of options that cannot work
 ├── DataError        a file or a row that cannot be read or does not fit
 ├── ModelError       a model that cannot be found, loaded or used this way
+│   └── ScoresError  scores of texts that are no numbers
 ├── ArtifactError    a run's folder that is incomplete, damaged or in the way
 └── RequestError     a prediction request that cannot be answered
 
@@ -31,6 +32,15 @@ class DataError(FenleiError):
 
 class ModelError(FenleiError):
     """A model that cannot be found, loaded or used this way."""
+
+
+class ScoresError(ModelError):
+    """Scores of texts that are no numbers."""
+
+    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:  # a default: one that is unpacked begins as its message alone
+        super().__init__(message)
+        self.rows = tuple(rows)
+        """Of which texts, by their places among those that were asked."""
 
 
 class ArtifactError(FenleiError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
+from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked, tell_what_promises_lack
 from fenlei.cli.verify import Verify, verify_runs
 from fenlei.config import Device
 
@@ -64,6 +64,8 @@ def evaluate(
     others = [*(compare or ()), *(more_runs or ())]
     if verify:
         verify_runs([run, *others])
+    trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
+    tell_what_promises_lack(run, trust, bare=False)  # the report counts the rows that nothing is promised of
     with counting_rows("evaluating", data) as progress:
         evaluation = evaluate_run(
             run,
@@ -76,7 +78,7 @@ def evaluate(
             label_separator=label_separator,
             prefix=prefix,
             device=device,
-            trust=asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class),
+            trust=trust,
             compare_with=others,
             progress=progress,
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fenlei.cli.answers import show_texts
-from fenlei.cli.predict_model import Base, LongTexts, MaxLength, Prompt, load_named
+from fenlei.cli.predict_model import Base, LongTexts, MaxLength, Prompt, load_named, refuse_labels
 from fenlei.cli.predict_ray import Address, Engine, OutFormat, Workers, check_ray, predict_on_ray
 from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked
 from fenlei.cli.verify import Verify
@@ -195,7 +195,8 @@ def _what_is_done_is_told(out: str) -> Iterator[None]:
         yield
     except (FenleiError, KeyboardInterrupt) as ended:
         if out != "-" and Path(f"{out}.journal").exists() and not isinstance(ended, ConfigError):  # which says itself what to do
-            notes().print(f"What is done is kept beside {out}: the same command goes on from there, with the same run.", markup=False)
+            told = f"What is done is kept beside {out}: the same command goes on from there, with the same run and the same rows."
+            notes().print(told, markup=False)
         raise
 
 
@@ -214,9 +215,8 @@ def _reach(url: str, labels: str | None) -> tuple[Predictor, list[str] | None]:
     given = given_labels(labels, service.labels)
     if any(note != LabelNote() for note in given.values()):
         notes().print("The service is asked among the names of the labels; their descriptions and aliases stay here.")
-    if not service.takes_labels and set(given) != set(service.labels):  # said once, and not of each row
-        known = len(service.labels)
-        raise ConfigError(f"{url}: the run there answers with a head that knows its {known} labels and no other; leave --labels out")
+    if not service.takes_labels and set(given) != set(service.labels):
+        refuse_labels(f"{url}: the run there", len(service.labels))
     return service, list(given)
 
 
@@ -233,7 +233,7 @@ def _columns(run: str | None, load: Load, text_column: str | None, pair_column: 
         own = manifest.get(TEXT_COLUMN)
     else:
         manifest = read_manifest(run) if (Path(run) / MANIFEST).exists() else {}
-        own = trained_on(Path(run)).text_column
+        own = trained_on(Path(run)).text_column if manifest else None  # a config.yaml of others is none of ours
     text_column, pair_column = columns_of(manifest, text_column or own, pair_column)
     columns = learned_from(manifest)
     named: ColumnNames = {"text_column": text_column, "pair_column": pair_column, "label_column": columns["label_column"]}

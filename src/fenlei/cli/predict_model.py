@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
-from fenlei.cli.trust import OTHER_LABELS, tell_what_bare_texts_lack
+from fenlei.cli.trust import OTHER_LABELS, tell_what_promises_lack
 from fenlei.config import Device, RunConfig, TrustConfig
 from fenlei.errors import ConfigError
 
 if TYPE_CHECKING:
     from fenlei.inference.classifier import Classifier
+    from fenlei.inference.distributed import RunToLoad
 
 PANEL = "For a model or an adapter of others (a run knows its own)"
 
@@ -44,7 +45,7 @@ def load_named(
         raise ConfigError(f"{_flags(reading)}: for a model or an adapter of others, with --labels; a run reads texts as it was trained to")
     if labels is None:
         classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify)
-        tell_what_bare_texts_lack(run, trust)
+        tell_what_promises_lack(run, trust)
         return classifier, None
     from fenlei.data.label_file import given_labels
     from fenlei.data.labelling import Labelling
@@ -54,7 +55,9 @@ def load_named(
     given = given_labels(labels, manifest.get("labels", ()), Labelling.from_json(manifest))
     if is_run:
         classifier = Classifier.load(run, device=device, trust=trust, int8=int8, verify=verify).with_notes(given)
-        return classifier, _promised_among(classifier, list(given)) if trust.promises else list(given)
+        among = promised_among(classifier, list(given)) if trust.promises else list(given)
+        tell_what_promises_lack(run, trust, bare=False)
+        return classifier, among
     _check_reading(run, reading, adapter=is_adapter(run))
     if is_adapter(run):
         told: dict[str, Any] = {"labels": list(given), "multi_label": multi_label, **reading}
@@ -90,9 +93,14 @@ def _flags(reading: dict[str, Any]) -> str:
     return ", ".join(f"--{name.replace('_', '-')}" for name in reading)
 
 
-def _promised_among(classifier: Classifier, labels: list[str]) -> list[str]:
+def promised_among(run: Classifier | RunToLoad, labels: list[str]) -> list[str]:
     """The labels, the run's own in its order; ConfigError for those that it can promise nothing of."""
-    among = list(classifier.labels) if set(labels) == set(classifier.labels) else labels
-    if not classifier.fitted_among(among):
+    among = list(run.labels) if set(labels) == set(run.labels) else labels
+    if not run.fitted_among(among):
         raise ConfigError(OTHER_LABELS)
     return among
+
+
+def refuse_labels(who: str, known: int) -> NoReturn:
+    """ConfigError of a head that is asked among labels: said once, and not of each row."""
+    raise ConfigError(f"{who} answers with a head that knows its {known} labels and no other; leave --labels out")

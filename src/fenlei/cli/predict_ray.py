@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from fenlei.config import Device, TrustConfig
-from fenlei.errors import ConfigError
 
 if TYPE_CHECKING:
     from fenlei.inference.bulk import BulkResult
@@ -69,33 +68,31 @@ def predict_on_ray(
     """What was predicted; the rows done are shown meanwhile. `options` are those of predict_distributed."""
     from fenlei.artifact import read_manifest
     from fenlei.cli.display import counting_rows, notes
-    from fenlei.cli.trust import OTHER_LABELS, tell_what_bare_texts_lack
+    from fenlei.cli.predict_model import promised_among, refuse_labels
+    from fenlei.cli.trust import tell_what_promises_lack
     from fenlei.data.label_file import given_labels
     from fenlei.data.labelling import Labelling
     from fenlei.data.remote import is_remote
     from fenlei.data.sources import one_file
-    from fenlei.inference.candidates import was_fitted_among
     from fenlei.inference.distributed import RunToLoad, predict_distributed
     from fenlei.inference.ray_engine import Cluster
-    from fenlei.labels import LabelNote
 
     if is_remote(source):
         source = str(one_file(source)[0])
     manifest = {} if labels is None else read_manifest(run)
     given = None if labels is None else given_labels(labels, manifest["labels"], Labelling.from_json(manifest))
-    if given is not None and trust.promises:
-        own, retold = tuple(manifest["labels"]), any(note != LabelNote() for note in given.values())
-        given = {name: given[name] for name in (*own, *given) if name in given}
-        if retold or not was_fitted_among(manifest, own, tuple(given)):
-            raise ConfigError(OTHER_LABELS)
-    if given is None:
-        tell_what_bare_texts_lack(run, trust)
     loaded = RunToLoad(run, device, trust, int8, verify, given or {})
+    among = None if given is None else list(given)
+    if among is not None and not loaded.takes_labels:
+        refuse_labels(f"{run}: this run", len(loaded.labels))
+    if among is not None and trust.promises:
+        among = promised_among(loaded, among)
+    tell_what_promises_lack(run, trust, bare=among is None)
     cluster = Cluster(address, workers, use_gpus=loaded.on_gpu)
     with redirect_stdout(sys.stderr), counting_rows("predicting", source) as progress:  # Ray tells of dead workers on standard output
         return predict_distributed(
             loaded, source, out,
-            cluster=cluster, part_format=out_format, labels=None if given is None else list(given),
+            cluster=cluster, part_format=out_format, labels=among,
             progress=progress, announce=lambda note: notes().print(note, style="dim", markup=False),
             **options,
         )  # fmt: skip

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked, tell_what_bare_texts_lack
+from fenlei.cli.trust import MinConfidence, SetByClass, SetCoverage, SetScoreOption, TargetAccuracy, asked, tell_what_promises_lack
 from fenlei.cli.verify import Verify
 from fenlei.config import Device
+from fenlei.serving.keys import Keys
 from fenlei.serving.limits import Limits
 
 EXAMPLES = (
@@ -84,7 +86,7 @@ def serve(
     from fenlei.serving.processes import serve as serve_run
 
     trust = asked(min_confidence, target_accuracy, set_coverage, set_score, set_by_class)
-    tell_what_bare_texts_lack(run, trust)
+    tell_what_promises_lack(run, trust)
     settings = Settings(
         run,
         host=host,
@@ -93,7 +95,7 @@ def serve(
         int8=int8,
         trust=trust,
         workers=workers,
-        api_key_file=api_key_file,
+        keys=Keys.read(api_key_file, os.environ),
         cors_origins=tuple(cors_origin or ()),
         served_model_name=served_model_name,
         classify_shape=classify_shape,

@@ -42,18 +42,25 @@ def asked(
     return trust
 
 
-def tell_what_bare_texts_lack(run: str | Path, trust: TrustConfig) -> None:
-    """A note where promises are asked for that the run keeps for texts with candidates of their own alone: others have nothing to show."""
+def tell_what_promises_lack(run: str | Path, trust: TrustConfig, *, bare: bool = True) -> None:
+    """Notes where promises are asked for: what `extend` says of the rows that they are fitted on; and, where texts may be `bare`, without
+    candidates of their own, that the run keeps none for such.
+    """
     if not trust.promises:
         return
     from fenlei.artifact import read_manifest
     from fenlei.cli.display import notes
+    from fenlei.data.extension import MAY_HAVE_TRAINED, OF_A_SAMPLE
     from fenlei.inference.candidates import was_fitted_among
 
     manifest = read_manifest(run)
-    own = tuple(manifest["labels"])
-    if not was_fitted_among(manifest, own, own):
+    own, extended = tuple(manifest["labels"]), manifest.get("extended_from", {})
+    if bare and not was_fitted_among(manifest, own, own):
         notes().print(BARE_TEXTS)
+    if extended.get("dev_is_natural") is False:
+        notes().print(f"fenlei extend: {OF_A_SAMPLE}", markup=False)
+    if extended.get("dev_may_have_trained"):
+        notes().print(f"fenlei extend: {MAY_HAVE_TRAINED}", markup=False)
 
 
 def shown_first(call: Callable[[], T]) -> tuple[T, FenleiError | None]:

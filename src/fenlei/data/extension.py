@@ -28,6 +28,14 @@ LEAST_REPLAYED = 20
 """Rows of each known class that are replayed, where there are so many, however few the new rows are."""
 UNREAD = ("test", "test_ratio", "max_train_rows", "multi_label", "label_separator")
 """Options of data that an extension does not look at."""
+OF_A_SAMPLE = (
+    "known and new classes give dev different shares of their rows, so they are not in it as often as they come: threshold and sets hold "
+    "for such rows alone; --dev takes rows that come as they do"
+)
+MAY_HAVE_TRAINED = (
+    "replayed rows may have trained the run: what it knew before is flattered by them, and so are the confidence, the threshold and the "
+    "sets that are fitted on them; --dev takes rows that did not"
+)
 
 
 def load_extension(
@@ -92,10 +100,7 @@ def _parts(
     covered = {row.label for row in kept_out}
     bare, dev_old = _set_aside(tuple(row for row in replayed if row.label not in covered), labels, ratio, seed)
     if dev_old:
-        notes.append(
-            "replayed rows may have trained the run: what it knew before is flattered by them, and so are the confidence, the threshold "
-            "and the sets that are fitted on them; --dev takes rows that did not"
-        )
+        notes.append(MAY_HAVE_TRAINED)
     return taught, (*(row for row in replayed if row.label in covered), *bare), (*kept_out, *dev_old, *dev_new)
 
 

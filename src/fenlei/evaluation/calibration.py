@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fenlei.data.labelling import Labelling
-from fenlei.errors import DataError, ModelError
+from fenlei.errors import DataError, ModelError, ScoresError
 
 MAX_LOG_TEMPERATURE = math.log(20.0)
 """The temperature is sought between 1/20 and 20: beyond, every answer is certain or every class equally likely."""
@@ -45,7 +45,7 @@ class Calibration:
         return scores / self.temperature if self.scale is None or self.bias is None else scores * self.scale + self.bias
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """float32 (rows, labels), each row sums to 1 but for multi-label; ModelError where a row has NaN, +inf or no candidate at all."""
+        """float32 (rows, labels), each row sums to 1 but for multi-label; ScoresError where a row has NaN, +inf or no candidate at all."""
         if self.multi_label:
             return label_probabilities(self.apply(logits))
         return probabilities(logits, self.temperature) if self.scale is None else probabilities(self.apply(logits))
@@ -83,7 +83,7 @@ Way: TypeAlias = Callable[[np.ndarray, np.ndarray, float], Calibration]
 def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Softmax of logits / temperature: float32 (rows, labels), each row sums to 1.
 
-    A column of -inf (a label that is no candidate) becomes 0. ModelError where a row has NaN, +inf or no candidate at all.
+    A column of -inf (a label that is no candidate) becomes 0. ScoresError where a row has NaN, +inf or no candidate at all.
     """
     _check_temperature(temperature)
     return np.asarray(np.exp(_log_probabilities(logits, temperature)), dtype=np.float32)
@@ -92,7 +92,7 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 def label_probabilities(logits: np.ndarray) -> np.ndarray:
     """Sigmoid of logits: float32 (rows, labels), each label by itself; 0 where a label is no candidate (-inf).
 
-    ModelError where a row has NaN, +inf or no candidate at all.
+    ScoresError where a row has NaN, +inf or no candidate at all.
     """
     scores = np.asarray(logits, dtype=np.float64)
     _check_scores(scores)
@@ -220,13 +220,14 @@ def _log_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def _check_scores(scores: np.ndarray) -> np.ndarray:
-    """The best score of each row, (rows, 1); ModelError where it is no number."""
+    """The best score of each row, (rows, 1); ScoresError where it is no number."""
     best = scores.max(axis=1, keepdims=True)
     unusable = np.flatnonzero(~np.isfinite(best[:, 0]))  # NaN and +inf win every max; all -inf leaves -inf
     if len(unusable):
-        raise ModelError(
+        raise ScoresError(
             f"row {unusable[0]}: expected finite scores, found {scores[unusable[0]].tolist()} ({len(unusable)} such rows);"
-            " the weights or their number format are broken: load the model in float32, or train again with a lower learning rate"
+            " the weights or their number format are broken: load the model in float32, or train again with a lower learning rate",
+            unusable.tolist(),
         )
     return np.asarray(best)
 

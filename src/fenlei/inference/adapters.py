@@ -22,6 +22,7 @@ from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.head import HeadMethod
 from fenlei.models.hub import is_local, resolve_model
 from fenlei.models.lora import load_lora
+from fenlei.text.asking import check_candidates
 from fenlei.text.prompts import TextEncoder, refuse_place_of_labels
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -118,10 +119,12 @@ def refuse_run_options(folder: str | Path, *, int8: bool, verify: bool, head: bo
 
 
 def check_adapter_labels(folder: str | Path, labels: Sequence[str] | None) -> Sequence[str]:
-    """The labels; ConfigError where none are given."""
+    """The labels; ConfigError where none are given, RequestError for a lone string, whose characters would be taken for labels."""
     if labels is None or len(labels) == 0:
         raise ConfigError(
             f"{folder}: is an adapter, which names no classes; give them, in the order of their ids (labels=[...], predict --labels); "
             "other commands, as serve, take runs that fenlei trained"
         )
+    if isinstance(labels, str):
+        check_candidates(labels, "labels")
     return [str(one) for one in labels]

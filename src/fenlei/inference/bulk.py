@@ -146,7 +146,7 @@ class Writer:
         self._progress = progress
 
     def write(self, answered: Answered) -> None:
-        """Adds a window; RequestError where no row has had an answer yet, as it is not the rows' fault then."""
+        """Adds a window; its refusal is raised where no row has had an answer yet, as it is not the rows' fault then."""
         state = self._sink.state
         if answered.refusal is not None and not state.rows:
             raise answered.refusal

@@ -117,8 +117,7 @@ class Classifier:
             return self
         labelling = Labelling.from_json(self._run.manifest)
         encoder = before.with_notes({labelling.path(name, "notes"): note for name, note in noted(notes).items()})
-        said = encoder.instruction.notes
-        retold = {name for name, note in said.items() if note != before.instruction.notes.get(name)}
+        retold = before.instruction.retold(encoder.instruction)
         manifest = {**self._run.manifest, "instruction": encoder.instruction.to_json()} if retold else self._run.manifest
         return Classifier(replace(self._run, encoder=encoder, manifest=manifest), self.trust, self._retold | retold)
 

@@ -6,6 +6,7 @@ goes on with what the other has begun.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from fenlei.data.jsonvalues import json_value
 from fenlei.data.readers import NoRowsError
 from fenlei.errors import ConfigError, DataError
 from fenlei.inference.bulk import WINDOW_ROWS, BulkResult, Writer, checked_target, digest_of, going_on, opened_sink, result_of, told_options
+from fenlei.inference.candidates import was_fitted_among
 from fenlei.inference.journal import State
 from fenlei.inference.parts import PART_WINDOWS, Part, PartDone, PartFormat, PartsFolder
 from fenlei.inference.ray_engine import Cluster, results
@@ -65,6 +67,17 @@ class RunToLoad:
     @property
     def takes_labels(self) -> bool:
         return bool(read_manifest(self.run)["method"] == "generate")
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(read_manifest(self.run)["labels"])
+
+    def fitted_among(self, labels: Sequence[str]) -> bool:
+        """As Classifier.fitted_among, of a run that can be asked among labels."""
+        manifest = read_manifest(self.run)
+        known = Instruction.from_json(manifest["prompt"], manifest["instruction"])
+        retold = known.retold(known.with_notes(self.notes))
+        return retold.isdisjoint(labels) and was_fitted_among(manifest, self.labels, tuple(labels))
 
     def describe(self) -> dict[str, Any]:
         """What `load().describe()` says, without loading the network."""
@@ -217,6 +230,9 @@ def _to_folder(
                 rejected[done.name] = done.rejected
             if progress:
                 progress(state.rows + state.rejected)
+        if rejected and not state.rows:  # as of one file: it is not the rows' fault then
+            first = json.loads(rejected[min(rejected)][0])["reason"]
+            raise DataError(f"{folder.folder}: none of {state.rejected:,} rows could be predicted; the first: {first}")
         folder.finish(rejected, state)
     if before and announce:
         announce(f"{before:,} rows were predicted already")

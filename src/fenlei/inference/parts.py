@@ -21,13 +21,13 @@ from fenlei.data.jsonvalues import to_json
 from fenlei.errors import ConfigError, DataError, first_line
 from fenlei.inference.journal import State
 from fenlei.inference.rowtext import json_lines
-from fenlei.inference.storage import inside, read_if_there, remove, row_files, write_whole
+from fenlei.inference.storage import inside, is_folder, read_if_there, remove, row_files, write_whole
 from fenlei.inference.windows import Answered, Row, Window
 
 PART_WINDOWS = 16
 """Windows of a part: 32,768 rows, some ten megabytes of short texts."""
 PartFormat = Literal["jsonl", "parquet"]
-TASK, SUCCESS = "_fenlei.json", "_SUCCESS"
+TASK, DONE, SUCCESS = "_fenlei.json", "_done", "_SUCCESS"
 
 
 @dataclass(frozen=True)
@@ -72,22 +72,24 @@ class PartsFolder:
         return self.folder.rstrip("/") + ".rejected.jsonl"
 
     def begin(self, task: Mapping[str, Any]) -> State | None:
-        """Takes the folder for a task, or goes on with it: the counts where all of it is done, else None.
+        """Takes the folder for a task, or goes on with it: the counts where all of it is done, else None. A task that no part was done of
+        has no claim to it.
 
         ConfigError where the folder holds another task's parts, or files of rows that are none of ours.
         """
         told = json.loads(json.dumps({**task, "format": self.format}))
         begun = read_if_there(inside(self.folder, TASK))
-        if begun is None:
+        known = None if begun is None else _parsed(begun, inside(self.folder, TASK))
+        if known is None or (known != told and not is_folder(inside(self.folder, DONE))):
             self._refuse_other_rows()
+            remove(inside(self.folder, SUCCESS))  # that of files without rows
             write_whole(inside(self.folder, TASK), to_json(told).encode("utf-8", "backslashreplace"))
             return None
-        known = _parsed(begun, inside(self.folder, TASK))
         if known != told:
             differing = sorted(name for name in known.keys() | told.keys() if known.get(name) != told.get(name))
             raise ConfigError(
                 f"{self.folder}: holds a prediction with another {' and another '.join(differing)}; "
-                "repeat its command to go on with it, or choose another --out"
+                "repeat its command to go on with it, remove the folder to start over, or choose another --out"
             )
         success = read_if_there(inside(self.folder, SUCCESS))
         return None if success is None else State(**_parsed(success, inside(self.folder, SUCCESS)))
@@ -120,7 +122,7 @@ class PartsFolder:
         write_whole(inside(self.folder, SUCCESS), to_json(asdict(state)).encode("utf-8"))
 
     def _note(self, name: str) -> str:
-        return inside(self.folder, f"_done/{name}.json")
+        return inside(self.folder, f"{DONE}/{name}.json")
 
     def _bytes(self, name: str, rows: Sequence[Row]) -> bytes:
         return json_lines((), rows).encode("utf-8") if self.format == "jsonl" else parquet_bytes(rows, name)

@@ -10,12 +10,14 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from fenlei.models.devices import tokens_at_once
+from fenlei.models.devices import fitting, tokens_at_once
 from fenlei.models.method import Method, Output
 from fenlei.text.batches import batch_of, by_token_budget
 from fenlei.text.encoded import EncodedTexts, Windows, windows_of
 
 T = TypeVar("T")
+
+FULL = "free some of it, take --device cpu, or train with --long windows or a lower --max-length, for one long text may fill it"
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ def score(
 
     def outputs() -> Iterator[tuple[list[int], Output]]:
         for rows in by_token_budget(lengths, range(len(encoded)) if only is None else only, budget):
-            with torch.autocast(method.device.type, autocast) if autocast else nullcontext():
+            precision = torch.autocast(method.device.type, autocast) if autocast else nullcontext()
+            with precision, fitting(method.device, FULL, "a pass of prediction"):
                 output = method(batch_of(encoded, rows, method.pad_id, budget))
             yield rows, output
 

@@ -15,8 +15,9 @@ from fenlei.data.examples import Example, candidates_of
 from fenlei.data.jsonvalues import to_json
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames, OnBadRow, read_examples
-from fenlei.errors import DataError, RequestError
+from fenlei.errors import ConfigError, DataError, FenleiError, RequestError, ScoresError
 from fenlei.inference.passages import check_has_passages, told_passages
+from fenlei.text.asking import check_candidates
 from fenlei.text.pairs import columns_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
 
 ADDED = ("prediction", "confidence", "probabilities", "prediction_set", "abstained", "novelty", "passages", "calibrated", "tokens_cut")
 """The columns of an answer, in their order; which of them a row gets depends on the run and on what is asked."""
+
+ROWS_OWN = (RequestError, ConfigError, ScoresError)
+"""Errors of a prediction that may be the fault of a row; ConfigError: its labels leave no room for a text."""
+
+NO_NUMBERS = "its scores are no finite numbers, which the number format of this device may not hold: another --device may answer it"
 
 UNREAD_CANDIDATES = "candidates of rows are not read: a head knows its labels and no other; --method generate asks each row among its own"
 
@@ -58,12 +64,15 @@ class BulkOptions:
     ) -> BulkOptions:
         """What is asked of a classifier, in the columns that its run learned from where none are named.
 
-        ConfigError for a second text that it does not read, and for passages that it does not weigh.
+        ConfigError for a second text that it does not read, and for passages that it does not weigh; RequestError for what is no list of
+        labels.
         """
         run = classifier.describe()
         text_column, pair_column = columns_of(run, text_column, pair_column)
         if passages:
             check_has_passages(classifier)
+        if labels is not None:
+            check_candidates(labels, "labels")  # a lone string would become its characters
         among = None if labels is None else tuple(labels)
         return cls(text_column, pair_column, probabilities, prefix, among, passages, **learned_from(run))
 
@@ -95,7 +104,7 @@ class Answered:
     tokens_cut: int
     abstained: int = 0
     """Rows whose answer is below the threshold."""
-    refusal: RequestError | None = None
+    refusal: FenleiError | None = None
     """Why none of the rows could be answered, where none could."""
 
 
@@ -112,12 +121,20 @@ class Intake:
         self._hand_on = hand_on
         self._to_skip = to_skip
         self._window = Window([], [])
+        self._begun = to_skip > 0
 
     def take(self, example: Example) -> None:
-        """A row that was read; DataError where a column of it would be overwritten."""
+        """A row that was read; DataError where a column of the first one would be overwritten, for the others are like it."""
         if self._is_done():
             return
-        refuse_clash(example, self._added, self._prefix)
+        try:
+            refuse_clash(example, self._added, self._prefix)
+        except DataError as error:
+            if not self._begun:
+                raise
+            self._set_aside(example.line, error)
+            return
+        self._begun = True
         if example.candidates == () and self._needs_candidates:
             self._set_aside(example.line, _no_candidates(example))
             return
@@ -178,20 +195,20 @@ def rejection(line: int, error: DataError) -> str:
     return to_json({"line": line, "reason": str(error)}) + "\n"
 
 
-_Refused = list[tuple[Example, RequestError]]
+_Refused = list[tuple[Example, FenleiError]]
 
 
 def _answers(
     classifier: Predictor, examples: list[Example], labels: Sequence[str] | None
-) -> tuple[list[Example], list[Prediction], _Refused, RequestError | None]:
+) -> tuple[list[Example], list[Prediction], _Refused, FenleiError | None]:
     """The rows that have an answer, the answers, the rows that have none and why; last why none has, where that is so."""
     if not examples:
         return [], [], [], None
     try:
         return examples, predict_examples(classifier, examples, labels), [], None
-    except RequestError as error:
+    except ROWS_OWN as error:
         refusal = error
-    refused = _refused(classifier, examples, labels)
+    refused = _refused(classifier, examples, labels, refusal)
     lines = {example.line for example, _ in refused}
     left = [example for example in examples if example.line not in lines]
     if not left:
@@ -199,16 +216,20 @@ def _answers(
     return left, predict_examples(classifier, left, labels), refused, None
 
 
-def _refused(classifier: Predictor, examples: list[Example], labels: Sequence[str] | None) -> _Refused:
-    """The rows that cannot be answered, found by halving."""
-    try:
-        predict_examples(classifier, examples, labels)
-    except RequestError as error:
-        half = len(examples) // 2
-        if not half:
-            return [(examples[0], error)]
-        return [*_refused(classifier, examples[:half], labels), *_refused(classifier, examples[half:], labels)]
-    return []
+def _refused(classifier: Predictor, examples: list[Example], labels: Sequence[str] | None, error: FenleiError) -> _Refused:
+    """The rows that cannot be answered, where all of them together ended in `error`: those that it names, else found by halving."""
+    if isinstance(error, ScoresError):
+        return [(examples[row], ScoresError(NO_NUMBERS)) for row in error.rows]
+    half = len(examples) // 2
+    if not half:
+        return [(examples[0], error)]
+    refused: _Refused = []
+    for part in (examples[:half], examples[half:]):
+        try:
+            predict_examples(classifier, part, labels)
+        except ROWS_OWN as reason:
+            refused += _refused(classifier, part, labels, reason)
+    return refused
 
 
 def predict_examples(classifier: Predictor, examples: Sequence[Example], labels: Sequence[str] | None = None) -> list[Prediction]:

@@ -84,11 +84,11 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 @contextmanager
-def fitting(device: torch.device, ways_out: str) -> Iterator[None]:
-    """Memory that runs out within it is a ModelError that names the ways out."""
+def fitting(device: torch.device, ways_out: str, what: str = "the network") -> Iterator[None]:
+    """Memory that runs out within it, of `what`, is a ModelError that names the ways out."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise ModelError(f"the network does not fit the memory of device {device.type} ({first_line(error)}); {ways_out}") from error
+        raise ModelError(f"{what} does not fit the memory of device {device.type} ({first_line(error)}); {ways_out}") from error

@@ -184,6 +184,7 @@ class Batcher:
                 shared.rows = deque(row for row in shared.rows if not row.request.given_up)
                 if shared.rows:
                     return self._take()
+                self._observer.waiting(0)  # those of a request that failed left without being taken
                 if shared.closing:
                     return []
                 self._changed.wait()

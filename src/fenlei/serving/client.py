@@ -28,6 +28,8 @@ REFUSED = frozenset({413, 422})
 """The texts or the labels are at fault, and neither the service nor the key."""
 TOLD = ("takes_labels", "max_client_batch_size", "max_body_bytes")
 """What /info of a `fenlei serve` tells, and that of others does not."""
+NAMES = ("model_id", "served_model_name", "version")
+"""Of /info: what the run is called, and by which fenlei it is served."""
 FIRST_WAIT, LONGEST_WAIT = 0.1, 10.0
 """Seconds between two tries where the service does not say when."""
 BODY_SHARE = 0.25
@@ -50,7 +52,7 @@ class Client:
         self._connections = connections
         self._timeout = timeout
         self._headers = _bearer(api_key)
-        self._described: str | None = None  # the version of the run that `describe` told of
+        self._described: tuple[str | None, str | None] | None = None  # the run that `describe` told of, and what it answers with
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -64,12 +66,12 @@ class Client:
         return bool(self._info["takes_labels"])
 
     def describe(self) -> dict[str, Any]:
-        """What the service says of itself and its run, without its limits: an answer does not depend on them.
+        """What the service says of its run, without its names and limits: an answer does not depend on them.
 
-        From then on `predict` refuses the answers of another run that took over: they would not be those of the one described.
+        From then on `predict` refuses the answers of another run that took over, and those of other promises.
         """
-        self._described = self._info.get("model_sha")
-        return {name: told for name, told in self._info.items() if not name.startswith("max_")}
+        self._described = self._info.get("model_sha"), self._info.get("answers_sha")
+        return {name: told for name, told in self._info.items() if name not in NAMES and not name.startswith("max_")}
 
     def predict(self, texts: Sequence[Text], *, labels: Labels | None = None) -> list[Prediction]:
         """The answer for each text, in their order, whatever their number; see Classifier.predict.
@@ -134,18 +136,20 @@ class Client:
         if not answer.is_success:
             return [*self._ask(http, body, slice(part.start, middle)), *self._ask(http, body, slice(middle, part.stop))]
         told = answer.json()
-        self._check_same_run(told.get("version"))
+        self._check_same_run(told)
         return [_prediction(one) for one in told["results"]]
 
-    def _check_same_run(self, version: str | None) -> None:
-        """ModelError where another run than the one described has answered; it is the one to describe then."""
-        if self._described is None or version in (None, self._described):
+    def _check_same_run(self, told: dict[str, Any]) -> None:
+        """ModelError where another run than the one described has answered, or with other promises; it is the one to describe then."""
+        answered = told.get("version"), told.get("answers_sha")
+        pairs = zip(answered, self._described or answered, strict=True)
+        if all(None in (one, other) or one == other for one, other in pairs):  # an older service does not say
             return
         self._described = None
         self.__dict__.pop("_info", None)
         raise ModelError(
-            f"{self.url}: another run took over, and its answers are not mixed with those of the run before; "
-            "begin anew, or serve the former run again"
+            f"{self.url}: another run took over, or the same one with other options, and its answers are not mixed with those before; "
+            "begin anew, or serve the former run again as it was"
         )
 
     def _send(
@@ -157,13 +161,9 @@ class Client:
         while True:
             told: float | None = None
             try:
-                answer = http.request(method, self.url + path, json=body)
-            except httpx2.LocalProtocolError:  # whose words may hold the key
-                raise RequestError(f"{self.url}: cannot be asked, HTTP does not take what is to be sent") from None
+                answer = self._request(http, method, path, body)
             except httpx2.TransportError as error:
                 problem = f"{self.url}: not reached ({error or type(error).__name__})"
-            except (httpx2.InvalidURL, UnicodeEncodeError) as error:
-                raise RequestError(f"{self.url}: cannot be asked ({error})") from error
             else:
                 if answer.is_success or answer.status_code in returned:
                     return answer
@@ -178,6 +178,17 @@ class Client:
                 raise ModelError(f"{problem}; gave up after {self._patience:g} s")
             time.sleep(pause)
             wait *= 2
+
+    def _request(self, http: httpx2.Client, method: str, path: str, body: Any) -> httpx2.Response:
+        """The answer, whatever its status; 504 where there is none in time. RequestError for what cannot be sent."""
+        try:
+            return http.request(method, self.url + path, json=body)
+        except httpx2.ReadTimeout:  # not as if nobody were there: the same again would take as long
+            return httpx2.Response(504, json={"error": {"message": f"not answered within {self._timeout:g} s"}})
+        except httpx2.LocalProtocolError:  # whose words may hold the key
+            raise RequestError(f"{self.url}: cannot be asked, HTTP does not take what is to be sent") from None
+        except (httpx2.InvalidURL, UnicodeEncodeError) as error:
+            raise RequestError(f"{self.url}: cannot be asked ({error})") from error
 
 
 def _bearer(key: str | None) -> dict[bytes, bytes]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import sys
@@ -56,7 +55,8 @@ class Settings:
     int8: bool = False
     trust: TrustConfig = field(default_factory=TrustConfig)
     workers: int = 1
-    api_key_file: Path | None = None
+    keys: Keys = field(default_factory=Keys)
+    """Those that were there at the start: a process that replaces another admits whom the others admit."""
     cors_origins: tuple[str, ...] = ()
     served_model_name: str | None = None
     """None: the folder's name."""
@@ -110,6 +110,8 @@ class Server(uvicorn.Server):
         return self._service
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._load_first and self.died:
+            return  # without a server, uvicorn ends; with one, it would take connections that wait for the others
         await super().startup(sockets)
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._take_over)
@@ -119,7 +121,8 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Before uvicorn closes idle connections: a while in which every answer says that its connection ends."""
         self.service.end()
-        last = [connection for listener in sockets or () for connection in _waiting(listener)]
+        to_others = self.died and self._settings.workers > 1  # who waits would hear from this one that the model has failed
+        last = [] if to_others else [connection for listener in sockets or () for connection in _waiting(listener)]
         for server in self.servers:
             server.close()
         loop = asyncio.get_running_loop()
@@ -137,7 +140,7 @@ class Server(uvicorn.Server):
             self._service.load()
         return create_app(
             self._service,
-            keys=Keys.read(settings.api_key_file, os.environ),
+            keys=settings.keys,
             cors_origins=settings.cors_origins,
             classify_shape=settings.classify_shape,
             processes=settings.workers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, fields
 
 from fenlei.errors import ConfigError
@@ -35,9 +36,12 @@ class Limits:
     def __post_init__(self) -> None:
         for one in fields(self):
             value = getattr(self, one.name)
-            least = 0.0 if one.name in ("window", "drain") else 1e-3 if isinstance(one.default, float) else 1
+            waits = one.name in ("window", "drain")
+            least = 0.0 if waits else 1e-3 if isinstance(one.default, float) else 1
             if value is not None and not value >= least:
                 raise ConfigError(f"{one.name} is {value}, expected at least {least:g}")
+            if waits and value > threading.TIMEOUT_MAX:  # no thread can wait for `inf`
+                raise ConfigError(f"{one.name} is {value}, expected a number of seconds")
         if self.max_texts > self.max_queue:
             raise ConfigError(
                 f"max_texts {self.max_texts} is more than max_queue {self.max_queue}: such a request could never wait; lower it"

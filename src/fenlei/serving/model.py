@@ -43,6 +43,8 @@ class Answered:
     prediction: Prediction
     run: str
     version: str
+    answers_sha: str
+    """Those of Served."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,12 @@ class Served:
 
     @cached_property
     def answers_sha(self) -> str:
-        """The SHA-256 of what its answers are given with, which is up to the service: two of one `version` and this answer alike."""
-        return sha256(to_json(self.classifier.trust.to_json()).encode()).hexdigest()
+        """The beginning of the SHA-256 of what its answers are given with, which is up to the service: its promises, and 8-bit integers.
+
+        Two of one `version` and this answer alike.
+        """
+        told = {**self.classifier.trust.to_json(), "int8": bool(self.classifier.describe().get("int8"))}
+        return sha256(to_json(told).encode()).hexdigest()[:VERSION_DIGITS]
 
     @property
     def batch_tokens(self) -> int:
@@ -89,7 +95,8 @@ class Served:
     def answer(self, texts: Sequence[Text], labels: Sequence[str] | None) -> list[Answered | Exception]:
         """What Classifier.predict says of each text among `labels` (None: the run's); an exception where that is no number."""
         predictions = self.classifier.predict(texts, labels=labels)
-        return [Answered(one, self.run, self.version) if math.isfinite(one.confidence) else _not_a_number() for one in predictions]
+        told = self.run, self.version, self.answers_sha
+        return [Answered(one, *told) if math.isfinite(one.confidence) else _not_a_number() for one in predictions]
 
 
 class ServedRun:

@@ -20,7 +20,6 @@ from multiprocessing.process import BaseProcess
 
 from fenlei.artifact import read_manifest
 from fenlei.errors import ConfigError
-from fenlei.serving.keys import Keys
 from fenlei.serving.life import BACKLOG, DIED, NEVER_LOADED, Settings, log_to_stderr, run_server
 from fenlei.serving.metrics import SHARED_FOLDER
 
@@ -40,8 +39,7 @@ def serve(settings: Settings) -> int:
     if settings.workers > 1 and not hasattr(signal, "SIGHUP"):
         raise ConfigError(f"--workers {settings.workers}: several processes take signals, which are not there on Windows; leave it out")
     read_manifest(settings.run)
-    keys = Keys.read(settings.api_key_file, os.environ)
-    if settings.host not in LOOPBACK and not keys:
+    if settings.host not in LOOPBACK and not settings.keys:
         logger.warning("listening on %s without an API key: whoever reaches the port is answered; see --api-key-file", settings.host)
     listener = listen(settings.host, settings.port)
     logger.info("loading %s; then on http://%s:%d", settings.run, settings.host, listener.getsockname()[1])

@@ -82,6 +82,10 @@ class Instruction:
         told = {name: note for name, note in notes.items() if note.description or note.aliases}
         return replace(self, notes={**self.notes, **told})
 
+    def retold(self, other: Instruction) -> frozenset[str]:
+        """The labels that `other` says something else of."""
+        return frozenset(name for name, note in other.notes.items() if note != self.notes.get(name))
+
     @property
     def leading_space(self) -> str:
         """A blank at the template's end belongs to the answer: `Category: ` and `finance` are read as `Category:` and ` finance`."""

@@ -14,6 +14,7 @@ import numpy as np
 from fenlei.config import TrustConfig
 from fenlei.data.encodings import refuse_read_once
 from fenlei.data.examples import Example
+from fenlei.data.extension import OF_A_SAMPLE
 from fenlei.data.labelling import ONE_LABEL, Labelling
 from fenlei.data.readers import read_examples
 from fenlei.data.sources import split_files
@@ -30,10 +31,6 @@ LEAST_CALIBRATING_ROWS = 30
 """Fewer rows cannot fit even one number to better than chance."""
 STATE_ROWS = 5000
 """Training rows whose states the Gaussians are fitted on: more than the dimensions of any state, and minutes at most to compute."""
-OF_A_SAMPLE = (
-    "known and new classes give dev different shares of their rows, so they are not in it as often as they come: threshold and sets hold "
-    "for such rows alone; --dev takes rows that come as they do"
-)
 
 ScoreRows = Callable[[Sequence[Example], bool], Scores]
 """Rows, and whether their states are wanted, to scores."""

@@ -6,7 +6,7 @@ const NOVEL = 0.99; // stranger than so many of the known texts
 const SURE = 0.8; // where the run promises nothing
 const TOO_MUCH = [413, 504]; // fewer texts at a time may be answered
 const $ = (id) => document.getElementById(id);
-const state = { language: "en", info: null, last: null, rows: [], file: "", answered: [], problem: null };
+const state = { language: "en", info: null, last: null, rows: [], columns: [], file: "", answered: [], problem: null };
 
 const words = () => WORDS[state.language];
 
@@ -56,7 +56,7 @@ async function call(method, path, body) {
 }
 
 function classify(texts) {
-  const labels = $("labels").value.split(/[,，、\n]/).map((name) => name.trim()).filter(Boolean);
+  const labels = namesIn($("labels").value, Object.values(state.info?.model_type.classifier.id2label ?? {}));
   return call("POST", "v1/classify", labels.length ? { texts, labels } : { texts }).then((told) => told.results);
 }
 
@@ -122,13 +122,21 @@ async function ask(event) {
 
 // --- a file
 
+const chosen = () => namedBy($("which").value, state.columns);
+
+// All columns that the run learned from.
+function ownColumns() {
+  const { text_column, read_from, label_column, pair_column } = state.info ?? {};
+  return [...namedBy(text_column ?? "", []), ...(read_from ?? []), label_column, pair_column].filter(Boolean);
+}
+
 async function take(file) {
-  if (!file) return;
+  if (!file || state.info?.pair_column) return;
   showProblem(null);
   if (file.size > MOST_BYTES) return showProblem(words().tooLarge(MOST_BYTES / 1e6));
   let rows;
   try {
-    rows = readRows(file.name, await decoded(file));
+    rows = readRows(file.name, await decoded(file), ownColumns());
   } catch (error) {
     const word = words()[error.message];
     return showProblem(word ? word(error.line) : error.message);
@@ -136,10 +144,12 @@ async function take(file) {
   const { columns, likely } = likelyColumn(rows);
   const own = state.info?.text_column ?? state.info?.read_from?.join(); // that which the run was trained on
   if (!columns.length) return showProblem(words().noRows);
-  Object.assign(state, { rows, file: file.name, answered: [] });
+  const hasOwn = own !== undefined && namedBy(own, columns).every((name) => columns.includes(name));
+  Object.assign(state, { rows, columns, file: file.name, answered: [] });
   $("start").disabled = $("which").disabled = false;
-  $("which").replaceChildren(...columns.map((name) => make("option", name)));
-  $("which").value = columns.includes(own) ? own : likely;
+  const options = [...new Set(hasOwn ? [...columns, own] : columns)];
+  $("which").replaceChildren(...options.map((name) => Object.assign(make("option", name), { value: name })));
+  $("which").value = hasOwn ? own : likely;
   $("column").hidden = columns.length < 2;
   $("bulk").hidden = false;
   showBulk();
@@ -159,7 +169,7 @@ async function decoded(file) {
 // Until all are done, or another file has been chosen.
 async function classifyRows() {
   const { rows } = state, answered = [];
-  const column = $("which").value, texts = rows.map((row) => String(row[column] ?? ""));
+  const columns = chosen(), texts = rows.map((row) => textOf(row, columns));
   let part = Math.min(PART, state.info?.max_client_batch_size ?? PART);
   $("start").disabled = $("which").disabled = true;
   showProblem(null);
@@ -197,7 +207,7 @@ function showBulk() {
     const line = make("tr", "");
     const verdict = make("td", "");
     verdict.append(make("span", words()[verdicts[at]], `tag ${verdicts[at]}`));
-    const text = String(state.rows[at][$("which").value] ?? "");
+    const text = textOf(state.rows[at], chosen());
     line.append(make("td", text.length > 80 ? text.slice(0, 80) + "…" : text), make("td", labelOf(one)), make("td", percent(one.confidence), "number"), verdict);
     return line;
   });
@@ -249,6 +259,8 @@ function say() {
     $("run").textContent = document.title = state.info.model_id;
     $("about").textContent = words().about(Object.keys(state.info.model_type.classifier.id2label).length, state.info.method);
     $("candidates").hidden = !state.info.takes_labels;
+    $("ask").hidden = Boolean(state.info.pair_column);
+    $("pairs").hidden = !$("ask").hidden;
   }
   if (state.last) showAnswer(state.last);
   if (state.rows.length) showBulk();

@@ -20,6 +20,7 @@ const WORDS = {
     noRows: "No row with a text was found in the file.", badJson: (line) => `Line ${line} is no JSON object.`, openQuote: (line) => `The quote that line ${line} opens is never closed.`,
     done: (n, review) => `${n} rows done; ${review} of them for review. The first ${Math.min(n, 20)}:`, working: (n, all) => `${n} of ${all}`,
     busy: "The service is busy; trying again.", away: "The service is not reached.", wrongKey: "A key is needed, or this one is wrong.",
+    pairs: "This run reads pairs of texts: send them to /v1/classify, or use fenlei predict.",
     noLabel: "(none)", row: "Text", label: "Label", confidence: "Confidence", verdict: "Verdict",
   },
   zh: {
@@ -41,6 +42,7 @@ const WORDS = {
     noRows: "文件中没有找到含文本的行。", badJson: (line) => `第 ${line} 行不是 JSON 对象。`, openQuote: (line) => `第 ${line} 行的引号没有闭合。`,
     done: (n, review) => `共 ${n} 行，其中 ${review} 行需复核。前 ${Math.min(n, 20)} 行：`, working: (n, all) => `${n} / ${all}`,
     busy: "服务繁忙，正在重试。", away: "无法连接服务。", wrongKey: "需要密钥，或密钥有误。",
+    pairs: "此分类器读的是文本对：请发送到 /v1/classify，或使用 fenlei predict。",
     noLabel: "（无）", row: "文本", label: "标签", confidence: "置信度", verdict: "判定",
   },
 };

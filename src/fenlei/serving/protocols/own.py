@@ -59,6 +59,7 @@ class OwnResponse(BaseModel):
 
     run: str
     version: str
+    answers_sha: str = Field(description="Beside `version`: what the service answers with, its promises and 8-bit integers.")
     results: list[OwnAnswer]
 
 
@@ -66,7 +67,9 @@ class OwnResponse(BaseModel):
 async def classify(body: OwnRequest, service: TheService) -> Response:
     """Every label's probability, and how far the answer can be trusted."""
     answers = await service.classify(body.texts, body.labels)
-    return Json({"run": answers[0].run, "version": answers[0].version, "results": [_answer(one.prediction) for one in answers]})
+    first = answers[0]
+    results = [_answer(one.prediction) for one in answers]
+    return Json({"run": first.run, "version": first.version, "answers_sha": first.answers_sha, "results": results})
 
 
 def _answer(prediction: Prediction) -> dict[str, Any]:

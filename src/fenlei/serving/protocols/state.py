@@ -89,5 +89,5 @@ async def reload(request: Request, service: TheService) -> Response:
 
 def _is_from_here(request: Request) -> bool:
     """Whether somebody on this machine asks, and not another through him."""
-    host = request.client.host if request.client else ""
+    host = request.client.host.removeprefix("::ffff:") if request.client else ""  # how IPv4 comes to a port that listens on `::`
     return host in ("127.0.0.1", "::1") and not any(name in request.headers for name in PASSED_ON)
