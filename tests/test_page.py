@@ -14,8 +14,6 @@ from conftest import TOY_NEWS, write_jsonl
 from serving import Running, running
 
 from fenlei import train
-from fenlei.data.readers import read_examples
-from fenlei.labels import known_names_in
 from fenlei.serving.keys import Keys
 
 if TYPE_CHECKING:
@@ -127,12 +125,6 @@ def test_a_file_is_classified_and_saved(page: Page, tmp_path: Path) -> None:
     assert fits(page)
 
 
-def test_a_label_with_a_comma_in_it_is_one(page: Page) -> None:
-    found = page.evaluate("namesIn('吃喝、玩乐, 体育，吃喝 、天气,,', ['吃喝、玩乐', '体育', '吃喝'])")
-    assert found == ["吃喝、玩乐", "体育", "吃喝", "天气"]
-    assert found == known_names_in("吃喝、玩乐, 体育，吃喝 、天气,,", ["吃喝、玩乐", "体育", "吃喝"])
-
-
 def told(page: Page, **info: Any) -> None:
     """The page loaded anew, with a run of which /info says so."""
     page.route("**/info", lambda route: route.fulfill(json={**route.fetch().json(), **info}))
@@ -208,43 +200,6 @@ def test_what_is_wrong_with_a_file_is_said(page: Page, tmp_path: Path) -> None:
     assert page.is_hidden("#bulk")
 
 
-TABLES = {
-    "a quote that belongs to a text.tsv": 'text\tlabel\n"国足" 取胜\ta\n二\tb\n"三\ta\n',
-    "quotes around line breaks.tsv": 'text\tlabel\n"一\n二"\ta\n三\tb\n',
-    "quoted for no reason.tsv": 'text\tlabel\n"说 ""好"""\ta\n二\tb\n',
-    "semicolons.csv": "text;label\n一, 二;a\n三;b\n",
-    "tabs.csv": "text\tlabel\n一, 二\ta\n三\tb\n",
-    "no header.csv": "国足取胜,体育\n央行降息,财经\n主场告负,体育\n",
-    "no header and nothing again.csv": "国足取胜,体育\n央行降息,财经\n",
-    "no header and one column.csv": "国足取胜\n央行降息\n",
-    "a class that is called as a column is.csv": "review,好看\ntext,难看\nreview,一般\n",
-    "text and label.txt": "国足取胜\t体育\n央行降息\t财经\n",
-    "label and text.txt": "体育\t国足\t取胜\n体育\t主场告负\n财经\t央行降息\n",
-    "a header.txt": "label\ttext\n体育\t国足取胜\n",
-    "texts with tabs.txt": f"{'国' * 40}\t{'足' * 50}\n{'央' * 40}\t{'行' * 50}\n",
-    "fastText.txt": "__label__体育 国足 取胜\n__label__财经 央行降息\n",
-    "lines.json": '{"text": "国足取胜"}\n{"text": "央行降息"}\n',
-    "an array.json": '[{"text": "国足取胜"},\n {"text": "央行降息"}]\n',
-    "blanks around names.csv": " Text ,id\n国足取胜,a-long-id-of-a-row\n",
-}
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_tables_have_the_rows_that_fenlei_reads(name: str, page: Page, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(TABLES[name], encoding="utf-8")
-    script = "([name, content]) => { const rows = readRows(name, content); return [rows, likelyColumn(rows).likely]; }"
-    rows, column = page.evaluate(script, [name, TABLES[name]])
-    expected = list(read_examples(tmp_path / name, labelled=False))
-    assert [list(row.values()) for row in rows] == [list(example.columns.values()) for example in expected]
-    assert [row[column] for row in rows] == [example.text for example in expected]
-
-
-def test_a_first_row_with_a_column_of_the_run_has_the_names(page: Page) -> None:
-    script = "(own) => readRows('a.csv', '来源,摘要\\n一,二\\n', own)"
-    assert page.evaluate(script, ["摘要"]) == [{"来源": "一", "摘要": "二"}]
-    assert len(page.evaluate(script, [])) == 2
-
-
 def test_a_quote_that_is_never_closed_is_said(page: Page, tmp_path: Path) -> None:
     (tmp_path / "open.csv").write_text('text,label\n一,a\n"二,b\n三,c\n', encoding="utf-8")
     page.set_input_files("#file", tmp_path / "open.csv")
@@ -268,11 +223,6 @@ def test_columns_of_the_file_are_not_overwritten(page: Page, tmp_path: Path) -> 
     (row,) = saved_rows(page, tmp_path)
     assert (row["confidence"], row["novelty"], row["fenlei_prediction"]) == ("high", "0.2", "old")
     assert 0 < float(row["fenlei_fenlei_confidence"]) <= 1
-
-
-def test_numbers_with_a_sign_are_no_formulas(page: Page) -> None:
-    saved = page.evaluate('toCsv([{text: "一", a: "-0.5", b: "+3", c: "-1e-4", d: "=1+1", e: "-1+A1"}])')
-    assert saved.splitlines()[1] == "一,-0.5,+3,-1e-4,'=1+1,'-1+A1"
 
 
 def test_what_is_too_much_at_once_is_asked_in_smaller_parts(page: Page, tmp_path: Path) -> None:
