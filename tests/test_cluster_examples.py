@@ -79,6 +79,12 @@ def test_an_image_answers_where_it_is_asked(name: str, device: str) -> None:
     assert int(seconds) > PING_SECONDS
 
 
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.cuda"])
+def test_an_image_is_built_from_the_index_that_is_named(name: str) -> None:
+    before = (DOCKER / name).read_text(encoding="utf-8").partition("RUN ")[0]
+    assert "\nARG PIP_INDEX_URL\n" in before.partition("AS build\n")[2], "a --build-arg reaches pip only in a stage that names it"
+
+
 def test_compose_runs_the_images_and_gives_them_time() -> None:
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))["services"]
     files = [DOCKER / one["build"]["context"] / one["build"]["dockerfile"] for one in services.values()]

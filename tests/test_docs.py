@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -92,6 +93,15 @@ def test_folders_trained_into_are_found_at_all() -> None:
 def test_every_link_leads_somewhere(page: Path) -> None:
     missing = [target for target in links(page) if not (page.parent / target).exists()]
     assert missing == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_rows_to_try_it_with_are_there(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    (rows, columns), *others = re.findall(r"`cp (\S+) news\.jsonl`.*`--text-column (\S+) --model nano`", text)
+    assert others == []
+    with (ROOT / rows).open(encoding="utf-8") as file:
+        assert {*columns.split(","), "label"} <= json.loads(next(file)).keys()
 
 
 @pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)

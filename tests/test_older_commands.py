@@ -61,6 +61,13 @@ RUN_CLASSIFICATION = """
   --pad_to_max_length True --shuffle_train_dataset True --shuffle_seed 7 --metric_name f1 --max_train_samples 1000 \
   --max_eval_samples 100 --max_predict_samples 100 --do_train --do_eval --do_predict --per_device_train_batch_size 32 \
   --learning_rate 2e-5 --num_train_epochs 3 --output_dir out"""
+LLAMA_FACTORY = """
+  --stage sft --do_train True --model_name_or_path Qwen/Qwen2.5-0.5B --preprocessing_num_workers 16 --finetuning_type lora \
+  --template qwen --flash_attn auto --dataset_dir data --cutoff_len 2048 --learning_rate 5e-05 --num_train_epochs 3.0 \
+  --max_samples 100000 --per_device_train_batch_size 2 --gradient_accumulation_steps 8 --lr_scheduler_type cosine --max_grad_norm 1.0 \
+  --logging_steps 5 --save_steps 100 --warmup_steps 0 --packing False --enable_thinking True --report_to none --output_dir saves \
+  --bf16 True --plot_loss True --trust_remote_code True --ddp_timeout 180000000 --include_num_input_tokens_seen True \
+  --optim adamw_torch --lora_rank 8 --lora_alpha 16 --lora_dropout 0 --lora_target all --pure_bf16 --resize_vocab"""
 
 
 def s1(arguments: str, model: object, data: object) -> list[str]:
@@ -151,8 +158,9 @@ def test_run_classification() -> None:
         "--lora-rank": "4",
         "--out": "out",
         "--device": "cpu",
+        "--tuning": "full",
     }
-    assert [note.split()[0] for note in notes] == ["--do_eval", "--overwrite_output_dir", "--dataloader_num_workers", "--fp16"]
+    assert [note.split()[0] for note in notes] == ["--do_eval", "--overwrite_output_dir", "--dataloader_num_workers", "--fp16", "--tuning"]
     assert options("--dataset_name", "clue/clue", "--dataset_config_name", "tnews")[1] == ["hf:clue/clue:tnews"]
 
 
@@ -220,11 +228,50 @@ def test_a_whole_command_of_run_classification() -> None:
         "--learning-rate": "2e-5",
         "--epochs": "3",
         "--out": "out",
+        "--tuning": "full",
     }
     told = {note.split()[0] for note in notes}
     assert told >= {"--config_name", "--tokenizer_name", "--token", "--remove_splits", "--remove_columns", "--shuffle_seed"}
     assert told & {"--train_split_name", "--validation_split_name", "--test_split_name", "--do_regression"} == {"--validation_split_name"}
     assert "hf_secret" not in "".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("words", "tuning"),
+    [
+        ("--train_file news.csv", "full"),
+        ("--dataset_name owner/news", "full"),
+        ("--train_file news.csv --tuning lora", "lora"),
+        ("--do_train --max_seq_length 128", None),  # LLaMA-Factory says do_train too, and means LoRA
+    ],
+)
+def test_run_classification_trains_all_weights_unless_lora_is_asked_for(words: str, tuning: str | None) -> None:
+    given, _, notes = options(*words.split())
+    assert given.get("--tuning") == tuning
+    assert [note.partition(":")[0] for note in notes] == (["--tuning full"] if tuning == "full" else [])
+
+
+def test_a_whole_command_of_llama_factory() -> None:
+    given, data, notes = options("news.jsonl", *shlex.split(LLAMA_FACTORY))
+    assert data == ["news.jsonl"]
+    assert given == {
+        "--model": "Qwen/Qwen2.5-0.5B",
+        "--tuning": "lora",
+        "--max-length": "2048",
+        "--learning-rate": "5e-05",
+        "--epochs": "3.0",
+        "--max-train-rows": "100000",
+        "--max-grad-norm": "1.0",
+        "--report-to": "none",
+        "--out": "saves",
+        "--lora-rank": "8",
+        "--lora-alpha": "16",
+        "--lora-dropout": "0",
+        "--lora-targets": "all-linear",
+        "--batch-size": "16",
+    }
+    told = {note.split()[0] for note in notes}
+    assert told >= {"--packing", "--enable_thinking", "--include_num_input_tokens_seen", "--pure_bf16", "--resize_vocab"}
 
 
 @pytest.mark.parametrize("words", [["--problem_type", "regression"], ["--do_regression"], ["--do_regression", "True", "--do_train"]])

@@ -159,9 +159,9 @@ def _together(done: _Translation, seen: set[str]) -> None:
         done.arguments += ["--dev", dev]
     _rows_of_a_step(done)
     _dev_share(done)
-    if "is_training" in seen and "use_lora" not in seen and _said(done, "--tuning") is None:
+    if seen & known.TRAIN_ALL and "use_lora" not in seen and _said(done, "--tuning") is None:
         done.arguments += ["--tuning", "full"]
-        done.notes.append("--use_lora is not given: full tuning, as in that script (--tuning lora takes less memory)")
+        done.notes.append("--tuning full: that script trains all weights where nothing else is said (--tuning lora takes less memory)")
     _four_bits(done)
 
 

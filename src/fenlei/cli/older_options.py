@@ -49,6 +49,11 @@ BITS = ("quantization_bit", "quant_bits")
 TOGETHER = frozenset({*PER_STEP, *DEV_SHARES, *BITS})
 """What is understood beside other options only."""
 
+TRAIN_ALL = frozenset({"is_training", "train_file", "dataset_name"})
+"""One of them is in every command of a script that trains all weights unless it is told of LoRA: of LLM-TextClassification's, and of
+run_classification.py, which says `do_train` too, but so does LLaMA-Factory, and means LoRA.
+"""
+
 SWITCHES = {
     "gradient_checkpointing": ("--gradient-checkpointing", "--no-gradient-checkpointing"),
     "use_lora": ("--tuning lora", "--tuning full"),
@@ -110,7 +115,7 @@ AS_IT_IS: dict[str, tuple[tuple[str, ...], str]] = {
 
 IGNORED = {
     **dict.fromkeys(("bf16", "fp16", "tf32", "torch_dtype", "dtype", "bf16_full_eval", "fp16_full_eval"), _FORMAT),
-    "bnb_4bit_compute_dtype": _FORMAT,
+    **dict.fromkeys(("bnb_4bit_compute_dtype", "pure_bf16"), _FORMAT),
     **dict.fromkeys(("save_steps", "save_total_limit", "save_only_model", "save_safetensors", "overwrite_output_dir"), _CHECKPOINTS),
     **dict.fromkeys(("adam_beta1", "adam_beta2", "adam_epsilon", "optim"), _OPTIMISER),
     **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_timeout", "ddp_find_unused_parameters", "local_rank"), _SEVERAL),
@@ -130,12 +135,14 @@ IGNORED = {
             "preprocessing_num_workers",
             "overwrite_cache",
             "shuffle_train_dataset",
+            "packing",
         ),
         _LOADING,
     ),
     **dict.fromkeys(
         ("logging_steps", "logging_strategy", "logging_dir", "logging_first_step", "run_name", "plot_loss", "disable_tqdm"), _REPORT
     ),
+    "include_num_input_tokens_seen": _REPORT,
     "remove_splits": _SPLIT,
     **dict.fromkeys(("remove_columns", "remove_unused_columns"), _COLUMNS),
     "shuffle_seed": "rows are shuffled by --seed",
@@ -144,7 +151,7 @@ IGNORED = {
     "modules_to_save": "a head is trained whole beside the adapters, and nothing else is",
     "gradient_checkpointing_kwargs": "--gradient-checkpointing takes no more options",
     "pad_to_max_length": "a batch is padded to its longest row",
-    "group_by_length": "padding is left out on a CPU, and rows of like length share a step on a GPU",
+    "group_by_length": "a decoder on a CPU computes nothing of padding; else rows of like length share a step",
     "truncation_strategy": "long texts are read in windows or shortened, as --long says, and counted; none is dropped",
     "text_column_delimiter": "columns are joined by a line break",
     "attn_impl": "chosen by device",
@@ -154,6 +161,8 @@ IGNORED = {
     "warmup_steps": "--warmup-ratio says it as a share of the steps",
     "push_to_hub": "`fenlei export RUN --push-to-hub OWNER/NAME` does it afterwards",
     "ignore_mismatched_sizes": "a head for other labels is always made anew",
+    "enable_thinking": "a label is answered without thinking",
+    "resize_vocab": "the vocabulary stays as it is",
     "cache_dir": "HF_HOME and MODELSCOPE_CACHE say where models are kept",
 }
 """Why an option does nothing here."""
@@ -173,7 +182,8 @@ BOOLEANS = frozenset(
     | {"load_from_cache_file", "remove_unused_columns", "do_regression", "bnb_4bit_use_double_quant", "load_data_args", "stream"}
     | {"shuffle_train_dataset", "logging_first_step", "plot_loss", "disable_tqdm", "pad_to_max_length", "group_by_length"}
     | {"use_fast_tokenizer", "trust_remote_code", "push_to_hub", "ignore_mismatched_sizes", "load_best_model_at_end"}
-    | {"greater_is_better", "ddp_find_unused_parameters", *SWITCHES}
+    | {"greater_is_better", "ddp_find_unused_parameters", "packing", "enable_thinking", "include_num_input_tokens_seen", "pure_bf16"}
+    | {"resize_vocab", *SWITCHES}
 ) - {"resume_from_checkpoint"}
 """Options that may stand alone, or before True or False."""
 
