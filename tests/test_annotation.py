@@ -19,11 +19,12 @@ from conftest import TOY_NEWS, write_jsonl
 from test_docs import ROOT, blocks
 
 from fenlei import Classifier, train
-from fenlei.annotation.exchange import labelling_interface, render, write_suggestions
-from fenlei.annotation.suggest import _pick, _strangeness, _uncertainty, suggest
+from fenlei.annotation.exchange import SUFFIX, labelling_interface, render, write_suggestions
+from fenlei.annotation.suggest import Suggestion, _pick, _strangeness, _uncertainty, suggest
 from fenlei.artifact import read_manifest, write_manifest
 from fenlei.cli.main import main
 from fenlei.config import RunConfig
+from fenlei.data.examples import Example
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import file_layout, read_examples
 from fenlei.errors import ConfigError, DataError, FenleiError
@@ -249,9 +250,25 @@ def test_doccano_rows_nobody_labelled_are_named(tmp_path: Path) -> None:
 
 
 def test_a_column_that_would_be_overwritten_is_refused(classifier: Classifier, tmp_path: Path) -> None:
-    picked = suggest(classifier, write_jsonl(tmp_path / "a.jsonl", [{"text": "央行降准", "reason": "mine"}]), 1)
-    with pytest.raises(DataError, match="already has a column 'reason'"):
-        render(picked, "jsonl", "run")
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the pool already has a column 'reason'"):
+        suggest(classifier, write_jsonl(tmp_path / "a.jsonl", [{"text": "央行降准", "reason": "mine"}]), 1)
+    figures = {"confidence": 1, "uncertainty": 1, "novelty": 1, "reason": "mine"}
+    with pytest.raises(DataError, match=r"b\.jsonl:2: the pool already has a column 'confidence'"):
+        suggest(classifier, write_jsonl(tmp_path / "b.jsonl", [{"text": "球队夺冠"}, {"text": "央行降准", **figures}]), 1)
+
+
+@pytest.mark.parametrize("format", list(SUFFIX))
+def test_what_an_earlier_round_wrote_is_a_pool_again(classifier: Classifier, pool: Path, tmp_path: Path, format: Any) -> None:
+    earlier = [replace(one, confidence=2.0) for one in suggest(classifier, pool, 4)]
+    out, *_ = write_suggestions(earlier, tmp_path / f"first{SUFFIX[format]}", format, classifier.labels, "run")
+    if out.suffix == ".jsonl":  # nobody has confirmed the labels, so they are taken out
+        write_jsonl(out, [{**json.loads(line), "label": []} for line in out.read_text(encoding="utf-8").splitlines()])
+    again = suggest(classifier, out, 4)
+    written, *_ = write_suggestions(again, tmp_path / f"second{SUFFIX[format]}", format, classifier.labels, "run")
+    back = list(read_examples(written, labelled=False))
+    assert sorted(row.text for row in back) == sorted(one.example.text for one in earlier)
+    assert [row.columns["confidence"] for row in back] == [pytest.approx(one.confidence, abs=1e-6) for one in again]
+    assert all(one.confidence <= 1.0 for one in again)
 
 
 def test_the_interface_holds_any_label() -> None:
@@ -319,6 +336,19 @@ def test_a_run_judges_labels_in_an_audit(run: Path, tmp_path: Path, toy_rows: li
         audit_data(data, run=tmp_path / "nowhere")
 
 
+def test_ids_in_an_audit_are_those_of_the_run(run: Path, tmp_path: Path, toy_rows: list[Row]) -> None:
+    from fenlei.audit.audit import audit_data
+
+    manifest = read_manifest(run)
+    told = shutil.copytree(run, tmp_path / "run")
+    write_manifest(told, {**manifest, "data": {**manifest["data"], "label_ids": True}})  # as of a run that was trained with a class file
+    ids = [{**row, "label": manifest["labels"].index(row["label"])} for row in toy_rows]
+    by_id = audit_data(write_jsonl(tmp_path / "ids.jsonl", ids), run=told, device="cpu")
+    by_name = audit_data(write_jsonl(tmp_path / "names.jsonl", toy_rows), run=run, device="cpu")
+    assert by_id.classes.counts == by_name.classes.counts
+    assert by_id.label_errors.rows == by_name.label_errors.rows
+
+
 def record(*answers: Any, question: str = "label", **more: Any) -> Row:
     """As Argilla's `records.to_json` writes one."""
     responses = {question: [{"value": value, "user_id": str(place)} for place, value in enumerate(answers)]} if answers else {}
@@ -362,6 +392,16 @@ def test_argilla_records_are_read_back_once_they_are_answered(classifier: Classi
     back = list(read_examples(out))
     assert [(row.text, row.label) for row in back] == [(one.example.text, one.label) for one in picked[:3]]
     assert [row.text for row in read_examples(out, labelled=False)] == [one.example.text for one in picked]
+
+
+@pytest.mark.parametrize(
+    ("model", "agent"),
+    [("news-v2.1", "news-v2.1"), ("新闻v2", "__v2"), ("新闻", "fenlei"), ("", "fenlei"), ("a" * 300, "a" * 200)],
+)
+def test_argilla_is_told_the_run_by_a_name_that_its_server_takes(model: str, agent: str) -> None:
+    one = Suggestion(Example("央行降准", None, "pool.jsonl", 1), "财经", 0.5, 0.5, 0.5, "uncertain")
+    (written,) = json.loads(render([one], "argilla", model))
+    assert written["suggestions"] == {"label": {"value": "财经", "score": 0.5, "agent": agent}}
 
 
 @pytest.mark.parametrize(

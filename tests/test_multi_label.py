@@ -501,6 +501,19 @@ def test_suggestions_carry_lists(trained: tuple[Path, Path], write: Callable[...
     assert 'choice="multiple"' in labelling_interface(["a"], multi_label=True)
 
 
+def test_argilla_is_given_several_labels_without_a_score_and_none_not_at_all() -> None:
+    """Its server refuses a list that has one score, and an empty list."""
+    from fenlei.annotation.exchange import render
+    from fenlei.annotation.suggest import Suggestion
+
+    row = Example("今天消息", None, "pool.jsonl", 1)
+    picked = [Suggestion(row, "", 0.5, 0.5, 0.5, "uncertain", labels) for labels in [("体育", "财经"), ()]]
+    several, none = json.loads(render(picked, "argilla", "run"))
+    assert several["suggestions"] == {"label": {"value": ["体育", "财经"], "agent": "run"}}
+    assert none["suggestions"] == {}
+    assert none["metadata"]["confidence"] == 0.5
+
+
 def test_choices_confirmed_in_label_studio_are_read_back(trained: tuple[Path, Path], write: Callable[..., Path], tmp_path: Path) -> None:
     from fenlei.annotation.exchange import write_suggestions
     from fenlei.annotation.suggest import suggest

@@ -339,3 +339,12 @@ def test_the_command_lists_and_changes(run: Path, tmp_path: Path, capsys: pytest
     assert main(["labels", str(run), "--merge", "体育,财金=x", "--out", str(tmp_path / "b")]) == 1
     assert "财金" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
+
+
+def test_a_label_may_hold_the_sign_that_parts_old_from_new(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    relabel(run, out=tmp_path / "one", rename={"体育": "a=b"})
+    words = ["labels", str(tmp_path / "one"), "--json"]
+    assert main([*words, "--rename", "a=b=c", "--out", str(tmp_path / "renamed")]) == 0
+    assert json.loads(capsys.readouterr().out) == ["c", "财经", "科技"]
+    assert main([*words, "--merge", "财经,a=b=c=d", "--out", str(tmp_path / "merged")]) == 0
+    assert json.loads(capsys.readouterr().out) == ["c=d", "科技"]

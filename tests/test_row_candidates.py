@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -224,6 +225,14 @@ def test_what_is_suggested_is_what_prediction_says(runs: dict[bool, Path], sever
         assert one.answer == given["prediction"]
         assert one.confidence == pytest.approx(given["confidence"], abs=1e-5)
         assert set([one.answer] if isinstance(one.answer, str) else one.answer) <= set(given.get("category", NAMES))
+
+
+def test_the_interface_has_the_labels_that_rows_offer_beside_the_runs_own(runs: dict[bool, Path], tmp_path: Path) -> None:
+    pool, out = tmp_path / "pool.jsonl", tmp_path / "tasks.json"
+    write_jsonl(pool, [{"text": TEXTS[1], "category": ["财经", "天气"]}, {"text": TEXTS[0]}])
+    assert main(["suggest", str(runs[False]), str(pool), "--format", "label-studio", "--out", str(out), "--device", "cpu"]) == 0
+    interface = ElementTree.fromstring(out.with_suffix(".xml").read_text(encoding="utf-8"))
+    assert [one.get("value") for one in interface.iter("Choice")] == [*read_manifest(runs[False])["labels"], "天气"]
 
 
 def test_a_run_judges_labels_among_what_a_row_offers(runs: dict[bool, Path], tmp_path: Path) -> None:

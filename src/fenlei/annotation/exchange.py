@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 from xml.sax.saxutils import quoteattr
 
-from fenlei.annotation.suggest import Suggestion, is_label
+from fenlei.annotation.suggest import ADDED, Suggestion, is_label
 from fenlei.artifact import checked_path, write_text
 from fenlei.data.encodings import same_file
 from fenlei.data.jsonvalues import to_json
 from fenlei.errors import ConfigError, DataError
 
 Format = Literal["jsonl", "doccano", "label-studio", "argilla"]
-ADDED = ("confidence", "uncertainty", "novelty", "reason")
-"""Columns that a plain or doccano row has beside its own and its label."""
 SUFFIX = {"jsonl": ".jsonl", "doccano": ".jsonl", "label-studio": ".json", "argilla": ".json"}
 
 
@@ -98,15 +97,23 @@ def _keys(suggestions: Sequence[Suggestion]) -> list[str]:
 def _record(one: Suggestion, key: str, model: str) -> dict[str, Any]:
     """As Argilla's `records.from_json` reads it: the text is a field, the other columns are metadata."""
     others = {name: value for name, value in _with_text(one).items() if name not in ("id", "text") and value != one.example.text}
-    suggestion = {"value": one.answer, "score": round(one.confidence, 6), "agent": model}
+    suggestion: dict[str, Any] = {"value": one.answer, "agent": _agent(model)}
+    if isinstance(one.answer, str):  # the server refuses a list with one score
+        suggestion["score"] = round(one.confidence, 6)
     return {
         "id": key,
         "fields": {"text": one.example.text},
         "metadata": {**others, **_figures(one)},
-        "suggestions": {"label": suggestion},
+        "suggestions": {"label": suggestion} if one.answer else {},  # it refuses an empty list too
         "responses": {},
         "vectors": {},
     }
+
+
+def _agent(model: str) -> str:
+    """The model's name as the server of Argilla takes it: it refuses Chinese, most signs, and long names."""
+    name = re.sub(r"[^a-zA-Z0-9_:./ -]", "_", model)[:200]
+    return name if re.search(r"[a-zA-Z0-9]", name) else "fenlei"
 
 
 def _with_text(one: Suggestion) -> dict[str, Any]:
@@ -121,10 +128,8 @@ def _with_text(one: Suggestion) -> dict[str, Any]:
 
 
 def _columns(one: Suggestion) -> dict[str, Any]:
-    clash = next((name for name in ADDED if name in one.example.columns), None)
-    if clash is not None:
-        raise DataError(f"{one.example.where}: the pool already has a column {clash!r}, which would be overwritten; rename it")
-    return {name: value for name, value in one.example.columns.items() if not is_label(name)}
+    """The row's own; those of ADDED that it has are of an earlier round (see `suggest`)."""
+    return {name: value for name, value in one.example.columns.items() if not is_label(name) and name not in ADDED}
 
 
 def _figures(one: Suggestion) -> dict[str, Any]:

@@ -31,6 +31,9 @@ NOVEL_EVERY = 3
 CANDIDATES = 50
 """Texts considered for each one picked, by either measure: diversity may pass over many, but not down to what the run is sure of."""
 FEATURES = 2**18
+ADDED = ("confidence", "uncertainty", "novelty", "reason")
+"""What a written suggestion has beside the columns of its row and its label."""
+REASONS = ("uncertain", "novel")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Suggestion:
     novelty: float
     """Share of the pool that is less strange to the run, between 0 and 1."""
     reason: str
-    """uncertain, novel"""
+    """One of REASONS."""
     labels: tuple[str, ...] | None = None
     """Multi-label: every label that the run gives; None where a text has one."""
 
@@ -69,8 +72,8 @@ def suggest(
     Uncertainty is the margin of the calibrated probabilities; novelty the score that the run measures it by (see evaluation/novelty.py),
     energy where it measures none. Each pick's rank by its measure is weighed by its distance from those picked before (maximal marginal
     relevance, Carbonell and Goldstein, SIGIR 1998). Of a file of an annotation tool, texts that have an answer already are left out, and
-    `announce` is told. ConfigError for n below 1, DataError where a row of the pool has no text, a label already, or an
-    empty list of candidates.
+    `announce` is told. ConfigError for n below 1, DataError where a row of the pool has no text, a label already, an empty list of
+    candidates, or a column that a suggestion adds, unless an earlier round of suggestions wrote it.
     """
     if n < 1:
         raise ConfigError(f"n must be at least 1, was {n}")
@@ -100,13 +103,19 @@ def suggest(
     ]
 
 
+def choices(classifier: Classifier, picked: Sequence[Suggestion]) -> tuple[str, ...]:
+    """What an annotator chooses among: the labels of the run, and those that picked rows offer beside them."""
+    offered = offered_labels(classifier, [one.example for one in picked]) or ()
+    return tuple(dict.fromkeys([*classifier.labels, *(name for names in offered for name in names or ())]))
+
+
 def is_label(name: str) -> bool:
     """Whether readers take a column of this name, whatever its case, for the label that is written."""
     return name.strip().lower() == LABEL
 
 
 def _unlabelled(classifier: Classifier, pool: str | Path, text_column: str | None, tell: Callable[[str], None]) -> list[Example]:
-    """The rows to pick from; DataError where one has a label already, or none is left."""
+    """The rows to pick from; DataError where one has a label or a column of a suggestion already, or none is left."""
     run = classifier.describe()
     columns = learned_from(run)
     found: list[Example] = []
@@ -119,6 +128,8 @@ def _unlabelled(classifier: Classifier, pool: str | Path, text_column: str | Non
         left_out += sum(row.line in answered for row in rows)
     if not found:
         raise DataError(f"{pool}: expected texts to label, found {left_out:,} that are annotated already; give others")
+    for row in found:
+        _refuse_clash(row)
     if left_out:
         tell(f"{left_out:,} texts are left out: they are annotated already")
     return found
@@ -136,6 +147,13 @@ def _refuse_labelled(file: Path, rows: Sequence[Example], text_column: str | Non
         f"{row.where}: the pool has a label already, {row.columns[name]!r}, in whose place the run's answer "
         "would go; give the rows without labels, or rename the column"
     )
+
+
+def _refuse_clash(row: Example) -> None:
+    """DataError for a column that one of ADDED would overwrite; a row with all of them has an earlier round's, which are written anew."""
+    taken = [name for name in ADDED if name in row.columns]
+    if taken and not (len(taken) == len(ADDED) and row.columns["reason"] in REASONS):
+        raise DataError(f"{row.where}: the pool already has a column {taken[0]!r}, which would be overwritten; rename it")
 
 
 def _has_no_class(file: Path, text_column: str | None, usual_text: Sequence[str], label_column: str) -> bool:

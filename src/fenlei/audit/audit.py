@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +16,9 @@ from fenlei.audit.label_errors import FEWEST_TEXTS, LabelErrors, cross_validated
 from fenlei.audit.label_set_errors import find_set_errors
 from fenlei.audit.profile import Classes, Languages, Lengths, profile_classes, profile_texts
 from fenlei.audit.rows import AuditedRows, read_rows
-from fenlei.config import Device
+from fenlei.config import Device, trained_on
 from fenlei.data.columns import learned_from
+from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.labelling import Labelling
 from fenlei.data.readers import ColumnNames, columns_as_trained
 from fenlei.errors import ConfigError
@@ -60,9 +63,9 @@ def audit_data(
     """Looks at every row of a file, or of a folder's train, dev and test files.
 
     `run` judges the labels in place of a cross-validated TF-IDF baseline; it should not have been trained on these rows, and knows its
-    columns and what joins its labels and their levels. `multi_label` and `label_separator` are those of training. `announce` is told each
-    step. DataError for a file that cannot be read, ArtifactError for a run that cannot be loaded, ConfigError for one that is multi-label
-    where the rows are not, or reads single texts where they are pairs.
+    columns, what joins its labels and their levels, and the ids of its labels. `multi_label` and `label_separator` are those of training.
+    `announce` is told each step. DataError for a file that cannot be read, ArtifactError for a run that cannot be loaded, ConfigError for
+    one that is multi-label where the rows are not, or reads single texts where they are pairs.
     """
     tell = announce or (lambda _: None)
     manifest = None if run is None else read_manifest(run)
@@ -81,6 +84,8 @@ def audit_data(
         tell(note)
     if manifest is not None and own.multi_label != rows.labelling.multi_label:
         raise ConfigError(f"{run}: cannot judge these rows, since only one of them is multi-label; leave --run out, or say --multi-label")
+    if run is not None and manifest is not None and class_file is None:
+        rows = _under_names_of(Path(run), manifest, rows)
     tell("looking for copies")
     near, exact_leaks = find_near_copies(rows), find_exact_leaks(rows)
     lengths, languages = profile_texts(rows)
@@ -99,6 +104,17 @@ def audit_data(
         languages=languages,
         classes=classes,
     )
+
+
+def _under_names_of(run: Path, manifest: Mapping[str, Any], rows: AuditedRows) -> AuditedRows:
+    """The rows, under the names of a run's labels where they have their ids."""
+    known, trained = LabelSet(tuple(manifest["labels"])), trained_on(run)
+
+    @cache
+    def holds_ids(source: str) -> bool:
+        return may_hold_ids(source, known, trained, manifest)
+
+    return replace(rows, examples=with_names(rows.examples, known, holds_ids, rows.labelling))
 
 
 def _judged_by_baseline(rows: AuditedRows) -> LabelErrors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -43,8 +43,9 @@ def labels(
         from fenlei.labels import known_names_in
         from fenlei.training.relabel import relabel
 
-        renamed = _pairs(rename or (), "--rename")
-        made_of = {new: known_names_in(old, names) for new, old in _pairs([_turned(one) for one in merge or ()], "--merge").items()}
+        renamed = _once((_parted(one, "--rename", lambda old: old in names) for one in rename or ()), "--rename")
+        merged = (_parted(one, "--merge", lambda old: set(known_names_in(old, names)) <= set(names)) for one in merge or ())
+        made_of = {new: known_names_in(old, names) for new, old in _once(((new, old) for old, new in merged), "--merge").items()}
         result = relabel(
             run, out=out, rename=renamed, merge=made_of, drop=[name for one in drop or () for name in known_names_in(one, names)]
         )
@@ -60,19 +61,19 @@ def labels(
         notes().print(note, markup=False)
 
 
-def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
-    """What stands before and after the equals sign of each word."""
+def _parted(word: str, option: str, are_names: Callable[[str], bool]) -> tuple[str, str]:
+    """What stands before and after the equals sign: the first behind labels of the run, since a label may hold some, or else the first."""
+    sides = [(word[:at], word[at + 1 :]) for at, sign in enumerate(word) if sign == "="]
+    if not sides:
+        raise typer.BadParameter(f"expected two sides of an equals sign, found {word!r}", param_hint=f"'{option}'")
+    return next((one for one in sides if one[0] and are_names(one[0])), sides[0])
+
+
+def _once(pairs: Iterable[tuple[str, str]], option: str) -> dict[str, str]:
+    """The pairs, none of whose first sides may come twice."""
     found: dict[str, str] = {}
-    for word in words:
-        first, equals, second = word.partition("=")
-        if not equals or first in found:
-            what = f"{first!r} comes twice" if equals else f"expected two sides of an equals sign, found {word!r}"
-            raise typer.BadParameter(what, param_hint=f"'{option}'")
+    for first, second in pairs:
+        if first in found:
+            raise typer.BadParameter(f"{first!r} comes twice", param_hint=f"'{option}'")
         found[first] = second
     return found
-
-
-def _turned(word: str) -> str:
-    """`a,b=c` as `c=a,b`."""
-    old, equals, new = word.partition("=")
-    return f"{new}{equals}{old}"

@@ -42,6 +42,7 @@ def suggest(
     label, for a person to confirm or correct.
     """
     from fenlei.annotation.exchange import checked_out, render, write_suggestions
+    from fenlei.annotation.suggest import choices
     from fenlei.annotation.suggest import suggest as pick
     from fenlei.cli.display import counting_rows, notes
     from fenlei.config import trained_on
@@ -65,7 +66,7 @@ def suggest(
     if out == "-":
         typer.echo(render(picked, format, model), nl=False)
         return
-    written = write_suggestions(picked, Path(out), format, classifier.labels, model)
+    written = write_suggestions(picked, Path(out), format, choices(classifier, picked), model)
     _show(picked, json)
     files = " and ".join(str(file) for file in written)
     notes().print(f"{len(picked):,} texts in {files}. Their labels are the run's own answers: correct them, then", markup=False)
