@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import ipaddress
 import json
 import os
 import random
+import shutil
 import socket
 import sys
 import tempfile
@@ -19,15 +21,18 @@ import pytest
 
 # Read when torch, transformers and matplotlib are imported, and inherited by child processes: so they are set before anything else.
 _NO_CACHE = str(Path(tempfile.gettempdir()) / "fenlei-tests-no-hub-cache")
+_CACHES = tempfile.mkdtemp(prefix="fenlei-tests-")
+atexit.register(shutil.rmtree, _CACHES, ignore_errors=True)  # never by a child that a test splits off: that ends by os._exit
 os.environ.update(
     HF_HOME=_NO_CACHE,
     HF_HUB_OFFLINE="1",
     HF_HUB_DISABLE_TELEMETRY="1",
     MODELSCOPE_CACHE=_NO_CACHE,
     MPLBACKEND="Agg",
+    MPLCONFIGDIR=str(Path(tempfile.gettempdir()) / "fenlei-tests-matplotlib"),  # kept: its list of all fonts takes seconds
     OMP_NUM_THREADS="1",
     TOKENIZERS_PARALLELISM="false",
-    XDG_CACHE_HOME=tempfile.mkdtemp(prefix="fenlei-tests-"),
+    XDG_CACHE_HOME=_CACHES,
 )
 
 from tiny_models import save_tiny_bert, save_tiny_composite, save_tiny_llama, save_tiny_qwen  # noqa: E402
@@ -37,6 +42,12 @@ hypothesis.settings.register_profile("fenlei", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("fenlei")
 
 TOY_NEWS = Path(__file__).parent / "data" / "toy_news.jsonl"
+SLOW = ("test_tune", "test_onnx", "test_service_life", "test_spread", "test_ranks", "test_pretraining", "test_memory", "test_distill")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files whose tests take longest come first: at the end, one process would work at them alone."""
+    items.sort(key=lambda item: item.path.stem not in SLOW)
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> Path:

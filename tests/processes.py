@@ -80,9 +80,9 @@ def trained_alone(folder: Path, **usual: Any) -> Callable[..., Path]:
     """What trains a model in this process, on the toy news, once for all who ask for the same options; it returns the run."""
 
     @cache
-    def trained(model: Path, **options: str) -> Path:
-        out = folder / "-".join([model.name, *options.values()])
-        return train(TOY_NEWS, model=str(model), out=out, **usual, **options).out
+    def trained(model: Path, **options: Any) -> Path:
+        out = folder / "-".join([model.name, *map(str, options.values())])
+        return train(TOY_NEWS, model=str(model), out=out, **{**usual, **options}).out
 
     return trained
 

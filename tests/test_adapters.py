@@ -21,6 +21,7 @@ from fenlei.cli.main import main
 from fenlei.config import TrustConfig
 from fenlei.errors import ArtifactError, ConfigError, ModelError, RequestError
 from fenlei.inference.bulk import digest_of
+from fenlei.models.head import HeadMethod
 
 LABELS = ["财经", "体育", "科技"]
 TEXTS = ["央行宣布下调存款准备金率", "国足客场两球取胜", "短"]
@@ -52,6 +53,20 @@ def test_it_answers_as_peft_does(adapter: Path, tiny_qwen: Path) -> None:
     np.testing.assert_allclose(classifier.logits(TEXTS).logits, theirs, atol=1e-4)
     assert classifier.labels == tuple(LABELS)
     assert not any(answer.calibrated for answer in classifier.predict(TEXTS))
+
+
+def test_it_is_read_where_it_is_asked_for(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peft.peft_model.infer_device", lambda: pytest.fail("PEFT would take a GPU wherever there is one"))
+    assert len(Classifier.load(adapter, labels=LABELS, device="cpu").predict(TEXTS)) == len(TEXTS)
+
+
+def test_one_that_does_not_fit_names_the_ways_out(adapter: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*given: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(HeadMethod, "to", full)
+    with pytest.raises(ModelError, match=r"does not fit the memory of device cpu .*--device cpu"):
+        Classifier.load(adapter, labels=LABELS, device="cpu")
 
 
 def test_the_command_takes_labels_and_a_folder_of_an_adapter(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -203,7 +203,8 @@ def test_wrong_encoding(tmp_path: Path) -> None:
     )
     assert message(path, "caf\xe9, d\xe9j\xe0 vu".encode("latin-1")).startswith("a.jsonl:1: neither UTF-8 nor GB18030 (byte 0xe9")
     assert message(path, GOOD.encode("utf-16")) == "a.jsonl: expected text or Parquet, found UTF-16 text; save it as UTF-8"
-    mixed = GOOD.encode() * (encodings.HEAD_BYTES // len(GOOD.encode()) + 2)
+    mixed = GOOD.replace("好", "好" * 300).encode()
+    mixed *= encodings.HEAD_BYTES // len(mixed) + 2
     line = mixed.count(b"\n") + 1
     assert message(path, mixed + GOOD.encode("gb18030")).startswith(f"a.jsonl:{line}: not UTF-8 as the lines before")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import write_jsonl
+from conftest import TOY_NEWS, write_jsonl
 
 from bench.unfitted import unfitted_rows, unfitted_scores
 from fenlei import Classifier, train
@@ -24,13 +25,19 @@ def dev(tmp_path: Path, toy_rows: list[Row]) -> Path:
     return write_jsonl(tmp_path / "dev.jsonl", [*others, *toy_rows[:30]])
 
 
-@pytest.fixture
-def run(tmp_path: Path, toy_rows: list[Row], tiny_bert: Path) -> Path:
-    fitting = write_jsonl(tmp_path / "fitting.jsonl", toy_rows[:30])
-    data = write_jsonl(tmp_path / "train.jsonl", toy_rows)
+@pytest.fixture(scope="module")
+def trained(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unfitted")
+    fitting = folder / "fitting.jsonl"
+    fitting.write_text("".join(TOY_NEWS.read_text(encoding="utf-8").splitlines(keepends=True)[:30]), encoding="utf-8")
     options = {"tuning": "frozen", "max_steps": 4, "device": "cpu", "baseline": False}
-    train(data, dev=str(fitting), model=str(tiny_bert), out=tmp_path / "run", **options)
-    return tmp_path / "run"
+    return train(TOY_NEWS, dev=str(fitting), model=str(tiny_bert), out=folder / "run", **options).out
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy, in whose folder answers are kept."""
+    return shutil.copytree(trained, tmp_path / "run")
 
 
 def test_the_rows_that_the_run_says_fitted_it_are_left_out_wherever_they_stand(run: Path, dev: Path, toy_rows: list[Row]) -> None:

@@ -131,7 +131,7 @@ def test_a_busy_or_starting_service_is_waited_for() -> None:
 def listening(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
     """The address at which it answers."""
     server = HTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

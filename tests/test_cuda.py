@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,12 @@ import pytest
 import torch
 
 from fenlei import Classifier, train
+from fenlei.config import RunConfig
 from fenlei.inference.scoring import score
+from fenlei.text.batches import DocumentBatch, batch_of
 from fenlei.training.fit import TrainResult
 from fenlei.training.recorded import RecordedPasses, never_waiting
+from fenlei.training.setup import prepare
 from fenlei.training.vectors import cache_folder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
@@ -127,3 +131,22 @@ def test_scoring_asks_the_gpu_for_nothing_but_its_answers(
 def test_the_cache_of_states_is_there(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     trained(tiny_qwen, toy_file, tmp_path / "run", tuning="frozen")
     assert list(cache_folder().glob("*.npy"))
+
+
+def test_windows_computed_again_drop_out_the_same(tiny_qwen: Path, toy_file: Path) -> None:
+    options = {"data": str(toy_file), "model": str(tiny_qwen), "device": "cuda", "long": "windows", "max_length": 16}
+    setup = prepare(RunConfig.from_options({**options, "tuning": "lora", "lora_dropout": 0.5}))
+    method = setup.method.train()
+    batch = batch_of(setup.train, range(8), method.pad_id, 40)
+    assert isinstance(batch, DocumentBatch)
+
+    def gradients(recompute: bool) -> dict[str, torch.Tensor]:
+        method.zero_grad()
+        torch.manual_seed(1)
+        method(replace(batch, recompute=recompute)).logits.sin().sum().backward()
+        return {name: weight.grad.clone() for name, weight in method.named_parameters() if weight.grad is not None}
+
+    kept, again = gradients(False), gradients(True)
+    assert kept.keys() == again.keys()
+    for name, gradient in kept.items():
+        torch.testing.assert_close(again[name], gradient, rtol=APART, atol=APART * float(gradient.abs().max()), msg=name)

@@ -366,13 +366,13 @@ def test_options_that_do_not_go_together_are_wrong_usage(options: list[str]) -> 
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from conftest import TOY_NEWS
 
     from fenlei import train
 
     folder = tmp_path_factory.mktemp("ray") / "run"
-    train(TOY_NEWS, model="nano", out=folder, max_steps=1, device="cpu", baseline=False)
+    train(TOY_NEWS, model=str(tiny_qwen), out=folder, max_steps=1, device="cpu", baseline=False)
     return folder
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import TOY_NEWS
 from extending import NEW, QUICK, weather
 
 from fenlei import train
@@ -37,20 +39,20 @@ def write_names(path: Path, *names: str) -> str:
     return str(path)
 
 
-@pytest.fixture(params=["named", "found"])
-def run(request: pytest.FixtureRequest, tiny_qwen: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> Path:
-    """A run on ids, its class file named or found beside the data."""
-    folder = tmp_path / "data"
+@pytest.fixture(scope="module", params=["named", "found"])
+def run(request: pytest.FixtureRequest, tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on ids, its class file named or found beside the data, which lies in `data` beside the run."""
+    folder = tmp_path_factory.mktemp("ids") / "data"
     folder.mkdir()
-    data = write_ids(folder / "train.txt", toy_rows)
+    data = write_ids(folder / "train.txt", [json.loads(line) for line in TOY_NEWS.read_text(encoding="utf-8").splitlines()])
     named = request.param == "named"
     names = write_names(folder / ("names.txt" if named else "class.txt"), *NAMES)
-    return train(data, model=str(tiny_qwen), tuning="frozen", out=tmp_path / "run", class_file=names if named else None, **SHORT).out
+    return train(data, model=str(tiny_qwen), tuning="frozen", out=folder.with_name("run"), class_file=names if named else None, **SHORT).out
 
 
 def test_the_very_file_that_trained_the_run_is_replayed(run: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
     """Ids of new rows are named by a class file, and ids of all mean the same in the extended run, and in the one after that."""
-    data = tmp_path / "data" / "train.txt"
+    data = run.parent / "data" / "train.txt"
     more = write_names(tmp_path / "more.txt", *NAMES, NEW)
     new = write_ids(tmp_path / "new.txt", weather(), (*NAMES, NEW))
     dev = write_ids(tmp_path / "dev.txt", [*toy_rows, *weather()], (*NAMES, NEW))
@@ -72,13 +74,13 @@ def test_the_very_file_that_trained_the_run_is_replayed(run: Path, toy_rows: lis
 
 def test_ids_in_a_file_that_lies_elsewhere_are_those_of_the_run(run: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
     """Where the class file was found beside the training rows too, and none is beside these."""
-    measured = evaluate_run(run, write_ids(tmp_path / "test.txt", toy_rows), device="cpu").metrics
+    measured = evaluate_run(run, write_ids(tmp_path / "test.txt", toy_rows), out=tmp_path / "report", device="cpu").metrics
     assert {one.name: one.support for one in measured.classes} == Counter(row["label"] for row in toy_rows)
 
 
 def test_ids_go_on_to_stand_for_names_where_new_rows_have_them(run: Path, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
     """Without a class file of the extension: the run's own names its ids, and so the extended run's."""
-    data, new = tmp_path / "data" / "train.txt", tmp_path / "new.txt"
+    data, new = run.parent / "data" / "train.txt", tmp_path / "new.txt"
     new.write_text("".join(f"{row['text']}\t{NEW}\n" for row in weather()), encoding="utf-8")
     result = extend(run, new, replay=data, out=tmp_path / "out", **SHORT)
     assert result.training.labels == (*NAMES, NEW)
@@ -93,7 +95,7 @@ def test_ids_of_the_replay_tell_how_often_classes_come(
     run: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As their names do; read as they are, they would be of no known class, and nothing of what is replayed would be corrected."""
-    folder = tmp_path / "data"
+    folder = run.parent / "data"
 
     def with_names(name: str, rows: list[dict[str, str]]) -> Path:
         (folder / name).write_text("".join(f"{row['text']}\t{row['label']}\n" for row in rows), encoding="utf-8")
@@ -111,7 +113,7 @@ def test_ids_of_the_replay_tell_how_often_classes_come(
 
 def test_an_id_without_a_name_is_refused(run: Path, tmp_path: Path) -> None:
     new = write_ids(tmp_path / "new.txt", weather(), (*NAMES, NEW))
-    given: dict[str, Any] = {"replay": tmp_path / "data" / "train.txt", "out": tmp_path / "out", **SHORT}
+    given: dict[str, Any] = {"replay": run.parent / "data" / "train.txt", "out": tmp_path / "out", **SHORT}
     with pytest.raises(DataError, match=r"new\.txt:1: label '3' is a number, .*--class-file with the 3 names of the run.*ids 0 to 2"):
         extend(run, new, **given)
     with pytest.raises(DataError, match=r"wrong\.txt: expected the 3 names of the run in its order, .*begin with '财经', '科技', '体育'"):
@@ -129,7 +131,7 @@ def test_a_class_file_may_name_classes_without_rows(run: Path, tmp_path: Path) -
     result = extend(
         run,
         new,
-        replay=tmp_path / "data" / "train.txt",
+        replay=run.parent / "data" / "train.txt",
         class_file=write_names(tmp_path / "all.txt", *names),
         out=tmp_path / "out",
         announce=said.append,
@@ -165,9 +167,10 @@ def test_dev_rows_with_ids_that_nothing_names_any_more_are_not_brought_along(toy
 
 def test_ids_of_labels_that_moved_are_not_read(run: Path, tmp_path: Path) -> None:
     """Once the first label is dropped, the id of the second would stand for the third; renamed labels keep their places."""
-    data = tmp_path / "data" / "train.txt"
+    data = run.parent / "data" / "train.txt"
     renamed = relabel(run, rename={"科技": "数码"}, out=tmp_path / "renamed").out
-    assert evaluate_run(run, data, device="cpu").metrics.accuracy == evaluate_run(renamed, data, device="cpu").metrics.accuracy
+    before = evaluate_run(run, data, out=tmp_path / "report", device="cpu").metrics
+    assert before.accuracy == evaluate_run(renamed, data, device="cpu").metrics.accuracy
     dropped = relabel(run, drop=["财经"], out=tmp_path / "dropped").out
     again = relabel(dropped, rename={"科技": "数码"}, out=tmp_path / "again").out
     for moved in (dropped, again):
@@ -180,6 +183,6 @@ def test_names_of_before_are_known_after_an_extension_too(run: Path, toy_rows: l
     new, before = tmp_path / "new.txt", tmp_path / "before.txt"
     for path, rows in ((new, weather()), (before, toy_rows)):
         path.write_text("".join(f"{row['text']}\t{row['label']}\n" for row in rows), encoding="utf-8")
-    out = extend(renamed, new, replay=tmp_path / "data" / "train.txt", out=tmp_path / "out", **SHORT).training.out
+    out = extend(renamed, new, replay=run.parent / "data" / "train.txt", out=tmp_path / "out", **SHORT).training.out
     measured = evaluate_run(out, before, device="cpu")
     assert {one.name: one.support for one in measured.metrics.classes} == {"财经": 20, "数码": 20, "体育": 20, NEW: 0}

@@ -46,11 +46,11 @@ def test_it_goes_with_the_run_and_with_what_is_exported(tiny_qwen: Path, toy_fil
         announce=notes.append,
     ).out
     assert any(note.startswith("first token ") for note in notes)
-    export_merged(run, tmp_path / "stock")
+    texts = ["国足热身赛两球取胜", "央行下调利率", ""]
+    export_merged(run, tmp_path / "stock", texts=texts)
     ids = [transformers.AutoTokenizer.from_pretrained(folder)("国足")["input_ids"] for folder in (run / "model", tmp_path / "stock")]
     assert ids[0] == ids[1]
     assert len(ids[0]) == 1 + len(load_tokenizer(tiny_qwen)("国足")["input_ids"])
-    texts = ["国足热身赛两球取胜", "央行下调利率", ""]
     stock = transformers.pipeline("text-classification", str(tmp_path / "stock"), top_k=None)(texts)
     ours = Classifier.load(run, device="cpu").predict_proba(texts)
     labels = Classifier.load(run, device="cpu").labels

@@ -111,7 +111,7 @@ def test_lists_of_classes_of_a_dataset_have_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_test_rows_set_aside_have_the_names_that_only_the_dataset_knew(tmp_path: Path, several: bool) -> None:
+def test_test_rows_set_aside_have_the_names_that_only_the_dataset_knew(several: bool, tiny_qwen: Path, tmp_path: Path) -> None:
     listed = getattr(datasets, "List", datasets.Sequence)
     classes = datasets.ClassLabel(names=["体育", "财经"])
     features = datasets.Features({"text": datasets.Value("string"), "label": listed(classes) if several else classes})
@@ -119,7 +119,7 @@ def test_test_rows_set_aside_have_the_names_that_only_the_dataset_knew(tmp_path:
     data = datasets.Dataset.from_dict(
         {"text": [f"{'财经体育'[at % 2 * 2 :][:2]}消息{at}" for at in range(40)], "label": ids}, features=features
     )
-    result = train(data, model="nano", out=tmp_path / "run", max_steps=1, device="cpu", baseline=False, test_ratio=0.3)
+    result = train(data, model=str(tiny_qwen), out=tmp_path / "run", max_steps=1, device="cpu", baseline=False, test_ratio=0.3)
     rows = [json.loads(line) for line in (tmp_path / "run" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {str(row["label"]) for row in rows} == ({"['体育', '财经']", "['财经']"} if several else {"体育", "财经"})
     assert result.test_data is not None

@@ -191,6 +191,7 @@ def test_gradients_are_those_of_the_stock_model(folder: Path) -> None:
         np.testing.assert_allclose(ours[name].grad, parameter.grad, atol=5e-5, err_msg=name)
 
 
+@pytest.mark.parametrize("attention", ["matrix products"], indirect=True)  # of the others, gradients are compared above
 @pytest.mark.parametrize("objective", ["labels", "tokens"])
 def test_it_learns_four_rows_by_heart(objective: str, tiny_qwen: Path) -> None:
     method, encoder = build(tiny_qwen)
@@ -223,6 +224,7 @@ def test_an_empty_text_at_the_end_of_the_prompt_is_read_as_eos(tiny_qwen: Path, 
     np.testing.assert_allclose(prior, together[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["matrix products"], indirect=True)
 def test_what_cannot_be_scored_is_refused(tiny_bert: Path) -> None:
     with pytest.raises(ModelError, match="bert is no decoder, which the generate method cannot score with; use --method head"):
         build(tiny_bert)

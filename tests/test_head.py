@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,3 +144,20 @@ def test_mlp_head_fits_decoders_only(tiny_qwen: Path, tiny_bert: Path) -> None:
     assert score(method, encoder.encode(TEXTS), 3).logits.shape == (5, 3)
     with pytest.raises(ConfigError, match="keeps its own head"):
         install_head(build(tiny_bert)[0].stock, MlpHead(32, 3))
+
+
+def test_states_from_main_memory_are_classified_outside_the_autocast_of_the_heads_own_device(
+    tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those that are kept of a frozen backbone: on a GPU without bfloat16 the head would learn in float16, and answer in float32."""
+    method, _ = build(tiny_qwen)
+    method.to("meta")
+    asked: list[str] = []
+
+    def autocast(device: str, **named: Any) -> AbstractContextManager[None]:
+        asked.append(device)
+        return nullcontext()
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    method.classify(torch.zeros(2, method.stock.config.hidden_size))
+    assert asked == ["meta"]

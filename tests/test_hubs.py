@@ -268,7 +268,7 @@ def test_a_run_is_exported_pushed_and_fetched_again(
     run, out = tmp_path / "run", tmp_path / "exported"
     train(toy_file, model=str(tiny_qwen), out=run, max_steps=1, batch_size=8, device="cpu", baseline=False, max_length=48)
     monkeypatch.setattr(hf_constants, "HF_HUB_DISABLE_XET", True)
-    export = ["export", str(run), "--push-to-hub", "acme/news", "--private", "--json"]
+    export = ["export", str(run), "--push-to-hub", "acme/news", "--private", "--json", "--texts", str(toy_file)]
     assert main([*export, "--out", str(out)]) == 1
     assert "no token was given" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", "right")

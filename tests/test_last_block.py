@@ -69,7 +69,7 @@ def test_activations_may_be_recomputed_from_any_time_on(tiny_qwen: Path, trainin
         torch.manual_seed(0)
         method = HeadMethod(load_network(tiny_qwen, LabelSet(("a", "b", "c")), 1, layers=None, dtype=torch.float32), pad_id=1)
         if recompute:
-            checkpoint_activations(method.stock)
+            checkpoint_activations(method.stock, method.device)
         method.train(training)
         last = method.stock.model.layers[-1].mlp  # type: ignore[attr-defined]
         last.down_proj.register_forward_hook(lambda module, inputs, out: seen.append(inputs[0].shape[:2]))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import write_jsonl
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig
 
 from fenlei import Classifier, train
@@ -21,6 +22,7 @@ from fenlei.export.merged import export_merged
 from fenlei.inference.bulk import predict_file
 from fenlei.inference.scoring import score
 from fenlei.models.configuration import longest_input
+from fenlei.models.devices import same_dice
 from fenlei.models.head import HeadMethod
 from fenlei.models.passages import AttentionPooling, MaxPooling, MeanPooling, Pooling
 from fenlei.report.evaluation import evaluate_run
@@ -89,6 +91,26 @@ def test_the_gradient_is_exact_however_small_the_budget(long_file: Path, tiny_qw
     assert {name for name, weight in setup.method.named_parameters() if weight.requires_grad} == whole.keys()
     for name, gradient in whole.items():
         torch.testing.assert_close(divided[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("method", ["head", "generate"])
+def test_windows_computed_again_drop_out_the_same_on_any_device(
+    method: str, long_file: Path, tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch sets back the random numbers of the devices of the tensors that it is given, and looks into no batch for them."""
+    setup = prepared(long_file, tiny_qwen, tuning="lora", method=method, max_length=120 if method == "generate" else 48)
+    given: list[tuple[list[torch.device], Any, Any]] = []
+
+    def watched(read: Any, *arguments: Any, **named: Any) -> Any:
+        same = named["context_fn"]
+        given.append(([one.device for one in arguments if isinstance(one, torch.Tensor)], same.func, same.args))
+        return checkpoint(read, *arguments, **named)
+
+    monkeypatch.setattr("fenlei.models.passages.checkpoint", watched)
+    gradients(setup, [0, 1, 2], 64)
+    assert len(given) > 2
+    device = setup.method.device
+    assert all(one == ([device], same_dice, (device,)) for one in given)
 
 
 def kept_for_backward(setup: Setup, rows: list[int], budget: int) -> int:

@@ -12,9 +12,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import ended, split
 
 from fenlei import ConfigError, RunConfig, train
 from fenlei.config import bytes_of
+from fenlei.models.head import HeadMethod
 from fenlei.training.memory import Footprint, _kept_by_autograd, gpu_batch_tokens, measure_footprint
 from fenlei.training.setup import Setup, prepare
 
@@ -112,6 +114,21 @@ def test_on_a_gpu_its_free_memory_says_how_many_tokens(
     assert str(choice).startswith(f"batch_tokens {expected}: tokens at once, {free / 1e9:.0f} GB of GPU memory hold ")
 
 
+def test_on_a_gpu_the_saved_network_takes_the_place_of_the_trained_one(
+    tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is given back before; in main memory the files of the saved one lie beside."""
+    setup = set_up(tiny_qwen, toy_file)
+    monkeypatch.setattr("fenlei.training.memory._kept_by_autograd", lambda method, tokens, autocast: 100 * tokens)
+    monkeypatch.setattr("fenlei.training.memory._resident", lambda device: 0)
+    monkeypatch.setattr("fenlei.training.memory.tokens_at_once", lambda device: 64)
+    on_cpu = measure_footprint(setup.method, 40, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(HeadMethod, "device", torch.device("cuda"))
+    on_gpu = measure_footprint(setup.method, 40, None)  # type: ignore[arg-type]
+    weights = sum(weight.numel() * weight.element_size() for weight in setup.method.parameters())
+    assert on_cpu.prediction - on_gpu.prediction == weights
+
+
 TRAIN_NANO = """
 import json, resource, sys
 from pathlib import Path
@@ -156,14 +173,18 @@ def test_a_limit_that_takes_recomputing_trains(
 
 
 def test_what_trains_is_imported_where_there_is_nothing_of_unix() -> None:
-    """As on Windows: modules of the standard library that are not there at all."""
-    code = """
-import sys
-import numpy, torch, transformers, peft
-for name in ("resource", "fcntl", "termios", "pwd", "grp"):
-    sys.modules[name] = None
-from fenlei.training import distill, dry_run, extend, fit, tune
-from fenlei.training.process_memory import resident_bytes
-assert resident_bytes() > 10_000_000
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+    """As on Windows: modules of the standard library that are not there at all. And what draws is not waited for."""
+
+    def work() -> None:
+        import peft  # noqa: F401 - may import such modules itself, as torch and transformers have
+
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("fenlei", "matplotlib")]:
+            del sys.modules[name]
+        sys.modules.update(dict.fromkeys(("resource", "fcntl", "termios", "pwd", "grp")))  # type: ignore[arg-type]
+        from fenlei.training import distill, dry_run, extend, fit, tune  # noqa: F401
+        from fenlei.training.process_memory import resident_bytes
+
+        assert resident_bytes() > 10_000_000
+        assert "matplotlib" not in sys.modules
+
+    assert ended(split(work)) == 0

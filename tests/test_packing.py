@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fenlei import train
 from fenlei.config import ModelConfig
 from fenlei.labels import LabelSet
 from fenlei.models.attention import LONGEST_ROW
@@ -78,9 +79,28 @@ def test_who_cannot_be_packed_is_padded(tiny_qwen: Path, tiny_bert: Path) -> Non
 
 def test_activations_computed_anew_are_of_padded_rows(tiny_qwen: Path) -> None:
     network = load_network(tiny_qwen, LabelSet(("a", "b")), 1, layers=None, dtype=torch.float32)
-    checkpoint_activations(network)
+    checkpoint_activations(network, torch.device("cpu"))
     method = HeadMethod(network, pad_id=5)
     assert method.eval().packs(9)
     assert not method.train().packs(9)
     _, gradients = logits_and_gradients(method, batch_of(LENGTHS))
     assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_steps_are_made_for_where_a_network_will_run(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is spread over GPUs still lies in main memory when the order of rows is settled."""
+    method = method_of(tiny_qwen)
+    assert method.packs(9, torch.device("cpu"))
+    assert not method.packs(9, torch.device("cuda"))
+    asked: list[torch.device | None] = []
+    real = HeadMethod.packs
+
+    def watched(self: HeadMethod, longest: int, device: torch.device | None = None) -> bool:
+        asked.append(device)
+        return real(self, longest, device)
+
+    monkeypatch.setattr(HeadMethod, "packs", watched)
+    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning="frozen", max_steps=1, device="cpu", baseline=False)
+    assert torch.device("cpu") in asked

@@ -11,13 +11,18 @@ import pytest
 import torch
 from conftest import write_jsonl
 from extending import NEW, weather
-from families import FAMILIES, save_family
+from families import FAMILIES, Family, save_family
+from transformers.quantizers.quantizers_utils import should_convert_module
 
 from fenlei import Classifier, train
 from fenlei.artifact import read_manifest, write_manifest
+from fenlei.config import RunConfig
 from fenlei.errors import ConfigError
 from fenlei.export.merged import export_merged
+from fenlei.labels import LabelSet
+from fenlei.models.backbone import in_head, load_network
 from fenlei.training.extend import extend
+from fenlei.training.setup import EXPERTS_NOTE, prepare
 
 QUICK: dict[str, Any] = {"max_steps": 4, "batch_size": 8, "device": "cpu", "baseline": False, "tuning": "qlora", "learning_rate": 0.01}
 
@@ -79,3 +84,31 @@ def test_an_extension_is_refused_with_what_can_be_done_and_that_can_be_done(tiny
     assert not (tmp_path / "out").exists()
     assert extend(run, new, tuning="lora", **options).training.labels[-1] == NEW
     assert read_manifest(tmp_path / "out")["tuning"] == "lora"
+
+
+@pytest.mark.parametrize("family", [one for one in FAMILIES if not one.decoder], ids=lambda family: family.name)
+def test_all_of_an_encoder_but_its_head_is_kept_in_4_bits(family: Family, toy_rows: list[dict[str, str]], tmp_path: Path) -> None:
+    """By the names that transformers is told, and by its own rule for them."""
+    told: list[str] = []
+
+    def quantised(heads: list[str] | None) -> dict[str, Any]:
+        told.extend(heads or [])
+        return {}
+
+    base = save_family(family, tmp_path / "base", [row["text"] for row in toy_rows])
+    network = load_network(base, LabelSet(("a", "b")), 0, layers=None, dtype=torch.float32, quantised=quantised)
+    linears = {name for name, module in network.named_modules() if isinstance(module, torch.nn.Linear)}
+    in_heads = {name for name in linears if in_head(network, f"{name}.weight")}
+    assert in_heads
+    assert {name for name in linears if not should_convert_module(name, told)} == in_heads
+
+
+@pytest.mark.parametrize(("name", "told"), [("Qwen3 MoE", 1), ("Qwen3", 0)])
+def test_of_experts_it_is_said_that_they_stay_as_they_are(
+    name: str, told: int, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fenlei.training.setup.check_four_bit", lambda device: None)
+    monkeypatch.setattr("fenlei.training.building.four_bit", lambda device, dtype, heads: {})
+    base = save_family(next(one for one in FAMILIES if one.name == name), tmp_path / "base", [row["text"] for row in toy_rows])
+    options = {"data": str(toy_file), "model": str(base), "tuning": "qlora", "device": "cpu", "max_length": 48}
+    assert prepare(RunConfig.from_options(options)).notes.count(EXPERTS_NOTE) == told

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import TOY_NEWS
 from tiny_models import SHAPE
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
@@ -30,10 +31,10 @@ TEXTS = ["央行下调存款准备金率", "国足客场三比零取胜", "新�
 pytestmark = pytest.mark.skipif(not torch.backends.cpu.get_cpu_capability().startswith("AVX"), reason="this CPU has no AVX2")
 
 
-@pytest.fixture(params=["full", "lora", "frozen"])
-def run(request: pytest.FixtureRequest, tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> Path:
-    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", tuning=request.param, max_steps=4, device="cpu", baseline=False)
-    return tmp_path / "run"
+@pytest.fixture(scope="module", params=["full", "lora", "frozen"])
+def run(request: pytest.FixtureRequest, tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("quantized") / "run"
+    return train(TOY_NEWS, model=str(tiny_qwen), out=out, tuning=request.param, max_steps=4, device="cpu", baseline=False).out
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -48,29 +48,38 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize(
-    "options", [{"tuning": "full"}, {"tuning": "lora"}, {"tuning": "frozen"}, {"method": "generate", "tuning": "lora"}]
+    "options",
+    [
+        {"tuning": "full"},
+        {"tuning": "lora"},
+        {"tuning": "frozen"},
+        {"method": "generate", "tuning": "lora", "batch_tokens": 120},  # its rows hold the labels too
+    ],
 )
 def test_two_processes_end_where_one_does(
-    options: dict[str, str], alone: Callable[..., Path], tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
+    options: dict[str, Any], alone: Callable[..., Path], tiny_qwen: Path, toy_file: Path, toy_rows: list[dict[str, str]], tmp_path: Path
 ) -> None:
     single = alone(tiny_qwen, **options)
 
     def work(rank: int) -> None:
         taken: list[int] = []
+        several: list[bool] = []
         real = RowTrainer._groups
 
         def note(self: RowTrainer, rows: list[int]) -> Any:
             own, turns = real(self, rows)
             taken.extend(row for group in own for row in group)
+            several.append(turns > 1)
             return own, turns
 
         RowTrainer._groups = note  # type: ignore[method-assign]
-        result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "two", **OPTIONS, **options)
-        (tmp_path / f"{rank}.json").write_text(json.dumps({"taken": taken, "metrics": result.metrics.to_json()}))
+        result = train(toy_file, model=str(tiny_qwen), out=tmp_path / "two", **{**OPTIONS, **options})
+        (tmp_path / f"{rank}.json").write_text(json.dumps({"taken": taken, "several": any(several), "metrics": result.metrics.to_json()}))
 
     in_two(work)
     said = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert said[0]["metrics"] == said[1]["metrics"]
+    assert said[0]["several"], "steps of one pass each sum up nothing"
     rows = json.loads((tmp_path / "two" / "fenlei.json").read_text())["data"]["rows"]["train"]
     taken = said[0]["taken"] + said[1]["taken"]
     counts = np.bincount(taken, minlength=rows)

@@ -377,7 +377,7 @@ def test_a_file_is_read_no_further_than_asked(tmp_path: Path) -> None:
 
 
 def test_the_encoding_question_stays_open_through_an_ascii_head(tmp_path: Path) -> None:
-    ascii_head = "text,label\n" + "plain ascii,a\n" * (HEAD_BYTES // 10)
+    ascii_head = "text,label\n" + f"{'plain ascii ' * 80},a\n" * (HEAD_BYTES // 900)
     for encoding in ("utf-8", "gb18030"):
         examples = list(read_examples(write(tmp_path / f"{encoding}.csv", ascii_head + "后来的汉字,b\n再来一行,b\n", encoding)))
         assert pairs(examples[-2:]) == [("后来的汉字", "b"), ("再来一行", "b")]
@@ -389,10 +389,10 @@ def test_the_encoding_question_stays_open_through_an_ascii_head(tmp_path: Path) 
     ids=["in neither", "GB18030 too", "UTF-8 too"],
 )
 def test_behind_an_ascii_head_one_line_does_not_decide_for_all(tmp_path: Path, first: bytes, encoding: str) -> None:
-    plain = HEAD_BYTES // 20
+    plain = HEAD_BYTES // 900
     rows = [first, *(text.encode(encoding) for text in ("后来的", "一"))]
     path = tmp_path / "a.jsonl"
-    path.write_bytes(b'{"text": "plain ascii"}\n' * plain + b"".join(b'{"text": "%s"}\n' % row for row in rows))
+    path.write_bytes(b'{"text": "%s"}\n' % (b"plain ascii " * 80) * plain + b"".join(b'{"text": "%s"}\n' % row for row in rows))
     refused: list[int] = []
     texts = [one.text for one in read_examples(path, labelled=False, on_bad_row=lambda line, error: refused.append(line))]
     assert texts[-2:] == ["后来的", "一"]

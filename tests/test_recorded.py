@@ -118,3 +118,24 @@ def test_out_of_memory_ends_it(tiny_qwen: Path, toy_file: Path, tmp_path: Path, 
     trained(tiny_qwen, toy_file, tmp_path / "run", recorder, monkeypatch, tuning="lora")
     assert before[0] > 0
     assert recorder.replays <= before[0]
+
+
+@pytest.mark.parametrize("recorder", [Again, Waits])
+def test_what_replaying_took_is_given_back(
+    recorder: type[Again], tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its gradients; and the trainer, which it would keep, and the optimiser with it, until the garbage collector comes."""
+    trainers: list[RowTrainer] = []
+    passes: list[RecordedPasses] = []
+    begin = RowTrainer.__init__
+
+    def watched(self: RowTrainer, *given: Any, **named: Any) -> None:
+        begin(self, *given, **named)
+        trainers.append(self)
+        passes.extend([] if self._recorded is None else [self._recorded])
+
+    monkeypatch.setattr(RowTrainer, "__init__", watched)
+    trained(tiny_qwen, toy_file, tmp_path / "run", recorder(), monkeypatch, tuning="lora")
+    (trainer,), (recorded_passes,) = trainers, passes
+    assert trainer._recorded is None
+    assert recorded_passes._gradients == []

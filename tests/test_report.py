@@ -44,6 +44,20 @@ LABELS = ("体育", "财经", "科学")
 RC_PARAMS = dict(matplotlib.rcParams)
 FILES = {"metrics.json", "report.html", "report.md", "confusion.png", "bad_cases.jsonl", "predictions.jsonl"}
 NASTY = ("<script>alert(1)</script>", "a,b|c\n`d` & $x_1$", "[bold]🎉[/bold]")
+DRAWN = {}
+
+
+@pytest.fixture(autouse=True)
+def _each_picture_is_drawn_once(monkeypatch):
+    """Most tests here evaluate the same few rows, and nothing of a report takes longer than its picture."""
+
+    def drawn(metrics):
+        key = (*metrics.names, metrics.confusion.tobytes())
+        if key not in DRAWN:
+            DRAWN[key] = confusion_plot(metrics)
+        return DRAWN[key]
+
+    monkeypatch.setattr(module, "confusion_plot", drawn)
 
 
 class KeywordClassifier(Classifier):
@@ -327,6 +341,7 @@ def test_texts_and_labels_cannot_run_or_break_the_page(tmp_path):
 
 
 def test_nasty_names_do_not_break_markdown_terminal_or_picture(tmp_path):
+    DRAWN.clear()  # this one is drawn here, where warnings are errors
     rows = [{"text": f"{at} 0.9", "label": label} for at, label in enumerate(NASTY)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -24,7 +24,9 @@ from fenlei.cli.main import main
 from fenlei.errors import ArtifactError, ModelError
 from fenlei.inference.classifier import Classifier
 from fenlei.models.devices import is_out_of_memory
+from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod
+from fenlei.training.dry_run import dry_run
 from fenlei.training.fit import TrainingInterrupted, train
 from fenlei.training.objectives import choose_loss
 from fenlei.training.progress import Progress
@@ -151,6 +153,25 @@ def test_a_network_that_does_not_fit_names_the_ways_out(
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "tuning": "lora", **options})
 
 
+@pytest.mark.parametrize(
+    ("where", "raises"),
+    [("torch.optim.AdamW.step", full), ("fenlei.training.fit.evaluation_of", lambda setup, ranks: full)],
+    ids=["the optimiser", "an evaluation"],
+)
+def test_so_does_a_training_that_does_not_fit_outside_its_passes(
+    where: str, raises: Any, tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, raises)
+    with pytest.raises(ModelError, match=r"the training does not fit the memory of device cpu .*take --tuning lora"):
+        train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS)
+
+
+def test_so_does_a_dry_run(tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fenlei.training.dry_run._forward_backward", full)
+    with pytest.raises(ModelError, match=r"the training does not fit the memory of device cpu .*take --tuning lora"):
+        dry_run(toy_file, model=str(tiny_qwen), device="cpu")
+
+
 @pytest.fixture(scope="module")
 def finished(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(TOY_NEWS, model=str(tiny_qwen), out=tmp_path_factory.mktemp("finished") / "run", **{**OPTIONS, "max_steps": 1}).out
@@ -160,6 +181,12 @@ def test_so_does_a_run_that_does_not_fit(finished: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(HeadMethod, "to", full)
     with pytest.raises(ModelError, match=r"does not fit the memory .*--device cpu"):
         Classifier.load(finished, device="cpu")
+
+
+def test_so_does_a_model_that_nobody_trained(tiny_qwen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(GenerateMethod, "to", full)
+    with pytest.raises(ModelError, match=r"does not fit the memory .*--device cpu"):
+        Classifier.zero_shot(str(tiny_qwen), ["体育", "财经"], device="cpu")
 
 
 def test_so_does_a_text_that_does_not_fit_and_what_is_done_is_kept(

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,11 @@ def still_bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
+def options_of(method: str, tuning: str) -> dict[str, Any]:
+    """With room for a few rows a pass, and not for all of a step: those of the generate method hold the labels too."""
+    return {"method": method, "tuning": tuning, "batch_tokens": 120 if method == "generate" else 60}
+
+
 def history(run: Path, name: str) -> list[float]:
     return [entry[name] for entry in json.loads((run / "metrics.json").read_text())["history"] if name in entry]
 
@@ -62,8 +68,17 @@ def spread(work: Callable[[int], object]) -> None:
             share = sum(part.to_local().numel() for part in parts) / sum(part.numel() for part in parts)  # type: ignore[attr-defined]
             assert 0.4 < share < 0.6
 
-        RowTrainer.save_model = save_model  # type: ignore[method-assign]
+        turns: list[int] = []
+        groups = RowTrainer._groups
+
+        def noted(self: RowTrainer, rows: list[int]) -> Any:
+            found = groups(self, rows)
+            turns.append(found[1])
+            return found
+
+        RowTrainer.save_model, RowTrainer._groups = save_model, noted  # type: ignore[method-assign]
         work(rank)
+        assert max(turns) > 1, "steps of one pass each sum up nothing"
 
     in_two(checked, **FSDP)
 
@@ -89,9 +104,9 @@ def test_two_processes_with_spread_weights_end_where_one_does(
     request: pytest.FixtureRequest,
 ) -> None:
     base: Path = request.getfixturevalue(model)
-    options = {"method": method, "tuning": tuning}
+    options = options_of(method, tuning)
     single = alone(base, **options)
-    spread(lambda rank: train(toy_file, model=str(base), out=tmp_path / "two", **OPTIONS, **options))
+    spread(lambda rank: train(toy_file, model=str(base), out=tmp_path / "two", **{**OPTIONS, **options}))
     one, two = logits(single, toy_rows), logits(tmp_path / "two", toy_rows)
     assert np.abs(one - two).max() < 0.001 * np.abs(one).max()
     assert (one.argmax(axis=1) == two.argmax(axis=1)).all()
@@ -123,36 +138,37 @@ def test_a_checkpoint_resumes_spread_or_not(
     toy_rows: list[dict[str, str]],
     tmp_path: Path,
 ) -> None:
-    options = {"method": method, "tuning": "full" if method == "head" else "lora"}
+    options = options_of(method, "full" if method == "head" else "lora")
     beginning, going_on = (spread, in_one) if two_first else (in_one, spread)
     stopped_and_resumed(toy_file, tmp_path / "run", {**OPTIONS, **options, "model": str(tiny_qwen)}, beginning, going_on)
     one, run = logits(alone(tiny_qwen, **options), toy_rows), logits(tmp_path / "run", toy_rows)
     assert np.abs(one - run).max() < 0.001 * np.abs(one).max()
 
 
-@pytest.mark.parametrize(
-    ("environment", "options", "said"),
-    [
-        ({"FSDP_VERSION": "1"}, {}, "fsdp_version: 2"),
-        ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "FSDP_CPU_RAM_EFFICIENT_LOADING"),
-        ({"FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported"),
-        ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "gradient-checkpointing"),
-        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision"),
-        ({}, {"tuning": "frozen"}, "tuning 'frozen'"),
-        ({}, {"long": "windows"}, "long 'windows'"),
-        ({}, {"method": "generate", "prior_correction": True}, "prior_correction"),
-        ({}, {"int8": True, "memory": "6GB"}, "int8, memory"),
-    ],
-)
-def test_what_spread_weights_cannot_do_is_said_before_anything_is_written(
-    environment: dict[str, str], options: dict[str, Any], said: str, tiny_qwen: Path, toy_file: Path, tmp_path: Path
-) -> None:
-    def work(rank: int) -> None:
-        with pytest.raises(ConfigError, match=said):
-            train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "tuning": "lora", **options})
+REFUSED: list[tuple[dict[str, str], dict[str, Any], str]] = [  # those of the environment first: before there is a process group
+    ({"FSDP_VERSION": "1"}, {}, "fsdp_version: 2"),
+    ({"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}, {}, "FSDP_CPU_RAM_EFFICIENT_LOADING"),
+    ({"FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported"),
+    ({"FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "gradient-checkpointing"),
+    ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {}, "mixed_precision"),
+    ({}, {"tuning": "frozen"}, "tuning 'frozen'"),
+    ({}, {"long": "windows"}, "long 'windows'"),
+    ({}, {"method": "generate", "prior_correction": True}, "prior_correction"),
+    ({}, {"int8": True, "memory": "6GB"}, "int8, memory"),
+]
 
-    in_two(work, **{**FSDP, **environment})
-    assert not (tmp_path / "run").exists()
+
+def test_what_spread_weights_cannot_do_is_said_before_anything_is_written(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
+    def work(rank: int) -> None:
+        for environment, options, said in REFUSED:
+            with pytest.MonkeyPatch.context() as patch:
+                for name, value in environment.items():
+                    patch.setenv(name, value)
+                with pytest.raises(ConfigError, match=said):
+                    train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **{**OPTIONS, "tuning": "lora", **options})
+            assert rank or not (tmp_path / "run").exists(), said  # the other may look while this one holds its lock there
+
+    in_two(work, **FSDP)
 
 
 @pytest.mark.parametrize("asked", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
@@ -164,3 +180,12 @@ def test_one_process_has_nobody_to_spread_weights_over(
     with pytest.raises(ConfigError, match="one process spreads nothing: give --num_processes 2"):
         train(toy_file, model=str(tiny_qwen), out=tmp_path / "run", **OPTIONS)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("by", "kept"), [("FSDP", False), (None, True)])
+def test_copies_of_borrowed_weights_are_not_kept(by: str | None, kept: bool) -> None:
+    """They would be there in full to the end of the forward pass, though activations are computed again block by block."""
+    trainer: Any = object.__new__(RowTrainer)
+    vars(trainer).update(args=SimpleNamespace(device=torch.device("cpu")), _compute_in=torch.bfloat16, _spread=by)
+    with trainer._autocast():
+        assert torch.is_autocast_cache_enabled() is kept

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 from conftest import write_jsonl
+from processes import ended, split
 
 from fenlei.cli.main import main
 from fenlei.data.encodings import HEAD_BYTES
@@ -382,16 +383,16 @@ def test_memory_does_not_grow_with_what_comes_through_a_pipe(monkeypatch: pytest
     """20 MB of rows, in a few hundred kB beside the first mebibyte, which tells the encoding."""
 
     class Endless(io.RawIOBase):
-        left = 20_000
+        left = 2_000
 
         def readable(self) -> bool:
             return True
 
         def readline(self, size: int | None = -1, /) -> bytes:
             self.left -= 1
-            return b'{"text": "%s"}\n' % (b"%06d" % self.left * 170) if self.left >= 0 else b""
+            return b'{"text": "%s"}\n' % (b"%06d" % self.left * 1700) if self.left >= 0 else b""
 
-    monkeypatch.setattr(bulk, "WINDOW_ROWS", 64)
+    monkeypatch.setattr(bulk, "WINDOW_ROWS", 8)
     with open(os.devnull, "w") as nowhere:
         monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=Endless()))
         monkeypatch.setattr("sys.stdout", nowhere)
@@ -401,7 +402,7 @@ def test_memory_does_not_grow_with_what_comes_through_a_pipe(monkeypatch: pytest
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
-    assert result.rows == 20_000
+    assert result.rows == 2_000
     assert peak < 8_000_000
 
 
@@ -522,30 +523,27 @@ def test_what_an_earlier_version_has_begun_is_gone_on_with(source: Path, tmp_pat
 
 def test_killed_for_real_and_started_again(source: Path, tmp_path: Path) -> None:
     """Processes that get SIGKILL at whatever they are doing; one a text is slow enough to be hit."""
-    script = tmp_path / "predict.py"
-    script.write_text(
-        "import sys, time\n"
-        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "from pathlib import Path\n"
-        "from fenlei.inference import bulk\n"
-        "from test_survival import Counting\n"
-        "bulk.WINDOW_ROWS = 4\n"
-        "class Slow(Counting):\n"
-        "    def predict(self, texts, labels=None):\n"
-        "        time.sleep(0.02)\n"
-        "        return super().predict(texts)\n"
-        "print('ready', flush=True)\n"
-        "bulk.predict_file(Slow(), Path(sys.argv[1]), Path(sys.argv[2]))\n"
-    )
+
+    class Slow(Counting):
+        def predict(self, texts: Sequence[str], labels: Any = None) -> list[Prediction]:
+            time.sleep(0.02)
+            return super().predict(texts)
+
     whole = unbroken(source, tmp_path / "whole", "out.jsonl")
     out = tmp_path / "killed" / "out.jsonl"
+    ready, begins = os.pipe()
+
+    def work() -> None:
+        os.write(begins, b".")
+        predict(source, out, Slow())
+
     for wait in (0.03, 0.05, 0.04):
-        process = subprocess.Popen([sys.executable, str(script), str(source), str(out)], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
+        child = split(work)
+        os.read(ready, 1)
         time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        os.kill(child, signal.SIGKILL)
+        ended(child)
+    os.close(ready)
+    os.close(begins)
     predict(source, out)
     assert files(out.parent) == whole

@@ -663,6 +663,21 @@ def test_a_dry_run_tries_what_training_does(tiny_qwen: Path, toy_file: Path, mon
     assert seconds["lora", 10] == pytest.approx(10 * seconds["lora", 1])
 
 
+def test_a_dry_run_clocks_what_a_gpu_has_computed(tiny_qwen: Path, toy_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes are only launched there, and are waited for before each look at the clock."""
+    came: list[str] = []
+
+    def looked_at() -> float:
+        came.append("clock")
+        return float(len(came))
+
+    monkeypatch.setattr("fenlei.training.dry_run._forward_backward", lambda setup, rows: came.append("passes"))
+    monkeypatch.setattr("fenlei.training.dry_run._wait_for", lambda device: came.append("waited for"))
+    monkeypatch.setattr("fenlei.training.dry_run.time", types.SimpleNamespace(perf_counter=looked_at))
+    dry_run(toy_file, model=str(tiny_qwen), tuning="frozen", **QUICK)
+    assert came == ["passes", "waited for", "clock"] * 2
+
+
 def test_a_dry_run_of_what_learns_nothing_takes_no_time(tiny_qwen: Path, toy_file: Path) -> None:
     plan = dry_run(toy_file, model=str(tiny_qwen), method="generate", tuning="none", device="cpu")
     assert (plan.steps, plan.seconds) == (0, 0.0)
@@ -676,8 +691,7 @@ def test_choices_are_explained(tiny_qwen: Path, toy_file: Path) -> None:
     assert None not in (setup.config.model.tuning, setup.config.optimization.learning_rate, setup.config.optimization.epochs)
 
 
-@pytest.mark.parametrize("model", ["tiny_qwen", "tiny_bert"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("model", "dtype"), [("tiny_qwen", torch.float32), ("tiny_qwen", torch.bfloat16), ("tiny_bert", torch.float32)])
 def test_a_classifier_lends_its_head_to_the_same_labels_alone(
     model: str, dtype: torch.dtype, toy_file: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -9,12 +9,13 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,6 +27,7 @@ import yaml
 from conftest import TOY_NEWS, write_jsonl
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from processes import ended, split
 from rich.console import Console
 
 from fenlei import Classifier, ConfigError, FenleiError, RunConfig, tune
@@ -138,6 +140,7 @@ def test_a_search_is_gone_on_with_and_an_earlier_best_gives_way(tiny_qwen: Path,
 def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers on one study; the first to train is killed at it: the study is complete, with that trial's options in another trial."""
     monkeypatch.setattr(studies, "BEAT", 1)
+    monkeypatch.setattr("fenlei.training.tune.LOOK_EVERY", 0.1)
     out, killed, told = tmp_path / "search", tmp_path / "killed", []
     (tmp_path / "sitecustomize.py").write_text(  # imported by a Python that starts: both workers are the real command
         "import os, signal\n"
@@ -154,7 +157,7 @@ def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, 
         "trial.Watch.__call__ = mortal\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")])))
-    result = searched(toy_file, tiny_qwen, out, trials=3, workers=2, first_rows=60, pruner="none", announce=told.append)
+    result = searched(toy_file, tiny_qwen, out, trials=3, workers=2, first_rows=60, pruner="none", epochs=1, announce=told.append)
     assert any("ended with -9" in note for note in told)
     assert len(result.trials) == 3
     number = int(killed.read_text())
@@ -164,28 +167,35 @@ def test_a_killed_workers_trial_is_tried_again(tiny_qwen: Path, toy_file: Path, 
     assert {path.name for path in (out / "trials").iterdir()} == {f"{one.number:04d}" for one in result.trials if one.number != best}
 
 
-def test_a_worker_ends_with_the_search_that_began_it(tmp_path: Path) -> None:
+def test_a_worker_ends_with_the_search_that_began_it() -> None:
     """However that ended: SIGKILL leaves nobody who could tell it."""
-    script = tmp_path / "worker.py"
-    script.write_text(
-        "import sys, time, types\n"
-        "from fenlei.training.search import worker\n"
-        "def busy(*_, **__):\n"
-        "    print('at it', flush=True)\n"
-        "    time.sleep(60)\n"
-        "worker.Plan = types.SimpleNamespace(from_json=lambda told: told)\n"
-        "worker.open_study = busy\n"
-        "sys.exit(worker.main())\n"
-    )
     told = json.dumps({"plan": {}, "storage": None, "seed": 0, "beat": 1, "workers": 1})
-    with subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        worker.stdin.write(told + "\n")
-        worker.stdin.flush()
-        assert worker.stdout.readline() == "at it\n"
-        worker.stdin.close()
-        assert worker.wait(30) == -signal.SIGTERM
+    (listens, tells), (heard, says) = os.pipe(), os.pipe()
+
+    def busy(*_: object, **__: object) -> None:
+        os.write(says, b"at it\n")
+        time.sleep(60)
+
+    def work() -> None:
+        from fenlei.training.search import worker
+
+        os.close(tells)  # its own copy would keep the pipe open
+        os.dup2(listens, 0)
+        sys.stdin = os.fdopen(0, closefd=False)  # that of pytest is no file
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        worker.Plan = SimpleNamespace(from_json=lambda told: told)  # type: ignore[assignment,misc]
+        worker.open_study = busy  # type: ignore[assignment]
+        worker.main()
+
+    child = split(work)
+    os.close(listens)
+    os.close(says)
+    with os.fdopen(heard) as hears:
+        with os.fdopen(tells, "w") as search:
+            search.write(told + "\n")
+            search.flush()
+            assert hears.readline() == "at it\n"
+        assert ended(child) == -signal.SIGTERM
 
 
 def test_workers_that_are_stopped_end_their_step_first(tmp_path: Path) -> None:
@@ -262,7 +272,8 @@ def test_who_gives_no_sign_of_life_is_given_up(storage: str, beats: bool, tmp_pa
         studies.bury_the_dead(study, 1)
         assert [one.state for one in study.trials] == [TrialState.RUNNING]
         if beats and storage.startswith("sqlite"):
-            time.sleep(studies.MISSED_BEATS + 2)  # the database has a clock of its own
+            with closing(sqlite3.connect(tmp_path / "study.db")) as base, base:  # which has a clock of its own
+                base.execute("UPDATE trial_heartbeats SET heartbeat = datetime(heartbeat, '-1 minute')")
         else:
             later = time.time() + studies.MISSED_BEATS + 2
             monkeypatch.setattr(studies, "time", SimpleNamespace(time=lambda: later))

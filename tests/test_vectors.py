@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import write_jsonl
+from conftest import TOY_NEWS, write_jsonl
 from processes import ended, split
 from safetensors.torch import load_file, save_file
 from tiny_models import SHAPE
@@ -40,11 +40,16 @@ from fenlei.training.setup import Setup, prepare
 from fenlei.training.vectors import cache_folder, cached_vectors, can_be_kept, score_frozen
 
 
+@pytest.fixture(scope="module")
+def prepared(tiny_qwen: Path) -> Setup:
+    return prepare(RunConfig.from_options({"data": str(TOY_NEWS), "model": str(tiny_qwen), "tuning": "frozen", "device": "cpu"}))
+
+
 @pytest.fixture
-def setup(tiny_qwen: Path, toy_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+def setup(prepared: Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setup:
+    """Its states are in no cache yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    options = {"data": str(toy_file), "model": str(tiny_qwen), "tuning": "frozen", "device": "cpu"}
-    return prepare(RunConfig.from_options(options))
+    return prepared
 
 
 def fresh(setup: Setup) -> np.ndarray:

@@ -17,7 +17,7 @@ from fenlei.inference.loading import LoadedRun
 from fenlei.labels import LabelSet
 from fenlei.models.backbone import backbone_parameters, load_network, load_tokenizer
 from fenlei.models.configuration import load_config, longest_input
-from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.devices import LARGER, fitting, pick_device, pick_precision
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.head import HeadMethod
 from fenlei.models.hub import is_local, resolve_model
@@ -72,7 +72,8 @@ def load_adapter(
     precision = pick_precision(place, backbone_parameters(weights, None))
     labelling = Labelling(multi_label)
     network: Any = load_network(weights, names, pad_id, layers=None, dtype=precision.weights, problem_type=labelling.problem_type)
-    method = HeadMethod(load_lora(network, folder), pad_id).to(place).eval()
+    with fitting(place, LARGER):
+        method = HeadMethod(load_lora(network, folder), pad_id).to(place).eval()
     length = min(max_length or DEFAULT_MAX_LENGTH, longest_input(load_config(weights)))
     encoder = TextEncoder(tokenizer, prompt, length)
     manifest = {

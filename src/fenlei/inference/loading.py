@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from fenlei.data.labelling import Labelling
 from fenlei.errors import ArtifactError, ConfigError, DataError, ModelError, first_line
 from fenlei.inference.checksums import explained, verify
 from fenlei.labels import LabelSet
-from fenlei.models.backbone import head_modules, in_head, load_language_model, load_network, load_tokenizer
-from fenlei.models.devices import fitting, pick_device, pick_precision
+from fenlei.models.backbone import Quantised, head_modules, in_head, load_language_model, load_network, load_tokenizer
+from fenlei.models.devices import LARGER, fitting, pick_device, pick_precision
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, MlpHead, install_head
@@ -44,7 +45,6 @@ HEAD_FILE = "head.safetensors"
 """Weights of a head that the stock layout has no place for, and of any head over a frozen backbone."""
 POOLING_FILE = "windows.safetensors"
 """Weights of what joins the windows of a document, where it has learned any."""
-LARGER = "take --device cpu, or a machine with more memory"
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,10 @@ def question_encoder_of(manifest: Mapping[str, Any], labels: LabelSet, tokenizer
     return QuestionEncoder(tokenizer, instruction, labels, manifest["max_length"], manifest.get("long", "truncate"))
 
 
-def _as_trained(manifest: dict[str, Any], place: torch.device, dtype: torch.dtype, fold: bool) -> dict[str, Any] | None:
+def _as_trained(manifest: dict[str, Any], place: torch.device, dtype: torch.dtype, fold: bool) -> Quantised | None:
     """A QLoRA run in 4 bits, as it was trained, where that can be computed; anywhere else, and for export, its base model as it is."""
     wanted = manifest["tuning"] == "qlora" and not fold and computes_four_bit(place)
-    return four_bit(place, dtype) if wanted else None
+    return partial(four_bit, place, dtype) if wanted else None
 
 
 def _in_int8(loaded: LoadedRun) -> LoadedRun:

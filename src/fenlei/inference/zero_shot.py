@@ -15,7 +15,7 @@ from fenlei.inference.loading import LoadedRun
 from fenlei.labels import LabelNote, LabelSet, noted
 from fenlei.models.backbone import backbone_parameters, load_language_model, load_tokenizer
 from fenlei.models.configuration import load_config, longest_input
-from fenlei.models.devices import pick_device, pick_precision
+from fenlei.models.devices import LARGER, fitting, pick_device, pick_precision
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.hub import is_local, resolve_model
@@ -64,7 +64,8 @@ def load_zero_shot(
     place, _ = pick_device(device)
     precision = pick_precision(place, backbone_parameters(base, None))
     network = load_language_model(base, int(tokenizer.pad_token_id), layers=None, dtype=precision.weights)
-    method = GenerateMethod(network.requires_grad_(False), int(tokenizer.pad_token_id), correct_prior=correct).to(place).eval()
+    with fitting(place, LARGER):
+        method = GenerateMethod(network.requires_grad_(False), int(tokenizer.pad_token_id), correct_prior=correct).to(place).eval()
     manifest = {
         "labels": list(names), "method": "generate", "tuning": "none", "head": None, "prompt": encoder.template,
         "instruction": encoder.instruction.to_json(), "prior_correction": correct, "max_length": length,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from fenlei.labels import LabelSet
 from fenlei.models.architectures import classifier_class, empty_classifier
 from fenlei.models.attention import speed_up_short_rows
 from fenlei.models.configuration import load_config, refusal
+from fenlei.models.devices import same_dice
 from fenlei.models.scorable import check_scorable
 from fenlei.models.shared_prefix import ATTENTION
 
@@ -37,6 +39,10 @@ SPARE_PAD_TOKENS = (
 NOT_AS_WRITTEN = ("GPTNeoXTokenizer", "MistralCommonBackend")
 """Classes that read otherwise than tokenizer.json says. The first loses what stands there before a text; the second, which transformers
 takes wherever mistral-common is installed, reads tekken.json, splits no control token on demand and saves no tokenizer.json."""
+
+Quantised = Callable[[list[str] | None], Mapping[str, Any]]
+"""What transformers is told so that linears are loaded in other numbers, but not below modules of these names; None: but not the output
+projection. See models/qlora.py."""
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -90,12 +96,12 @@ def load_network(
     dtype: torch.dtype,
     new_head: bool = True,
     problem_type: str = "single_label_classification",
-    quantised: Mapping[str, Any] | None = None,
+    quantised: Quantised | None = None,
 ) -> PreTrainedModel:
     """A `*ForSequenceClassification` over `folder`'s weights, label names and pad id in its config, its head in float32.
 
     `new_head`: the head starts afresh, unless the folder's own is for the very same labels; else the folder's must be there. `quantised`:
-    what models/qlora.py has transformers told. ModelError where the architecture has no classifier, or weights are missing.
+    what has the backbone loaded in other numbers. ModelError where the architecture has no classifier, or weights are missing.
     """
     config = load_config(folder)
     fresh = new_head and classifier_labels(config) != labels.names
@@ -119,7 +125,7 @@ def load_network(
                 ignore_mismatched_sizes=new_head,
                 trust_remote_code=False,
                 use_safetensors=True,
-                **(quantised or {}),
+                **(quantised([*head_modules(empty_classifier(load_config(folder)))]) if quantised else {}),
             )
         except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a classifier ({first_line(error)})") from error
@@ -138,7 +144,7 @@ def load_network(
 
 
 def load_language_model(
-    folder: Path, pad_id: int, *, layers: int | None, dtype: torch.dtype, quantised: Mapping[str, Any] | None = None
+    folder: Path, pad_id: int, *, layers: int | None, dtype: torch.dtype, quantised: Quantised | None = None
 ) -> PreTrainedModel:
     """A stock causal language model over `folder`'s weights, its attention that of shared_prefix. ModelError where it is none, where its
     layers are not attention alone, or weights are missing.
@@ -158,7 +164,7 @@ def load_language_model(
                 output_loading_info=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                **(quantised or {}),
+                **(quantised(None) if quantised else {}),
             )
         except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: the model could not be loaded as a causal language model ({first_line(error)})") from error
@@ -206,12 +212,12 @@ def has_score(folder: Path) -> bool:
         return False
 
 
-def checkpoint_activations(network: PreTrainedModel) -> None:
-    """Recomputes activations in the backward pass instead of keeping them: less memory, about a third more time."""
+def checkpoint_activations(network: PreTrainedModel, device: torch.device) -> None:
+    """Recomputes activations in the backward pass, on `device`, instead of keeping them: less memory, about a third more time."""
     enable: Any = (
         getattr(network, "activation_checkpointing_enable", None) or network.gradient_checkpointing_enable
     )  # renamed in transformers 5.23
-    enable({"use_reentrant": False})
+    enable({"use_reentrant": False, "context_fn": partial(same_dice, device)})
 
 
 def recomputes_activations(network: PreTrainedModel) -> bool:

@@ -1,9 +1,11 @@
-"""Where the network runs and in which number format, each choice with its reason; and what is said where it does not fit."""
+"""Where the network runs and in which number format, each choice with its reason; what is said where it does not fit, and what a
+pass that is computed again draws its random numbers from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import get_args
 
@@ -19,6 +21,8 @@ BATCH_TOKENS = 8192
 """Tokens a forward pass in prediction: beyond a few thousand the matrix products gain nothing more."""
 GPU_BATCH_TOKENS = 16_384
 """On a GPU, for prediction and at most for training: below, half a billion parameters compute faster than their kernels are launched."""
+LARGER = "take --device cpu, or a machine with more memory"
+"""The ways out where what is loaded does not fit."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -92,3 +96,24 @@ def fitting(device: torch.device, ways_out: str, what: str = "the network") -> I
         if not is_out_of_memory(error):
             raise
         raise ModelError(f"{what} does not fit the memory of device {device.type} ({first_line(error)}); {ways_out}") from error
+
+
+def same_dice(device: torch.device) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What a pass on `device` runs within, and what it runs within when the backward pass computes it again (`context_fn` of torch's
+    checkpoint), so that both drop out the same. Torch sees to that itself but for MPS, whose random numbers it does not set back.
+    """
+    again: AbstractContextManager[None] = nullcontext()
+    if device.type == "mps":
+        again = _drawing_from(torch.mps.get_rng_state())
+    return nullcontext(), again
+
+
+@contextmanager
+def _drawing_from(state: torch.Tensor) -> Iterator[None]:
+    """Random numbers of MPS are those that came after `state`; afterwards they go on as if nothing had been drawn."""
+    now = torch.mps.get_rng_state()
+    torch.mps.set_rng_state(state)
+    try:
+        yield
+    finally:
+        torch.mps.set_rng_state(now)

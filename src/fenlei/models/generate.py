@@ -66,7 +66,7 @@ class GenerateMethod(nn.Module):
 
     def forward(self, batch: Batch | DocumentBatch) -> Output:
         if isinstance(batch, DocumentBatch):  # the mean of log p is their geometric mean: no window can say yes alone
-            return Output(average(read_windows(batch, self._scored), batch.counts.to(self.device)), None)
+            return Output(average(read_windows(batch, self._scored, self.device), batch.counts.to(self.device)), None)
         return Output(self._scored(batch), None)
 
     def _scored(self, batch: Batch) -> torch.Tensor:

@@ -118,13 +118,14 @@ class HeadMethod(nn.Module):
             states = self.stock.base_model(input_ids=batch.input_ids, attention_mask=mask, use_cache=False).last_hidden_state
         return cast(torch.Tensor, states[places].float())
 
-    def packs(self, longest: int) -> bool:
-        """Whether rows of up to `longest` tokens are read without their padding.
+    def packs(self, longest: int, device: torch.device | None = None) -> bool:
+        """Whether rows of up to `longest` tokens are read without their padding on `device` (None: where the network is now).
 
         Not on a GPU, which would be waited for, nor where activations are computed anew in the backward pass, which knows of no rows.
         """
         again = self.training and recomputes_activations(self.stock)
-        return is_decoder(self.stock) and self.device.type == "cpu" and not again and is_plainly_causal(self.stock.config, longest)
+        on_cpu = (device or self.device).type == "cpu"
+        return is_decoder(self.stock) and on_cpu and not again and is_plainly_causal(self.stock.config, longest)
 
     def _pool_packed(self, input_ids: torch.Tensor, packing: Packing) -> torch.Tensor:
         ids, positions, last = (one.unsqueeze(0) for one in (packing.packed(input_ids), packing.positions, packing.last))
@@ -135,7 +136,7 @@ class HeadMethod(nn.Module):
 
     def classify(self, pooled: torch.Tensor) -> torch.Tensor:
         """The head alone, of what `pool` says: float32 (rows, hidden) -> (rows, labels). See `reads_pooled`."""
-        with torch.autocast(pooled.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False):  # not pooled.device: kept states come from main memory
             if not is_decoder(self.stock):
                 return classify_first(self.stock, pooled.to(self.device))
             return cast(torch.Tensor, cast(Any, self.stock).score(pooled.to(self.device)).float())
@@ -161,9 +162,9 @@ class HeadMethod(nn.Module):
     def _read_documents(self, batch: DocumentBatch) -> Output:
         counts = sent(batch.counts, self.device)
         if is_decoder(self.stock):
-            return self._classify_joined(read_windows(batch, self.pool), counts)
+            return self._classify_joined(read_windows(batch, self.pool, self.device), counts)
         labels = cast(int, self.stock.config.num_labels)
-        said = read_windows(batch, self._states_and_logits)
+        said = read_windows(batch, self._states_and_logits, self.device)
         logits, weights = self._joined(said[:, :-labels], said[:, -labels:], counts)
         return Output(logits, None, weights)
 

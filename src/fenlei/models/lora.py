@@ -78,7 +78,8 @@ def load_lora(network: PreTrainedModel, folder: Path) -> torch.nn.Module:
         raise ArtifactError(f"{folder}: {', '.join(missing)} missing; the folder is incomplete, restore it or train again")
     try:
         with _quiet_peft():
-            adapted = PeftModel.from_pretrained(network, str(folder))
+            # By itself PEFT reads them onto a GPU wherever there is one, be it in use or full.
+            adapted = PeftModel.from_pretrained(network, str(folder), torch_device=str(network.device))
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{folder}: the adapter could not be loaded ({first_line(error)}); restore the folder or train again"

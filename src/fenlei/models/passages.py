@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from fenlei.config import Long
+from fenlei.models.devices import same_dice
 from fenlei.text.batches import Batch, DocumentBatch, sent
 from fenlei.text.encoded import EncodedTexts, windows_of
 
@@ -90,10 +92,10 @@ def choose_pooling(long: Long, hidden: int) -> Pooling | None:
     return {"mean": MeanPooling, "max": MaxPooling}[long]() if long in ("mean", "max") else None
 
 
-def read_windows(batch: DocumentBatch, read: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-    """What `read` says of every window, (windows, width), one document's after the other's."""
+def read_windows(batch: DocumentBatch, read: Callable[[Batch], torch.Tensor], device: torch.device) -> torch.Tensor:
+    """What `read` says of every window on `device`, (windows, width), one document's after the other's."""
     again = batch.recompute and torch.is_grad_enabled()
-    said = [cast(torch.Tensor, checkpoint(read, part, use_reentrant=False)) if again else read(part) for part in batch.parts]
+    said = [_computed_again(read, part, device) if again else read(part) for part in batch.parts]
     return torch.cat(said)[sent(batch.order, said[0].device)]
 
 
@@ -108,6 +110,13 @@ def frozen_states(vectors: np.ndarray, encoded: EncodedTexts, rows: Sequence[int
 def average(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """The mean over each document's windows, (windows, width) -> (documents, width); -inf stays where it is in all of them."""
     return _sum(values, counts) / counts.to(values)[:, None]
+
+
+def _computed_again(read: Callable[[Batch], torch.Tensor], part: Batch, device: torch.device) -> torch.Tensor:
+    """What `read` says of `part`, whose activations are not kept for the backward pass."""
+    at = torch.empty(0, device=device)  # torch sets back the random numbers of its tensors' devices, and looks into no batch
+    same = partial(same_dice, device)
+    return cast(torch.Tensor, checkpoint(lambda part, _: read(part), part, at, use_reentrant=False, context_fn=same))
 
 
 def _document_of(counts: torch.Tensor, windows: int) -> torch.Tensor:

@@ -13,9 +13,6 @@ import torch
 
 from fenlei.errors import ConfigError
 
-HEADS = ("score", "classifier", "pooler", "head", "pre_classifier", "lm_head")
-"""What heads are called, in transformers' classifiers and language models."""
-
 
 def check_four_bit(device: torch.device) -> None:
     """ConfigError where nothing computes in 4 bits."""
@@ -29,8 +26,12 @@ def computes_four_bit(device: torch.device) -> bool:
     return device.type == "cuda" and importlib.util.find_spec("bitsandbytes") is not None
 
 
-def four_bit(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """What `from_pretrained` is told besides, for linears of 4 bits that compute in `dtype`."""
+def four_bit(device: torch.device, dtype: torch.dtype, heads: list[str] | None) -> dict[str, Any]:
+    """What `from_pretrained` is told besides, for linears of 4 bits that compute in `dtype`; those below `heads` stay as they are.
+
+    They are whole names, for transformers looks for them at the start of a name and at its end, and nowhere else. None: of a language
+    model, whose output projection it knows and leaves out by itself.
+    """
     from transformers import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(
@@ -38,6 +39,6 @@ def four_bit(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=list(HEADS),
+        llm_int8_skip_modules=heads,
     )
     return {"quantization_config": config, "device_map": {"": device}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def build_method(
     tuning = config.model.tuning
     dtype = network_format(config, precision)
     problem_type = dataset.labelling.problem_type
-    quantised = four_bit(device, dtype) if tuning == "qlora" else None
+    quantised = partial(four_bit, device, dtype) if tuning == "qlora" else None
     network: Any = load_network(
         base, dataset.labels, pad_id, layers=config.model.layers, dtype=dtype, problem_type=problem_type, quantised=quantised
     )
@@ -48,7 +49,7 @@ def build_method(
     elif kind == "mlp":
         install_head(network, MlpHead(hidden, len(dataset.labels)))
     if config.optimization.gradient_checkpointing:
-        checkpoint_activations(network)
+        checkpoint_activations(network, device)
     if tuning in ADAPTERS:
         network = add_lora(network, config.model)
     elif tuning == "frozen":
@@ -59,10 +60,10 @@ def build_method(
 def _build_generate(config: RunConfig, base: Path, pad_id: int, precision: Precision, device: torch.device) -> GenerateMethod:
     tuning = config.model.tuning
     dtype = network_format(config, precision)
-    quantised = four_bit(device, dtype) if tuning == "qlora" else None
+    quantised = partial(four_bit, device, dtype) if tuning == "qlora" else None
     network: Any = load_language_model(base, pad_id, layers=config.model.layers, dtype=dtype, quantised=quantised)
     if config.optimization.gradient_checkpointing:
-        checkpoint_activations(network)
+        checkpoint_activations(network, device)
     if tuning in ADAPTERS:
         network = add_lora(network, config.model)
     elif tuning == "none":

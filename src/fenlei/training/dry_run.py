@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from fenlei.config import RunConfig
+from fenlei.models.devices import fitting
 from fenlei.text.batches import batch_of, by_token_budget
 from fenlei.training.frozen import states_are_kept
 from fenlei.training.process_memory import peak_bytes
-from fenlei.training.setup import Setup, prepare
+from fenlei.training.setup import SMALLER, Setup, prepare
 
 SHOWN_INPUTS = 3
 TRIED_BATCHES = 3
@@ -67,7 +68,8 @@ def dry_run(data: str | Path | None = None, *, model: str | None = None, config:
     setup = prepare((config or RunConfig()).overridden({**named, **options}))
     lengths = setup.train.lengths
     learns = setup.config.model.tuning != "none"
-    tokens_a_second = _try(setup) if learns else 1.0
+    with fitting(setup.device, SMALLER, "the training"):
+        tokens_a_second = _try(setup) if learns else 1.0
     counts = Counter(label for example in setup.dataset.train for label in example.all_labels)
     return DryRun(
         labels={name: counts[name] for name in setup.dataset.labels},
@@ -97,9 +99,17 @@ def _try(setup: Setup) -> float:
     longest = order[-setup.batch_size :]
     usual = order[len(order) // 2 :][: TRIED_BATCHES * setup.batch_size]
     _forward_backward(setup, longest.tolist())
+    _wait_for(setup.device)
     began = time.perf_counter()
     _forward_backward(setup, usual.tolist())
+    _wait_for(setup.device)
     return float(lengths[usual].sum()) / (time.perf_counter() - began)
+
+
+def _wait_for(device: torch.device) -> None:
+    """Until a GPU has computed what it was given: passes are only launched there."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
 
 
 def _forward_backward(setup: Setup, rows: list[int]) -> None:

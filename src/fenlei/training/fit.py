@@ -22,6 +22,7 @@ from fenlei.evaluation.metrics import Metrics
 from fenlei.evaluation.multi_label import MultiLabelMetrics
 from fenlei.models.allocator import keep_freed_memory
 from fenlei.models.backbone import quiet_transformers
+from fenlei.models.devices import fitting
 from fenlei.training.callbacks import ProgressCallback, StopOnInterrupt
 from fenlei.training.checkpoints import STATE_FILE, Start, remove_newer, starting_point
 from fenlei.training.finish import complete, finish
@@ -37,7 +38,7 @@ from fenlei.training.recorded import recorder_for
 from fenlei.training.resume import TRAIN, Command, check_unchanged, recall, recall_order, remember, remember_order, way_on
 from fenlei.training.selecting import evaluation_of
 from fenlei.training.setbacks import Setbacks
-from fenlei.training.setup import Setup, prepare
+from fenlei.training.setup import SMALLER, Setup, prepare
 from fenlei.training.spread import make_whole, spread_by
 from fenlei.training.state_files import load_weights
 from fenlei.training.tracking import Trackers, names, naming_the_option, until_done
@@ -226,7 +227,7 @@ def _optimise(
         remember_order(out, alike=trainer.alike)
     trainer.remove_callback(PrinterCallback)
     _keep_logs(trainer, out)
-    with quiet_transformers(), stop.listening():
+    with quiet_transformers(), stop.listening(), fitting(setup.device, SMALLER, "the training"):
         trainer.train(resume_from_checkpoint=None if start is None else str(start.checkpoint))
     trainer.stop_recording()
     step, steps = trainer.state.global_step, trainer.state.max_steps

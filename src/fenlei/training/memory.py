@@ -47,7 +47,7 @@ class Footprint:
     a_token: int
     """Of what goes through the network at once, in rows of the length that was tried."""
     prediction: int
-    """Of evaluation, and of the saved network loaded beside the trained one."""
+    """Of evaluation; in main memory also of the saved network, whose files are read at the end."""
 
     def peak(self, tokens: int) -> int:
         """With `tokens` through the network at once."""
@@ -102,7 +102,7 @@ def plan_memory(
     assert allowed is not None
     footprint = measure_footprint(method, longest_row, autocast)
     if not checkpointing and footprint.tokens_within(allowed) < max(longest_row, min(LEAST_TOKENS, batch_tokens)):
-        checkpoint_activations(method.stock)
+        checkpoint_activations(method.stock, method.device)
         checkpointing = True
         footprint = measure_footprint(method, longest_row, autocast)
     room = footprint.tokens_within(allowed)
@@ -141,11 +141,13 @@ def measure_footprint(method: HeadMethod, longest_row: int, autocast: torch.dtyp
     learning = sum(weight.numel() for weight in weights if weight.requires_grad)
     width = max((module.out_features for module in method.stock.base_model.modules() if isinstance(module, nn.Linear)), default=0)
     passing = WIDE_TENSORS * width * (autocast or weights[0].dtype).itemsize
+    # A GPU has given the trained network back by then (training/finish.py).
+    saved = 0 if method.device.type == "cuda" else sum(weight.numel() * weight.element_size() for weight in weights)
     return Footprint(
         resident=_resident(method.device),
         fixed=(ADAM_BYTES + GRADIENT_BYTES) * learning + max(0, few - kept_a_token * short),
         a_token=kept_a_token + passing,
-        prediction=int(SLACK * passing * tokens_at_once(method.device)) + sum(weight.numel() * weight.element_size() for weight in weights),
+        prediction=int(SLACK * passing * tokens_at_once(method.device)) + saved,
     )
 
 

@@ -132,9 +132,10 @@ class RecordedPasses:
         return cast(torch.Tensor, cast(Any, _Replayed).apply(self._anchor, self._shapes[key], batch))
 
     def stop(self) -> None:
-        """Gives back the memory of all graphs."""
+        """Gives back the memory of all graphs, and their gradients: from now on weights have their own."""
         self._recorder = None
         self._shapes.clear()
+        self._gradients = []
 
     def _recorded(self, key: tuple[int, ...], batch: Batch) -> bool:
         """Whether the shape could be recorded, and was to be."""

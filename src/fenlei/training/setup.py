@@ -30,6 +30,7 @@ from fenlei.models.devices import Precision, fitting, pick_device, pick_precisio
 from fenlei.models.fingerprint import weights_fingerprint
 from fenlei.models.generate import GenerateMethod
 from fenlei.models.head import HeadMethod, parameter_counts
+from fenlei.models.lora import has_experts
 from fenlei.models.qlora import check_four_bit
 from fenlei.models.quantized import quantize_below_adapters, quantize_linears
 from fenlei.text.asking import QuestionEncoder
@@ -49,6 +50,7 @@ from fenlei.training.spread import check_options, place
 
 FIRST_TOKEN_NOTE = "first token {}: put before every text, as the tokenizer puts none there and a decoder loses much of what stands first"
 UNREAD_NOTES = "descriptions and aliases of labels are not read: a head learns from rows alone; --method generate shows them to the model"
+EXPERTS_NOTE = "qlora: only linears are kept in 4 bits, and experts are none: this model takes little less memory than with --tuning lora"
 SMALLER = "take --tuning lora or qlora, --gradient-checkpointing, a smaller --max-length, fewer --layers or a smaller model"
 
 
@@ -197,6 +199,7 @@ def prepare(
         *([proposed_prompt] if proposed_prompt else []),
         why_device,
         precision.reason,
+        *([EXPERTS_NOTE] if config.model.tuning == "qlora" and has_experts(method.stock) else []),
         *([FIRST_TOKEN_NOTE.format(chosen.first_token)] if chosen.first_token else []),
         *filter(None, [config.trust.without_effect]),
         *_head_note(chosen.base, dataset, kind),

@@ -20,7 +20,6 @@ from fenlei.artifact import LOGS, write_bytes
 from fenlei.errors import ConfigError, FenleiError, first_line
 from fenlei.evaluation.figures import AnyMetrics
 from fenlei.evaluation.metrics import Metrics
-from fenlei.evaluation.plots import confusion_plot
 from fenlei.training.ranks import is_first
 
 PROJECT = "fenlei"
@@ -197,6 +196,8 @@ class Trackers:
         with tempfile.TemporaryDirectory() as folder:
             picture = Path(folder) / f"{part}_confusion.png"
             if isinstance(metrics, Metrics):
+                from fenlei.evaluation.plots import confusion_plot  # matplotlib, which takes most of a second
+
                 write_bytes(picture, confusion_plot(metrics).png)
             for tracker in self._open:
                 tracker.figures({f"{part}/{name}": float(getattr(metrics, name)) for name in FIGURES})

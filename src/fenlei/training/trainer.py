@@ -87,7 +87,7 @@ class RowTrainer(Trainer):
         self._step_rows: list[int] = []
         self._step_loss = torch.zeros(())  # this process's part of it, maybe no number
         # Cached states have no length, and packed rows no padding: only else are rows of a step to be alike, unless it was begun otherwise.
-        packs = isinstance(method, HeadMethod) and method.train().packs(int(self._lengths.max()))
+        packs = isinstance(method, HeadMethod) and method.train().packs(int(self._lengths.max()), args.device)  # where a spread one will be
         self.alike = (vectors is None and not packs) if alike is None else alike
         self._learning = [weight for weight in method.parameters() if weight.requires_grad]
         self._spread = spread_by()
@@ -101,9 +101,7 @@ class RowTrainer(Trainer):
             method.in_step = True
         # Not Trainer's bf16: that wraps the network for good, and evaluation would no longer be what prediction is.
         self._compute_in = autocast
-        self._recorded: RecordedPasses | None = None
-        if recorder is not None:
-            self._recorded = RecordedPasses(self._read_uncached, method, method.pad_id, recorder, setbacks.tell)
+        self._recorded = None if recorder is None else RecordedPasses(self._read_uncached, method, method.pad_id, recorder, setbacks.tell)
 
     def create_accelerator_and_postprocess(self) -> None:
         super().create_accelerator_and_postprocess()
@@ -187,6 +185,7 @@ class RowTrainer(Trainer):
         """Gives back the memory that short steps are replayed in; from now on they are launched."""
         if self._recorded is not None:
             self._recorded.stop()
+            self._recorded = None  # it holds the trainer, which holds the optimiser: together they would wait for the garbage collector
 
     def _read_uncached(self, batch: Batch) -> torch.Tensor:
         """The logits; weights are cast anew each time, for what is recorded must be."""
@@ -296,4 +295,6 @@ class RowTrainer(Trainer):
         load_weights(self._method, Path(cast(str, self.args.output_dir)) / best)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.args.device.type, self._compute_in) if self._compute_in else nullcontext()
+        if self._compute_in is None:
+            return nullcontext()
+        return torch.autocast(self.args.device.type, self._compute_in, cache_enabled=self._spread is None)  # copies would not be spread
