@@ -290,6 +290,20 @@ def test_the_command_writes_reads_and_shows(run: Path, pool: Path, tmp_path: Pat
     assert "ends in .json" in capsys.readouterr().err
 
 
+def test_the_next_training_is_told_of_the_test_rows_of_this_one(
+    run: Path, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tested, out = tmp_path / "tested", tmp_path / "to_label.jsonl"
+    shutil.copytree(run, tested)
+    (tested / "test.jsonl").write_text('{"text": "央行降准", "label": "财经"}\n', encoding="utf-8")
+    said = []
+    for folder in (run, tested):
+        assert main(["suggest", str(folder), str(pool), "-n", "2", "--out", str(out), "--device", "cpu"]) == 0
+        said.append(capsys.readouterr().err)
+    assert "fenlei train ALL_ROWS --model" in said[0]
+    assert f"fenlei train ALL_ROWS --test {tested / 'test.jsonl'} --model" in said[1]
+
+
 def test_old_and_new_rows_are_put_together_as_the_page_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "train.csv").write_text("text,label\n国足热身赛两球取胜,体育\n", encoding="utf-8")

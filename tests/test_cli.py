@@ -352,6 +352,15 @@ def test_the_whole_way(tiny_qwen: Path, toy_file: Path, tmp_path: Path, capsys: 
     assert "already holds a complete run" in capsys.readouterr().err
 
 
+def test_what_there_is_to_say_of_the_test_rows_is_said_after_training(
+    tiny_qwen: Path, toy_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--tuning", "frozen", "--max-steps", "2", "--no-baseline", "--device", "cpu", "--test-ratio", "0.2"]
+    assert main(["train", str(toy_file), "--model", str(tiny_qwen), *asked, "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err.partition("On the test rows (12)")[2]
+    assert "The probabilities are not calibrated" in said
+
+
 def test_what_to_type_next_can_be_typed(tiny_qwen: Path, toy_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "a b"
     asked = ["--model", str(tiny_qwen), "--method", "generate", "--tuning", "none", "--out", str(run)]

@@ -23,7 +23,7 @@ from fenlei.data.dataset_card import subsets_of
 from fenlei.data.examples import Example
 from fenlei.data.extension import load_extension
 from fenlei.data.remote import is_remote, remote_files
-from fenlei.data.sources import one_file, part_files
+from fenlei.data.sources import measured_files, one_file, part_files
 from fenlei.data.splits import load_dataset
 from fenlei.errors import DataError
 from fenlei.labels import LabelSet
@@ -148,6 +148,27 @@ def test_a_part_that_a_data_set_lacks_is_said(hub: Hub) -> None:
         audit_data("modelscope:swift/fudan", dev="modelscope:swift/fudan")
     with pytest.raises(DataError, match="hf:acme/clue:iflytek: has no split called test or dev, but train"):
         one_file("hf:acme/clue:iflytek")
+
+
+def test_what_is_measured_needs_no_train_split_and_lacks_no_shard(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.repositories["datasets/acme/tested"] = Repository({"test.jsonl": ROW})
+    file, is_dev = one_file("hf:acme/tested")
+    assert (Path(file).name, is_dev) == ("test.jsonl", False)
+    with pytest.raises(DataError, match="expected a train file in the folder"):
+        remote_files("hf:acme/tested")
+
+    shards = ["test-00000-of-00002.jsonl", "test-00001-of-00002.jsonl"]
+    card = b"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: test-*\n---\n"
+    for name in ("whole", "part"):
+        hub.repositories[f"datasets/acme/{name}"] = Repository({"README.md": card, **dict.fromkeys(shards, ROW)})
+    files, is_dev = measured_files("hf:acme/whole")
+    assert ([Path(one).name for one in files], is_dev) == (shards, False)
+    with pytest.raises(DataError, match=f"found 2, {', '.join(shards)}; name the file"):
+        one_file("hf:acme/whole")
+    huggingface_hub.hf_hub_download("acme/part", shards[0], repo_type="dataset")
+    monkeypatch.setattr(hf_constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match=r"expected 2 files of test, found test-00000-of-00002\.jsonl, without test-00001-of-00002"):
+        measured_files("hf:acme/part:test")
 
 
 def test_an_extension_takes_its_new_rows_from_train_and_its_dev_rows_from_dev(hub: Hub) -> None:

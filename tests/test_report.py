@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 import warnings
 import weakref
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import matplotlib
@@ -18,7 +19,7 @@ from matplotlib.font_manager import FontProperties
 from rich.console import Console
 
 from fenlei.data.examples import Example
-from fenlei.errors import ArtifactError, DataError
+from fenlei.errors import ArtifactError, ConfigError, DataError
 from fenlei.evaluation import plots
 from fenlei.evaluation.abstention import AbstentionRule
 from fenlei.evaluation.calibration import Calibration, fit_temperature
@@ -31,7 +32,9 @@ from fenlei.inference.trust import Trust
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report import evaluation as module
+from fenlei.report.charts import BOTTOM, TOP, coverage_chart
 from fenlei.report.comparison import Contender, Entry, compare, differing_rows, names_of
+from fenlei.report.confidence import Silence
 from fenlei.report.evaluation import evaluate_run
 from fenlei.report.files import write_rows as write_report_rows
 from fenlei.report.lengths import by_length, what_was_cut
@@ -288,6 +291,55 @@ def test_a_folder_gives_its_test_file_else_dev_with_a_warning(tmp_path):
     on_test = evaluate_run(tmp_path / "run", folder, classifier=KeywordClassifier())
     assert on_test.metrics.rows == 3
     assert not any("dev rows" in note for note in on_test.notes)
+
+
+def test_every_shard_of_a_test_part_is_measured(tmp_path):
+    folder, run = tmp_path / "data", tmp_path / "run"
+    folder.mkdir()
+    shards = [write_jsonl(folder / f"test-0000{at}-of-00002.jsonl", rows) for at, rows in enumerate((ROWS[:3], ROWS[3:]))]
+    whole = evaluate_run(run, write_jsonl(tmp_path / "all.jsonl", ROWS), classifier=KeywordClassifier()).metrics
+    for data in (folder, folder / "test-*.jsonl"):
+        found = evaluate_run(run, data, classifier=KeywordClassifier())
+        assert found.metrics == whole
+        assert f"{data}: 2 files are measured as one: {shards[0].name}, {shards[1].name}" in found.notes
+        places = [row["where"] for row in read_rows(run / "report" / "predictions.jsonl")]
+        assert places == [*(f"{shards[0]}:{line}" for line in (1, 2, 3)), *(f"{shards[1]}:{line}" for line in (1, 2))]
+
+    write_jsonl(shards[1], [{"text": "x 0.9", "label": "?"}])
+    with pytest.raises(DataError, match=r"test-00001-of-00002\.jsonl:1: label '\?' is not one of"):
+        evaluate_run(run, folder, classifier=KeywordClassifier())
+    shards[1].unlink()
+    for data in (folder, folder / "test-*.jsonl"):
+        with pytest.raises(DataError, match=r"expected 2 files of test, found test-00000-of-00002\.jsonl, without test-00001-of-00002;"):
+            evaluate_run(run, data, classifier=KeywordClassifier())
+    assert evaluate_run(run, shards[0], classifier=KeywordClassifier()).metrics.rows == 3
+
+
+def test_a_test_file_without_labels_gives_way_to_dev(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    dev = write_jsonl(folder / "dev.jsonl", ROWS[:2])
+    write_jsonl(folder / "test.jsonl", [{**row, "label": ""} for row in ROWS])
+    found = evaluate_run(tmp_path / "run", folder, classifier=KeywordClassifier())
+    assert found.metrics.rows == 2
+    said = "expected labels in column 'label', found none in any row"
+    assert any("test.jsonl is not used: " in note and said in note for note in found.notes)
+    assert any(note.startswith(f"{dev}: dev rows, since the test file has no labels") for note in found.notes)
+    dev.unlink()
+    with pytest.raises(DataError, match=rf"test\.jsonl: {said}"):
+        evaluate_run(tmp_path / "run", folder, classifier=KeywordClassifier())
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "bad_cases.jsonl"])
+def test_a_report_is_never_written_over_the_rows_that_it_is_of(run, data, name):
+    evaluate_run(run, data, classifier=KeywordClassifier())
+    rows = run / "report" / name
+    before = rows.read_bytes()
+    with pytest.raises(ConfigError, match=f"{name}: holds the rows to evaluate, and the report in .* would be written over it"):
+        evaluate_run(run, rows, prefix="again_", classifier=KeywordClassifier())
+    assert rows.read_bytes() == before
+    elsewhere = evaluate_run(run, rows, out=run / "again", prefix="again_", classifier=KeywordClassifier())
+    assert elsewhere.metrics.rows == len(before.splitlines())
 
 
 def test_rows_are_classified_in_windows_and_progress_is_told(run, data, monkeypatch):
@@ -680,6 +732,25 @@ def test_rounded_probabilities_have_no_log_loss(run, tmp_path):
     assert " - " in next(line for line in lines if "other" in line)
     table = (run / "report" / "report.md").read_text(encoding="utf-8").partition("## Side by side")[2]
     assert " | - | " in next(line for line in table.splitlines() if line.startswith("| other |"))
+
+
+def test_an_answer_that_six_places_do_not_tell_from_another_stays_the_answer(run, data, tmp_path):
+    evaluate_run(run, data, out=tmp_path / "other" / "report", classifier=KeywordClassifier())
+    earlier = tmp_path / "other" / "report" / "predictions.jsonl"
+    rows = [{**row, "prediction": "科学", "probabilities": {"体育": 0.0, "财经": 0.5, "科学": 0.5}} for row in read_rows(earlier)]
+    write_jsonl(earlier, rows)
+    other = evaluate_run(run, data, classifier=KeywordClassifier(), compare_with=[earlier]).comparison[-1]
+    assert {LABELS[at] for at in other.predicted} == {"科学"}
+    assert other.metrics.accuracy == sum(row["label"] == "科学" for row in ROWS) / len(ROWS)
+
+
+def test_rows_that_are_answered_are_drawn_within_the_plot(run, tmp_path):
+    """Fewer of them are right than of any rows on the curve, which begins with more of them."""
+    confidence = evaluate_run(run, write_jsonl(tmp_path / "dev.jsonl", MANY), classifier=KeywordClassifier()).confidence
+    silence = Silence(0.99, 0.9, answered=1, rows=210, unpromised=0, accuracy=0.0, interval=(0.0, 0.8))
+    chart = coverage_chart(replace(confidence, accuracies=(1.0,) * len(confidence.coverages), silence=silence))
+    ((_, y, _),) = chart.lines[0].dots
+    assert TOP <= y <= BOTTOM
 
 
 def test_a_file_of_rows_with_candidates_need_not_name_every_label(run, tmp_path):

@@ -174,6 +174,46 @@ def test_a_test_file_with_the_id_of_no_class_in_every_row_is_one_without_labels(
         load_dataset(DataConfig(data=str(tmp_path), test=str(tmp_path / "test.parquet")), seed=0)
 
 
+def test_of_a_test_part_in_shards_every_one_is_read_or_named(tmp_path: Path) -> None:
+    train = write_rows(tmp_path / "train.jsonl", {"a": 20, "b": 20})
+    shards = [write_rows(tmp_path / f"test-0000{at}-of-00002.jsonl", {"a": 2, "b": 2}) for at in range(2)]
+    whole = DataConfig(data=str(tmp_path))
+    by_pattern = DataConfig(data=str(train), test=str(tmp_path / "test-*.jsonl"))
+    for config in (whole, by_pattern):
+        assert {row.source for row in load_dataset(config, seed=0).test} == set(map(str, shards))
+
+    write_jsonl(shards[0], [{"text": "t", "label": ""}])
+    for config in (whole, by_pattern):
+        with pytest.raises(DataError, match=r"test-00000-of-00002\.jsonl:1: expected a label in column 'label', found none"):
+            load_dataset(config, seed=0)
+
+    shards[0].unlink()
+    for config in (whole, by_pattern):
+        with pytest.raises(DataError, match=r"expected 2 files of test, found test-00001-of-00002\.jsonl, without test-00000-of-00002;"):
+            load_dataset(config, seed=0)
+    alone = load_dataset(DataConfig(data=str(train), test=str(shards[1])), seed=0)
+    assert len(alone.test) == 4
+    with pytest.raises(DataError, match="no file is called so, and none matches it as a pattern"):
+        load_dataset(DataConfig(data=str(train), test=str(tmp_path / "tests-*.jsonl")), seed=0)
+
+
+def test_texts_of_a_test_file_that_is_named_do_not_train(tmp_path: Path) -> None:
+    """Rows that were put together anew hold the test rows of the run before."""
+    train = write_rows(tmp_path / "a.jsonl", {"a": 20, "b": 20})
+    lines = train.read_text(encoding="utf-8").splitlines(keepends=True)
+    tested = tmp_path / "tested.jsonl"
+    tested.write_text("".join(lines[:4]), encoding="utf-8")
+    data = load_dataset(DataConfig(data=str(train), test=str(tested)), seed=0)
+    *learned, test = ({row.text for row in part} for part in parts(data))
+    assert len(test) == 4
+    assert not any(part & test for part in learned)
+    assert sum(map(len, learned)) == 36
+    assert f"4 rows do not train: their texts are those of test rows, {tested}:1 the first of these" in data.notes
+    tested.write_text("".join(lines), encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl: every row has a text of the test file, .*tested\.jsonl"):
+        load_dataset(DataConfig(data=str(train), test=str(tested)), seed=0)
+
+
 def test_labels_come_in_order_of_appearance_in_the_whole_file(tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.jsonl", {"z": 20, "m": 20, "a": 20}, seed=9)
     in_file = [json.loads(line)["label"] for line in file.read_text(encoding="utf-8").splitlines()]

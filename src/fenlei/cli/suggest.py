@@ -44,10 +44,11 @@ def suggest(
     from fenlei.annotation.exchange import checked_out, render, write_suggestions
     from fenlei.annotation.suggest import choices
     from fenlei.annotation.suggest import suggest as pick
-    from fenlei.cli.display import counting_rows, notes
+    from fenlei.cli.display import counting_rows, notes, typed
     from fenlei.config import trained_on
     from fenlei.inference.classifier import Classifier
     from fenlei.models.allocator import keep_freed_memory
+    from fenlei.training.held_out import TEST_ROWS
 
     if out != "-":
         from fenlei.data.sources import split_files
@@ -70,7 +71,11 @@ def suggest(
     _show(picked, json)
     files = " and ".join(str(file) for file in written)
     notes().print(f"{len(picked):,} texts in {files}. Their labels are the run's own answers: correct them, then", markup=False)
-    notes().print(f"Next: add them to the rows that {run} was trained on, then fenlei train ALL_ROWS --model ... --out ...", markup=False)
+    tested = run / TEST_ROWS
+    # Put together with the others, its test rows would be dealt to train and dev.
+    test = f"{typed('--test', tested)} " if tested.is_file() else ""
+    following = f"then fenlei train ALL_ROWS {test}--model ... --out ..."
+    notes().print(f"Next: add them to the rows that {run} was trained on, {following}", markup=False)
 
 
 def _show(picked: list[Suggestion], as_json: bool) -> None:

@@ -100,6 +100,8 @@ def _show_result(result: TrainResult, test: Evaluation | None, as_json: bool) ->
     if test is not None:
         console.print(f"On the test rows ({test.metrics.rows:,}), seen for the first time:", markup=False)
         tables().print(metrics_tables(test.metrics, test.baseline))
+        for note in test.notes:
+            console.print(note, style="dim", markup=False)
     console.print(f"Trained in {result.seconds:,.0f} s. The run is in {result.out}", markup=False)
     following = f"its report in {test.out}" if test else f"{typed('fenlei', 'evaluate', result.out)} TEST_FILE"
     console.print(f"Next: {asking(result.out)}    {following}", markup=False)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fenlei.data.formats import SUFFIXES, suffix_of
-from fenlei.errors import DataError
+from fenlei.errors import DataError, first_few
 
 ROLES = {"train": "train", "training": "train", "dev": "dev", "val": "dev", "valid": "dev", "validation": "dev", "test": "test"}
 """What data sets call their splits."""
@@ -38,6 +39,32 @@ def find_split_files(folder: str | Path) -> SplitFiles:
         there = ", ".join(sorted(file.name for file in Path(folder).iterdir())[:12]) or "nothing"
         raise DataError(f"{folder}: expected a train file in the folder (train.jsonl, train.csv, train.txt, ...), found {there}")
     return SplitFiles(found["train"], found["dev"], found["test"])
+
+
+def find_held_out(folder: str | Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """The test files and the dev files of a folder, or of its subfolder `data`: what can be measured on, with or without a train file."""
+    for place in (Path(folder), Path(folder) / "data"):
+        if place.is_dir():
+            test, dev = files_of_role(place, "test"), files_of_role(place, "dev")
+            if test or dev:
+                return test, dev
+    return (), ()
+
+
+def check_whole(files: Sequence[str | Path]) -> None:
+    """DataError where numbered shards are there and others of their number are not: figures of a part would pass for those of all."""
+    tables: dict[tuple[str, str], set[int]] = {}
+    for file in files:
+        if part := _SHARD.fullmatch(Path(file).name.split(".")[0]):
+            tables.setdefault((part[1], part[3]), set()).add(int(part[2]))
+    for (name, of), there in tables.items():
+        missing = [f"{name}-{number:05}-of-{of}" for number in range(int(of)) if number not in there]
+        if missing:
+            found = ", ".join(Path(file).name for file in files)
+            raise DataError(
+                f"{Path(files[0]).parent}: expected {int(of)} files of {name}, found {found}, without {first_few(missing)}; "
+                "put them beside the others, or name one file to read it alone"
+            )
 
 
 def files_of_role(folder: Path, role: str) -> tuple[Path, ...]:

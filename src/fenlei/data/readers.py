@@ -181,6 +181,19 @@ def check_labelled(
     raise DataError(f"{layout.source}: expected labels in column {columns.label!r}, found {found}")
 
 
+def why_unlabelled(files: Sequence[str | Path], columns: ColumnNames, usual_text: Sequence[str] = ()) -> DataError | None:
+    """Why a part has no labels, as test sets of competitions have none; None where one of its files has any."""
+    reason: DataError | None = None
+    for file in files:
+        try:
+            check_labelled(file, **columns, usual_text=usual_text)
+        except DataError as error:
+            reason = reason or error
+        else:
+            return None
+    return reason
+
+
 def label_cells(
     path: str | Path, *, text_column: str | None, pair_column: str | None, label_column: str | None
 ) -> Iterator[tuple[str, Any]]:

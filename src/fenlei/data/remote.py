@@ -15,7 +15,7 @@ from typing import Literal
 
 from fenlei.config import Source
 from fenlei.data.dataset_card import Subset, subsets_of
-from fenlei.data.folders import ROLES, SHARD_NUMBER, SplitFiles, files_of_role, find_split_files
+from fenlei.data.folders import ROLES, SHARD_NUMBER, SplitFiles, files_of_role, find_held_out, find_split_files
 from fenlei.data.formats import SUFFIXES, suffix_of
 from fenlei.data.label_file import CLASS_FILES
 from fenlei.errors import DataError
@@ -65,12 +65,12 @@ def remote_part(data: str, *roles: Literal["dev", "test"]) -> tuple[tuple[Path, 
     DataError where none has, and as for `remote_files`.
     """
     asked = _parse(data)
-    splits, alone = _splits(asked)
+    splits, alone = _splits(asked, needs_train=False)
     if alone:
         return next(iter(splits.values())), roles[0]
-    found = _by_role(asked, splits)
+    found = _roles(asked, splits)
     for role in roles:
-        if files := getattr(found, role):
+        if files := found.get(role):
             return files, role
     there = f"has no split called {' or '.join(roles)}, but {', '.join(splits)}"
     raise DataError(f"{asked.given}: {there}; name the one that is meant, after a colon")
@@ -84,13 +84,13 @@ def _parse(data: str) -> _Asked:
     return _Asked(data, source, match[1], match[2], tuple((match[3] or "").split("/")) if match[3] else ())
 
 
-def _splits(asked: _Asked) -> tuple[dict[str, tuple[Path, ...]], bool]:
+def _splits(asked: _Asked, *, needs_train: bool = True) -> tuple[dict[str, tuple[Path, ...]], bool]:
     """The files of every split, or of the one that was asked for, and whether one was."""
     subsets = _subsets(asked)
     subset, parts = _choose(asked, subsets) if subsets else (Subset({}, "", True), asked.parts)
     if not subset.splits:
         folder = _fetch(asked, tuple(subset.folder + pattern for pattern in ROWS)) / subset.folder
-        return _by_name(asked, folder, parts)
+        return _by_name(asked, folder, parts, needs_train)
     if parts and parts[0] not in subset.splits:
         raise DataError(f"{asked.given}: has no split {parts[0]!r}, but {', '.join(subset.splits)}")
     wanted = {name: patterns for name, patterns in subset.splits.items() if not parts or name == parts[0]}
@@ -140,6 +140,14 @@ def _matching(folder: Path, patterns: tuple[str, ...]) -> tuple[Path, ...]:
 
 
 def _by_role(asked: _Asked, files: Mapping[str, tuple[Path, ...]]) -> SplitFiles:
+    roles = _roles(asked, files)
+    if "train" not in roles:
+        raise DataError(f"{asked.given}: has no split called train, but {', '.join(files)}; name the one to train on, after a colon")
+    return SplitFiles(roles["train"], roles.get("dev", ()), roles.get("test", ()))
+
+
+def _roles(asked: _Asked, files: Mapping[str, tuple[Path, ...]]) -> dict[str, tuple[Path, ...]]:
+    """The splits by what they are for, whatever the data set calls them."""
     roles: dict[str, tuple[Path, ...]] = {}
     for name, paths in files.items():
         role = ROLES.get(name.lower())
@@ -147,17 +155,15 @@ def _by_role(asked: _Asked, files: Mapping[str, tuple[Path, ...]]) -> SplitFiles
             raise DataError(f"{asked.given}: more than one split could be {role}, among {', '.join(files)}; name them one by one")
         if role is not None:
             roles[role] = paths
-    if "train" not in roles:
-        raise DataError(f"{asked.given}: has no split called train, but {', '.join(files)}; name the one to train on, after a colon")
-    return SplitFiles(roles["train"], roles.get("dev", ()), roles.get("test", ()))
+    return roles
 
 
-def _by_name(asked: _Asked, folder: Path, parts: tuple[str, ...]) -> tuple[dict[str, tuple[Path, ...]], bool]:
+def _by_name(asked: _Asked, folder: Path, parts: tuple[str, ...], needs_train: bool) -> tuple[dict[str, tuple[Path, ...]], bool]:
     """As `_splits`, where nothing but names tells the files apart: a folder may be a subset."""
     if parts and (folder / parts[0]).is_dir():
         folder, parts = folder / parts[0], parts[1:]
     if not parts:
-        found = find_split_files(folder)
+        found = _split_files(folder, needs_train)
         return {role: files for role in ("train", "dev", "test") if (files := getattr(found, role))}, False
     split = parts[-1]
     files = tuple(path for path in sorted(folder.rglob("*")) if path.is_file() and suffix_of(path) in SUFFIXES)
@@ -166,6 +172,17 @@ def _by_name(asked: _Asked, folder: Path, parts: tuple[str, ...]) -> tuple[dict[
     if not chosen:
         raise DataError(f"{asked.given}: no file of split {split!r}, found {', '.join(path.name for path in files[:12])}")
     return {split: chosen}, True
+
+
+def _split_files(folder: Path, needs_train: bool) -> SplitFiles:
+    """Those of a folder; without a train file, unless one is needed, the others alone."""
+    try:
+        return find_split_files(folder)
+    except DataError:
+        test, dev = ((), ()) if needs_train else find_held_out(folder)
+        if not (test or dev):
+            raise
+        return SplitFiles((), dev, test)
 
 
 def _of_role(folder: Path, split: str) -> tuple[Path, ...]:

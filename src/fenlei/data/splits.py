@@ -13,9 +13,9 @@ import numpy as np
 from fenlei.config import DataConfig
 from fenlei.data.encodings import refuse_read_once, same_file
 from fenlei.data.examples import Example, Rows
-from fenlei.data.folders import SplitFiles
+from fenlei.data.folders import SplitFiles, check_whole
 from fenlei.data.labelling import ONE_LABEL, Labelling
-from fenlei.data.readers import check_labelled, columns_named_by, read_files
+from fenlei.data.readers import columns_named_by, read_files, why_unlabelled
 from fenlei.data.several_labels import choose_labelling
 from fenlei.data.sources import part_files, split_files
 from fenlei.data.stratify import fewest_rows, halves, sample, set_aside
@@ -78,6 +78,8 @@ def load_dataset(config: DataConfig, *, seed: int, usual_text: Sequence[str] = (
     text = rows[0].text_columns
     dev_file_rows = _read_part("dev", files.dev, config, labelling, labels, class_names, text, notes)
     test_file_rows = _read_part("test", files.test, config, labelling, labels, class_names, text, notes)
+    if config.test is not None:
+        rows = _without_tested(rows, test_file_rows, labels, notes)
     ratios = {
         "dev": 0.0 if files.dev else (DEV_RATIO if config.dev_ratio is None else config.dev_ratio),
         "test": 0.0 if files.test else (config.test_ratio or 0.0),
@@ -121,14 +123,13 @@ def _choose(
 
 
 def _with_labels(test: tuple[Path, ...], config: DataConfig, notes: list[str]) -> tuple[Path, ...]:
-    """A test file that only lies in the folder is left out where it has no labels, as in competitions."""
-    if test:
-        try:
-            check_labelled(test[0], **columns_named_by(config))
-        except DataError as error:
-            notes.append(f"{_listed(test)} is not used: {error}")
-            return ()
-    return test
+    """Test files that only lie in the folder are left out where they have no labels, as in competitions."""
+    check_whole(test)
+    unlabelled = why_unlabelled(test, columns_named_by(config))
+    if unlabelled is None:
+        return test
+    notes.append(f"{', '.join(map(str, test))} is not used: {unlabelled}")
+    return ()
 
 
 def _refuse_seen(role: str, part: tuple[Path, ...], others: tuple[Path, ...]) -> None:
@@ -180,6 +181,21 @@ def _read_part(
     if absent:
         notes.append(f"{role} has no row of {len(absent)} of the {len(labels)} classes: {_quoted(absent)}")
     return rows
+
+
+def _without_tested(rows: Rows, tested: Rows, labels: LabelSet, notes: list[str]) -> Rows:
+    """The rows to train on but for those whose text stands in the test file that was named: where rows were put together anew, the test
+    rows of the run before come with them. DataError where too few are left.
+    """
+    texts = {row.whole for row in tested}
+    kept = tuple(row for row in rows if row.whole not in texts)
+    if len(kept) == len(rows):
+        return rows
+    if not kept:
+        raise DataError(f"{rows[0].source}: every row has a text of the test file, {tested[0].source}; give rows that are not in it")
+    notes.append(f"{len(rows) - len(kept):,} rows do not train: their texts are those of test rows, {tested[0].where} the first of these")
+    _label_set(kept, labels.names, notes)
+    return kept
 
 
 def _set_aside(

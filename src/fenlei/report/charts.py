@@ -105,8 +105,10 @@ def reliability_chart(confidence: Confidence, *, calibrated: bool) -> Chart:
 def coverage_chart(confidence: Confidence) -> Chart:
     """Accuracy of the most confident rows, over the share of the rows that they are."""
     curve = [(x, y) for x, y in zip(confidence.coverages, confidence.accuracies, strict=True) if x >= LEAST_COVERAGE]
-    low = _floor(min(accuracy for _, accuracy in curve))
     silence = confidence.silence
+    # The rows that are answered may be fewer than the curve begins with, or others.
+    answered = [] if silence is None or silence.accuracy is None else [silence.accuracy]
+    low = _floor(min([*(accuracy for _, accuracy in curve), *answered]))
     dots: tuple[tuple[float, float, str], ...] = ()
     if silence is not None and silence.accuracy is not None:
         told = f"from confidence {silence.min_confidence:.6g} on: {percent(silence.coverage)} answered, {percent(silence.accuracy)} right"

@@ -83,21 +83,28 @@ def names_of(sources: Sequence[str | Path]) -> list[str]:
 
 
 def score_others(
-    others: Mapping[str, str | Path], examples: Sequence[Example], labels: LabelSet, own: LabelSet, device: Device, notes: list[str]
+    others: Mapping[str, str | Path],
+    as_read: Mapping[str, Sequence[Example]],
+    examples: Sequence[Example],
+    labels: LabelSet,
+    own: LabelSet,
+    device: Device,
+    notes: list[str],
 ) -> list[Entry]:
     """What others say, by their names: a run's folder, or the predictions.jsonl of an earlier evaluation on the same rows.
 
-    `labels` are the evaluated run's `own` and those that rows offer. One that lacks some of these gives them no share, which is noted.
+    `as_read` has for each run the rows as it reads them. `labels` are the evaluated run's `own` and those that rows offer. One that lacks
+    some of these gives them no share, which is noted.
     ArtifactError where one knows labels that the evaluated run does not, DataError where a file is of other rows.
     """
     paths = {name: Path(one) for name, one in others.items()}
     # Before any is loaded.
-    lacking = {name: _check_run(one, examples, labels, own) for name, one in paths.items() if one.is_dir()}
+    lacking = {name: _check_run(paths[name], rows, labels, own) for name, rows in as_read.items()}
     for name, unknown in lacking.items():
         if unknown:
             notes.append(f"{name} does not know {first_few(list(map(repr, unknown)), 5)}: it is wrong on the rows of such labels")
     return [
-        Entry(name, _of_run(one, examples, labels, device), rounded=bool(lacking[name]))
+        Entry(name, _of_run(one, as_read[name], labels, device), rounded=bool(lacking[name]))
         if name in lacking
         else Entry(name, _of_file(one, examples, labels), rounded=True)
         for name, one in paths.items()
@@ -202,9 +209,19 @@ def _of_file(path: Path, examples: Sequence[Example], labels: LabelSet) -> Answe
         _check_labels(path, {name for row in named for name in row}, labels)
     shares = np.array([[row.get(name, 0.0) for name in labels] for row in named], dtype=np.float32)  # 0: no candidate of the row
     if examples[0].labels is None:
-        return shares
+        return _with_answers_first(shares, np.array(labels.ids([str(answer) for answer, _ in answers])))
     chosen = np.array([[name in given for name in labels] for given, _ in answers], dtype=bool)
     return MultiLabelAnswers(shares, chosen, np.array([confidence for _, confidence in answers]))
+
+
+def _with_answers_first(shares: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """Shares (rows, labels) of which the row's own answer is the greatest: where six places hold two alike, the order of labels would
+    answer in its place.
+    """
+    every, best = np.arange(len(shares)), shares.max(axis=1)
+    tied = (shares.argmax(axis=1) != answers) & (shares[every, answers] == best)
+    shares[every[tied], answers[tied]] = np.nextafter(best[tied], np.float32(2.0))
+    return shares
 
 
 def _answer_in(row: dict[str, Any]) -> dict[str, Any]:

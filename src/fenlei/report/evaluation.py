@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fenlei.artifact import MANIFEST, checked_path, read_manifest
-from fenlei.config import Device, TrustConfig, trained_on
+from fenlei.config import Device, TrustConfig
 from fenlei.data.columns import READ_FROM
 from fenlei.data.examples import Example, candidates_of, with_offered
 from fenlei.data.former_labels import under_new_names
-from fenlei.data.label_ids import may_hold_ids, with_names
 from fenlei.data.labelling import Labelling
-from fenlei.data.readers import ColumnNames, columns_as_trained, read_examples
-from fenlei.data.sources import one_file
-from fenlei.errors import ArtifactError, DataError
+from fenlei.data.readers import ColumnNames, columns_as_trained
+from fenlei.errors import ArtifactError
 from fenlei.evaluation.answers import Answers, MultiLabelAnswers
 from fenlei.evaluation.figures import AnyMetrics, figures_of
 from fenlei.evaluation.metrics import Metrics
@@ -27,19 +25,21 @@ from fenlei.evaluation.plots import confusion_plot
 from fenlei.inference.baseline import baseline_answers
 from fenlei.inference.passages import decisive_passage
 from fenlei.inference.windows import ADDED as ANSWERED
-from fenlei.inference.windows import UNREAD_CANDIDATES, predicted_row, refuse_clash
+from fenlei.inference.windows import UNREAD_CANDIDATES, predicted_row
 from fenlei.labels import LabelSet
 from fenlei.models.baseline import Baseline
 from fenlei.report.answering import AnsweredRows, answer_rows
 from fenlei.report.comparison import Contender, Entry, compare, differing_rows, names_of, score_others
 from fenlei.report.confidence import Confidence
-from fenlei.report.files import remove, write_figures, write_page, write_rows
+from fenlei.report.files import refuse_overwriting, remove, write_figures, write_page, write_rows
 from fenlei.report.lengths import by_length, what_was_cut
 from fenlei.report.levels import Level, by_level
 from fenlei.report.met_before import met_before
 from fenlei.report.mistakes import Mistake, find_mistakes, find_wrong_sets
+from fenlei.report.own_columns import read_by_others
 from fenlei.report.page import Page
 from fenlei.report.remarks import remarks
+from fenlei.report.rows import check_rows, labelled_files, read_labelled
 from fenlei.report.wording import BASELINE, facts
 from fenlei.text.asking import Candidates
 
@@ -90,11 +90,12 @@ def evaluate_run(
 ) -> Evaluation:
     """Classifies the labelled rows of `data` and writes the report to `out` (default: `report` in the run's folder).
 
-    Columns default to those the run was trained with. `data` may be a folder: its test file, else its dev file. `class_names` turns
-    label ids of the file into names, `label_separator` splits the labels of a multi-label row. `prefix` goes before the name of each
-    column added to written rows. `classifier` saves loading one; else `trust` may ask for a threshold or sets that are not the run's own.
-    `compare_with` names further runs, or the predictions.jsonl of their evaluation on the same rows. `progress` is told the number of rows
-    done. DataError names the row whose label the run does not know, before anything is classified; ArtifactError where the run is
+    Columns default to those the run was trained with. `data` may be a pattern of files, or a folder: its test files, else its dev files.
+    `class_names` turns label ids of the file into names, `label_separator` splits the labels of a multi-label row. `prefix` goes before the
+    name of each column added to written rows. `classifier` saves loading one; else `trust` may ask for a threshold or sets that are not the
+    run's own. `compare_with` names further runs, each of which reads the columns that it was trained with itself, or the predictions.jsonl
+    of their evaluation on the same rows. `progress` is told the number of rows done. DataError names the row whose label the run does not
+    know, before anything is classified; ConfigError where the report would be written over the rows; ArtifactError where the run is
     incomplete or the report cannot be written.
     """
     run = Path(run_folder)
@@ -102,12 +103,14 @@ def evaluate_run(
     manifest = read_manifest(run) if classifier is None or (run / MANIFEST).is_file() else {}
     labels = LabelSet(classifier.labels if classifier else tuple(manifest["labels"]))
     notes: list[str] = []
-    source = _labelled_file(data, notes)
     labelling = Labelling.from_json(manifest)
     labelling = replace(labelling, separator=label_separator or labelling.separator)
     named = ColumnNames(text_column=text_column, pair_column=pair_column, label_column=label_column)
     columns = columns_as_trained(run, manifest, named)
-    examples = _read(source, run, manifest, labels, labelling, columns, class_names)
+    files = labelled_files(data, columns, manifest.get(READ_FROM, ()), notes)
+    refuse_overwriting(target, files)
+    source = files[0] if len(files) == 1 else data
+    examples = read_labelled(files, run, manifest, labels, labelling, columns, class_names)
     (examples,) = under_new_names([examples], manifest, labels, notes)
     own = labels
     candidates = candidates_of(examples)
@@ -116,15 +119,16 @@ def evaluate_run(
     elif candidates:
         notes.append(UNREAD_CANDIDATES)
         candidates = None
-    _check_rows(examples, labels, prefix)
+    check_rows(examples, labels, ADDED, prefix)
     gold = labelling.gold(examples, labels)
     # First: it takes seconds, and may be damaged.
     baseline = _baseline_answers(run / "baseline", examples, labelling, labels, own, candidates, notes)
     name, *others = names_of([run, *compare_with])
     compared = dict(zip(others, compare_with, strict=True))
-    notes += met_before(run, source, examples, compared)
+    as_read = read_by_others(compared, examples, named, notes)
+    notes += met_before(run, files, examples, compared, as_read)
     entries = [Entry(BASELINE, baseline)] if baseline is not None and compare_with else []
-    entries += score_others(compared, examples, labels, own, device, notes)
+    entries += score_others(compared, as_read, examples, labels, own, device, notes)
 
     answered = answer_rows(classifier or _load(run, device, trust), examples, labels, gold, progress)
     evaluation = Evaluation(
@@ -138,41 +142,6 @@ def evaluate_run(
         levels=by_level(labelling.hierarchy, gold, answered.answers, labels),
     )
     return _write_report(evaluation, run, manifest, source, examples, answered, labels, prefix)
-
-
-def _labelled_file(data: str | Path, notes: list[str]) -> str | Path:
-    """`data` itself, or the test (else dev) file of the folder or the data set on a hub that it is."""
-    file, is_dev = one_file(data)
-    if is_dev:
-        notes.append(f"{file}: dev rows, since there is no test file beside it; if they chose the checkpoint, the figures flatter it")
-    return file
-
-
-def _read(
-    source: str | Path,
-    run: Path,
-    manifest: dict[str, Any],
-    labels: LabelSet,
-    labelling: Labelling,
-    columns: ColumnNames,
-    class_names: Sequence[str] | None,
-) -> tuple[Example, ...]:
-    """The rows, read as the run's own were where the caller does not say otherwise."""
-    holds_ids = class_names is None and may_hold_ids(source, labels, trained_on(run), manifest)
-    rows = read_examples(source, **columns, class_names=class_names, labelling=labelling, usual_text=manifest.get(READ_FROM, ()))
-    return with_names(tuple(rows), labels, lambda _: holds_ids, labelling)
-
-
-def _check_rows(examples: Sequence[Example], labels: LabelSet, prefix: str) -> None:
-    """DataError for labels that the run does not know, and for columns that the written rows would have twice."""
-    strange = [(example, label) for example in examples for label in example.all_labels if label not in labels]
-    if strange:
-        first, label = strange[0]
-        more = len({example.line for example, _ in strange}) - 1
-        others = f", and {more:,} more rows have such labels" if more else ""
-        raise DataError(f"{first.where}: {labels.unknown(label)}{others}; correct the file, or train on rows of that class")
-    for example in examples:
-        refuse_clash(example, ADDED, prefix)
 
 
 def _load(run: Path, device: Device, trust: TrustConfig | None) -> Classifier:

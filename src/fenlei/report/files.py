@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from fenlei.artifact import saving, whole_file, write_bytes, write_text
+from fenlei.data.encodings import same_file
 from fenlei.data.jsonvalues import to_json
+from fenlei.errors import ConfigError
 from fenlei.report.markdown import render_markdown
 from fenlei.report.page import Page, render_html
+
+WRITTEN = ("predictions.jsonl", "bad_cases.jsonl", "differences.jsonl", "metrics.json", "report.md", "report.html", "confusion.png")
+"""What a report consists of."""
 
 
 def write_page(out: Path, page: Page) -> None:
@@ -22,6 +27,15 @@ def write_page(out: Path, page: Page) -> None:
         write_bytes(out / "confusion.png", page.confusion_png)
     write_text(out / "report.md", render_markdown(page))
     write_text(out / "report.html", render_html(page))
+
+
+def refuse_overwriting(out: Path, rows: Iterable[str | Path]) -> None:
+    """ConfigError where a file of the report would be written over one of those that the rows to evaluate come from."""
+    for source in rows:
+        if any(same_file(source, out / name) for name in WRITTEN):
+            raise ConfigError(
+                f"{source}: holds the rows to evaluate, and the report in {out} would be written over it; give another folder with --out"
+            )
 
 
 def remove(path: Path) -> None:

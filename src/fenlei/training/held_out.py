@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -78,6 +78,26 @@ def untold_test_rows(run: Path, manifest: Mapping[str, Any], rows: Iterable[Exam
         f"{run}: an older fenlei did not write down which {untold:,} rows were set aside for test: they may be learned from here, and "
         "figures on them are flattered then"
     ]
+
+
+def texts_taught(run: Path, manifest: Mapping[str, Any], texts: Collection[str]) -> set[str]:
+    """Which of the texts stand in a row that may have trained the run, in the files that lie where they lay, as they were.
+
+    Of a file that cannot be read as the run read it only what comes before the row that ends it.
+    """
+    config, usual_text = trained_on(run), learned_from(manifest)["usual_text"]
+    dev, test = lines_of(manifest, *DEV), lines_of(manifest, TEST)
+    taught: set[str] = set()
+    tested: set[str] = set()
+    for source, then in manifest["data"]["files"].items():
+        if _content(source) == then:
+            of_dev, of_test = numbers(dev.get(then, "")), numbers(test.get(then, ""))
+            with suppress(DataError):
+                for row in read_examples(source, **columns_named_by(config), labelled=False, usual_text=usual_text):
+                    if row.whole in texts and row.line not in of_dev:
+                        (tested if row.line in of_test else taught).add(row.whole)
+    # What stands in a test file that was named has not trained, wherever else it stands (data/splits.py).
+    return taught if config.test is None else taught - tested
 
 
 def tested_alone(manifest: Mapping[str, Any], other: Mapping[str, Any]) -> int:
