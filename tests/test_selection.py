@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -43,6 +44,7 @@ def test_without_an_evaluation_nothing_is_kept_yet() -> None:
     assert kept_step([{"loss": 1.0, "step": 5}], 100) is None
 
 
+@pytest.mark.usefixtures("exact")  # which step is the best hangs on what a processor computes in
 def test_the_run_has_the_weights_of_the_step_it_names(tiny_qwen: Path, toy_file: Path, tmp_path: Path) -> None:
     out, stored = tmp_path / "run", {}
 
